@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Safe memory overcommit for KVM clouds: sense a host, decide a plan, act on it, report; placement uses the reports.
+
+The map, one line per part (who may import whom is checked by ``.importlinter``):
+
+=============  ======================================================================
+model          the nouns: snapshots, levels, actions, plans, requests, verdicts
+settings       every knob once: type, default, bounds, help
+report         what a host tells schedulers and operators, and its codec
+decide/        pure rules: data in, data out; no clock, file, log, thread or network
+sense/         edge in: readings of /proc, /sys and control groups; ``derive`` is pure
+act/           edge out: carries a plan out, one file per effector
+hypervisor/    what we need of one, and libvirt
+privileged     the writes that need root, behind oslo.privsep
+controller     the host loop: sense, decide, act, report
+publish        the report and the state that must survive a restart, as files
+rpc            the host's endpoint on oslo.messaging, and its client
+conf           settings as oslo.config options
+nova/          the only importer of nova: driver, filter, weigher, extra specs
+cli, cmd/      the ``ovc`` and ``ovc-agent`` commands
+=============  ======================================================================
+"""

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The nouns: what is sensed, decided and done. Quantities are bytes and seconds; unknown is ``None``."""
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+MIB = 1 << 20
+
+frozen = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+
+
+class Level(enum.IntEnum):
+    """How short of memory a host is; it rises at once and falls after a dwell."""
+
+    CLEAR = 0
+    SOFT = 1
+    HARD = 2
+    CRITICAL = 3
+
+
+@frozen
+class GuestSnapshot:
+    """One guest at one time.
+
+    ``maximum`` is the flavor's memory, ``reservation`` the least it is guaranteed, ``overhead`` what it costs the host
+    beyond its memory. ``target`` is the balloon size last asked for and ``actual`` the size reported; ``usable`` is
+    what the guest says it could use without swapping. ``stats_age`` is the age in seconds of what the guest said.
+    ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch the guest.
+    """
+
+    uuid: str
+    name: str
+    maximum: int
+    reservation: int
+    overhead: int
+    weight: float = 1.0
+    running: bool = True
+    managed: bool = True
+    target: int | None = None
+    actual: int | None = None
+    usable: int | None = None
+    stats_age: float | None = None
+    resident: int | None = None
+    swapped: int | None = None
+    refaults: float | None = None
+    can_balloon: bool = False
+    can_share: bool = True
+    can_swap: bool = False
+    untouchable: str | None = None
+    trust_domain: str = ''
+
+    @property
+    def committed(self) -> int:
+        """What the guest may cost its host at most."""
+        return self.maximum + self.overhead
+
+    @property
+    def guaranteed(self) -> int:
+        """What the host owes the guest at any time; an untouchable guest is owed everything."""
+        return self.committed if self.untouchable else self.reservation + self.overhead
+
+
+@frozen
+class KsmState:
+    """Page sharing as the kernel tells it: ``saved`` bytes merged away, ``shared`` bytes kept, pages scanned a wake-up."""
+
+    run: int
+    saved: int
+    shared: int
+    pages_to_scan: int
+    advisor: bool = False
+
+
+@frozen
+class HostSnapshot:
+    """One host at one time. ``total`` and ``available`` are inside the boundary; rates are bytes per second.
+
+    ``stall`` is the share of time (0..1) in which some task waited for memory, ``growth`` the speed at which
+    available memory shrinks. ``notes`` are sensors that failed and why, in words for the operator.
+    """
+
+    host: str
+    taken_at: float
+    total: int
+    available: int
+    reserve: int
+    swap_total: int
+    swap_free: int
+    swap_in: float | None = None
+    swap_out: float | None = None
+    stall: float | None = None
+    growth: float | None = None
+    ksm: KsmState | None = None
+    guests: tuple[GuestSnapshot, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def headroom(self) -> int:
+        """Can be handed out now at no one's cost; negative when the reserve itself is used."""
+        return self.available - self.reserve
+
+    @property
+    def running(self) -> tuple[GuestSnapshot, ...]:
+        return tuple(g for g in self.guests if g.running)
+
+
+@frozen
+class SetBalloon:
+    """Ask a guest to be ``target`` bytes large; ``previous`` is what was asked or reported before."""
+
+    guest: str
+    target: int
+    previous: int
+    reason: str
+
+
+@frozen
+class TuneKsm:
+    """Switch page sharing: ``run`` 1 merges, 0 stops merging (what is merged stays merged)."""
+
+    run: int
+    pages_to_scan: int | None
+    reason: str
+
+
+@frozen
+class ReclaimGuest:
+    """Move up to ``amount`` bytes of one guest to swap, never below ``floor`` resident bytes."""
+
+    guest: str
+    amount: int
+    floor: int
+    reason: str
+
+
+Action = SetBalloon | TuneKsm | ReclaimGuest
+
+
+@frozen
+class Plan:
+    level: Level
+    actions: tuple[Action, ...]
+    reason: str
+
+
+@frozen
+class Outcome:
+    """What became of one action: ``done`` false with ``error`` when it failed, ``dry`` when it was only told.
+
+    ``freed`` is what a reclaim moved, in bytes.
+    """
+
+    action: Action
+    done: bool
+    error: str | None = None
+    dry: bool = False
+    freed: int | None = None
+
+
+@frozen
+class Request:
+    """A guest that wants a place: ``memory`` its maximum, ``reservation`` its guarantee."""
+
+    memory: int
+    reservation: int
+    guest: str = ''
+    overcommit: bool = True
+
+
+@frozen
+class InFlight:
+    """What was promised on a host after its report was taken, by count and memory."""
+
+    guests: int = 0
+    memory: int = 0
+
+
+@frozen
+class Verdict:
+    """Whether a host can take a request, with both numbers in the reason."""
+
+    ok: bool
+    reason: str

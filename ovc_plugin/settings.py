@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Every knob once: type, default, bounds and help, in bytes and seconds.
+
+``conf.py`` turns each field into an oslo.config option: a field of unit ``MiB`` becomes an option ``<name>_mb``. The
+pure rules take these dataclasses, so that a rule can be run without any configuration file.
+"""
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from ovc_plugin.model import MIB
+
+
+def knob(default: typing.Any, help: str, *, low: float | None = None, high: float | None = None, unit: str = '',
+         choices: tuple[str, ...] = (), mutable: bool = False) -> typing.Any:
+    """A dataclass field that carries what an operator must know of it."""
+    return dataclasses.field(default=default, metadata={
+        'help': help, 'low': low, 'high': high, 'unit': unit, 'choices': choices, 'mutable': mutable})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSettings:
+    """Group ``[ovc]``: what schedulers and hosts must agree on. Set it alike on all of them."""
+
+    GROUP: typing.ClassVar[str] = 'ovc'
+
+    default_reservation: str = knob(
+        '50%', 'Memory that a guest is guaranteed when neither its flavor nor its image says so (extra spec '
+        'ovc:reservation): a percentage of the flavor\'s memory ("50%") or a number of MB ("512"). Lower admits more '
+        'guests and leans harder on balloon and swap. Related: default_overhead_mb.')
+    default_overhead: int = knob(
+        128 * MIB, 'Host memory that a guest costs beyond its own (QEMU, page tables) until it has been measured. '
+        'Larger guests and many devices cost more; too small a value weakens the promise that every byte is backed.',
+        low=0, high=64 << 30, unit='MiB')
+    report_max_age: float = knob(
+        120.0, 'Seconds after which a host\'s report is too old to place guests by; the host is then refused. Keep it '
+        'above twice nova\'s update_resources_interval (60 s by default).', low=1, high=86400, unit='s')
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerSettings:
+    """Group ``[ovc_scheduler]``: the filter and the weigher in nova-scheduler."""
+
+    GROUP: typing.ClassVar[str] = 'ovc_scheduler'
+
+    dry_run: bool = knob(
+        True, 'Judge every host and log what would be refused and why, but refuse nothing. Set it to false once the '
+        'log has been read.', mutable=True)
+    headroom_weight_multiplier: float = knob(
+        1.0, 'Strength of HeadroomWeigher among nova\'s weighers; 0 switches it off, a negative value stacks guests. '
+        'Host aggregates override it with metadata of the same name.')
+    require_swap_backing: bool = knob(
+        True, 'Refuse a guest when not every byte that the host\'s guests may touch is backed by its memory or swap. '
+        'With false the kernel may kill guests; the log then says so.')
+    unreported_ratio: float = knob(
+        1.0, 'Hosts that send no report at all (no plugin there) are left to nova up to this ratio of flavor memory to '
+        'host memory; 0 leaves them to nova entirely.', low=0, high=64)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """Group ``[ovc_host]``: the controller on each host."""
+
+    GROUP: typing.ClassVar[str] = 'ovc_host'
+
+    dry_run: bool = knob(
+        True, 'Sense, decide, log and report, but act on nothing and leave placement\'s ratio alone. Set it to false '
+        'once the log has been read.', mutable=True)
+    tick: float = knob(5.0, 'Seconds between two passes of the host controller.', low=0.2, high=300, unit='s')
+    fast_look: float = knob(
+        0.5, 'Seconds between two cheap looks at available memory; a pass runs at once when it falls below the SOFT '
+        'threshold. 0 switches it off.', low=0, high=60, unit='s')
+    boundary: str = knob(
+        'machine', 'What counts as the host\'s memory: "machine", or the path of the control group (v1 memory or v2) '
+        'that holds the guests, for example /sys/fs/cgroup/machine.slice.')
+    reserve: int = knob(
+        -1, 'Host memory never promised to guests. -1 takes nova\'s reserved_host_memory_mb (ovc-agent: 512).',
+        low=-1, high=1 << 44, unit='MiB')
+    level_scale: float = knob(
+        1.0, 'Scales the minimum of available memory (899 MiB for the first 28 GiB in proportion, 1 % beyond) from '
+        'which the levels SOFT, HARD and CRITICAL follow. Raise it where memory is filled faster than it is freed.',
+        low=0.1, high=32)
+    dwell: float = knob(
+        15.0, 'Seconds for which the host must look better before the level falls by one.', low=0, high=3600, unit='s')
+    stall_soft: float = knob(
+        0.10, 'Share of time in which tasks wait for memory (PSI some, 10 s average) from which the level is SOFT.',
+        low=0.001, high=1)
+    stall_hard: float = knob(0.40, 'The same for HARD. Related: stall_soft.', low=0.001, high=1)
+    stats_max_age: float = knob(
+        30.0, 'Seconds after which what a guest says of its memory is too old to shrink it by.', low=1, high=3600,
+        unit='s')
+    balloon: bool = knob(True, 'Use ballooning.', mutable=True)
+    balloon_step: float = knob(
+        0.10, 'Largest change of one balloon target in one pass, as a share of the guest\'s maximum.', low=0.005,
+        high=1)
+    dead_band: float = knob(
+        0.01, 'Smallest change of a balloon target worth asking for, as a share of the guest\'s maximum.', low=0,
+        high=0.5)
+    cushion: float = knob(
+        0.10, 'Memory left to a guest beyond what it cannot give up, as a share of its maximum. Below it a guest is '
+        'shrunk only at level HARD or worse.', low=0, high=1)
+    stuck_after: float = knob(
+        20.0, 'Seconds after which a guest that was asked to shrink and has not moved is stuck: others carry its part, '
+        'and swap takes over.', low=1, high=3600, unit='s')
+    swap: bool = knob(
+        True, 'Move memory of single guests to swap when the balloon cannot help. Needs a memory control group per '
+        'guest (libvirt\'s default).', mutable=True)
+    swap_step: int = knob(
+        256 * MIB, 'Most memory moved to swap from one guest in one pass.', low=1 * MIB, high=64 << 30, unit='MiB')
+    refault_limit: float = knob(
+        200.0, 'Pages per second read back from swap above which a guest is not swapped further, except at level '
+        'CRITICAL.', low=0, high=1e6)
+    ksm: str = knob(
+        'auto', 'Page sharing. "auto": merge while all guests that can merge belong to one trust domain (project), '
+        'pause otherwise. "off": never. "leave": do not touch the kernel\'s settings. "all-tenants": merge across '
+        'projects too; merged pages leak their presence to other tenants by timing and allow targeted bit flips.',
+        choices=('auto', 'off', 'leave', 'all-tenants'), mutable=True)
+    ksm_pages_to_scan: int = knob(
+        1000, 'Pages that the kernel scans at each wake-up while sharing is on and no kernel advisor sets it.',
+        low=1, high=100000, unit='pages')
+    manage_ratio: bool = knob(
+        True, 'Keep placement\'s MEMORY_MB allocation_ratio equal to what the host can promise. Needs placement 14 or '
+        'later and an unset ram_allocation_ratio.')
+    min_ratio: float = knob(1.0, 'Lowest allocation_ratio the host asks placement for.', low=0.1, high=64)
+    max_ratio: float = knob(4.0, 'Highest allocation_ratio the host asks placement for.', low=0.1, high=64)
+    ratio_step: float = knob(
+        0.05, 'The ratio is rounded down to a multiple of this, so that placement is not written at each audit.',
+        low=0.001, high=1)
+    require_swap_backing: bool = knob(
+        True, 'Promise only what memory and swap can hold together. With false, max_ratio alone bounds the promise, '
+        'and the kernel may kill guests; the log and the report then say so.')
+    run_path: str = knob(
+        '/run/libvirt/qemu', 'Directory in which libvirt keeps the process id files of its guests.')
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All groups together, as the host controller takes them."""
+
+    shared: SharedSettings = SharedSettings()
+    host: HostSettings = HostSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+
+
+GROUPS: tuple[type, ...] = (SharedSettings, HostSettings, SchedulerSettings)
