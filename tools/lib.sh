@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
+# shellcheck shell=bash disable=SC2034
 # Shared by the shell commands of this checkout; to be sourced, not run.
 # Defines: checkout (absolute path), cache (absolute path, created), say, die, run_logged.
 
