@@ -205,8 +205,8 @@ static void dispatch(int port)
     refuse(port, "CommandNotFound", "this guest's agent does not know the command");
 }
 
-/* Takes what has come in; a request ends with its line. */
-void agent_input(int port)
+/* Takes what has come in; a request ends with its line. False where nothing came. */
+bool agent_input(int port)
 {
     char buffer[1024];
     ssize_t got = read(port, buffer, sizeof buffer);
@@ -225,4 +225,5 @@ void agent_input(int port)
             length = 0; /* longer than any request of ours: its rest will not parse and is refused */
         }
     }
+    return got > 0;
 }

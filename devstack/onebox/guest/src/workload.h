@@ -79,6 +79,6 @@ struct shared *supervisor_shared(void);
 
 /* agent.c */
 int agent_open(void);
-void agent_input(int port);
+bool agent_input(int port);
 
 #endif
