@@ -8,9 +8,6 @@ import enum
 
 MIB = 1 << 20
 
-frozen = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-
-
 class Level(enum.IntEnum):
     """How short of memory a host is; it rises at once and falls after a dwell."""
 
@@ -20,7 +17,7 @@ class Level(enum.IntEnum):
     CRITICAL = 3
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GuestSnapshot:
     """One guest at one time.
 
@@ -62,7 +59,7 @@ class GuestSnapshot:
         return self.committed if self.untouchable else self.reservation + self.overhead
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KsmState:
     """Page sharing as the kernel tells it: ``saved`` bytes merged away, ``shared`` bytes kept, pages scanned a wake-up."""
 
@@ -73,7 +70,7 @@ class KsmState:
     advisor: bool = False
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HostSnapshot:
     """One host at one time. ``total`` and ``available`` are inside the boundary; rates are bytes per second.
 
@@ -106,7 +103,7 @@ class HostSnapshot:
         return tuple(g for g in self.guests if g.running)
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SetBalloon:
     """Ask a guest to be ``target`` bytes large; ``previous`` is what was asked or reported before."""
 
@@ -116,7 +113,7 @@ class SetBalloon:
     reason: str
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TuneKsm:
     """Switch page sharing: ``run`` 1 merges, 0 stops merging (what is merged stays merged)."""
 
@@ -125,7 +122,7 @@ class TuneKsm:
     reason: str
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ReclaimGuest:
     """Move up to ``amount`` bytes of one guest to swap, never below ``floor`` resident bytes."""
 
@@ -138,14 +135,14 @@ class ReclaimGuest:
 Action = SetBalloon | TuneKsm | ReclaimGuest
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     level: Level
     actions: tuple[Action, ...]
     reason: str
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one action: ``done`` false with ``error`` when it failed, ``dry`` when it was only told.
 
@@ -159,7 +156,7 @@ class Outcome:
     freed: int | None = None
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A guest that wants a place: ``memory`` its maximum, ``reservation`` its guarantee."""
 
@@ -169,7 +166,7 @@ class Request:
     overcommit: bool = True
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
     """What was promised on a host after its report was taken, by count and memory."""
 
@@ -177,7 +174,7 @@ class InFlight:
     memory: int = 0
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Whether a host can take a request, with both numbers in the reason."""
 

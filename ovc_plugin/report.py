@@ -8,7 +8,7 @@ import functools
 import json
 import typing
 
-from ovc_plugin.model import HostSnapshot, Level, Plan, frozen
+from ovc_plugin.model import HostSnapshot, Level, Plan
 
 VERSION = 1
 STATS_KEY = 'ovc'
@@ -18,7 +18,7 @@ class ReportError(ValueError):
     """A report that cannot be read; the message names what is wrong and the remedy."""
 
 
-@frozen
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HostReport:
     """A host in one line: bytes, seconds since the epoch, and counts.
 

@@ -131,6 +131,9 @@ class HostSettings:
     require_swap_backing: bool = knob(
         True, 'Promise only what memory and swap can hold together. With false, max_ratio alone bounds the promise, '
         'and the kernel may kill guests; the log and the report then say so.')
+    state_path: str = knob(
+        '/var/lib/ovc', 'Directory for what must survive a restart: the targets that were asked for, and the page '
+        'sharing settings that were found. Each host writes one file there.')
     run_path: str = knob(
         '/run/libvirt/qemu', 'Directory in which libvirt keeps the process id files of its guests.')
 

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The host loop: sense, derive, decide, act, report; every few seconds, and at once when memory falls short."""
+from __future__ import annotations
+
+import collections
+import dataclasses
+import logging
+import threading
+import time
+import typing
+
+from oslo_config import cfg
+
+from ovc_plugin import describe, privileged, publish, report
+from ovc_plugin.act.actuator import Actuator
+from ovc_plugin.decide import host as ladder
+from ovc_plugin.decide import placement, pressure, state
+from ovc_plugin.model import (
+    MIB, HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict)
+from ovc_plugin.samples import HostSample
+from ovc_plugin.sense.derive import derive
+from ovc_plugin.sense.sensor import Sensor
+from ovc_plugin.settings import Settings
+
+LOG = logging.getLogger(__name__)
+_LEAST_PAUSE = 1.0  # between two passes brought forward by the fast look
+_FALL = 8 * MIB
+
+
+class Controller:
+    """Runs one host. Every pass stands alone: whatever fails is logged, shown in :meth:`status`, and tried again.
+
+    ``reserve`` is in bytes. ``clock`` gives seconds since the epoch.
+    """
+
+    def __init__(self, *, host: str, settings: Settings, sensor: Sensor, actuator: Actuator, store: publish.Store,
+                 reserve: int, tune_ksm: typing.Callable[[str, int], None],
+                 clock: typing.Callable[[], float] = time.time) -> None:
+        self.host = host
+        self.settings = settings
+        self.report: report.HostReport | None = None
+        self._sensor, self._actuator, self._store = sensor, actuator, store
+        self._reserve, self._tune_ksm, self._clock = reserve, tune_ksm, clock
+        self._state = state.LadderState()
+        self._earlier: HostSample | None = None
+        self._snapshot: HostSnapshot | None = None
+        self._ksm_before: KsmState | None = None
+        self._guest_actions: dict[str, dict[str, typing.Any]] = {}
+        self._host_action: dict[str, typing.Any] | None = None
+        self._events: collections.deque[dict[str, typing.Any]] = collections.deque(maxlen=50)
+        self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
+        self._notes: frozenset[str] = frozenset()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Remember what was asked before a restart, then run in a thread of its own."""
+        self.recall()
+        self._thread = threading.Thread(target=self._run, name='ovc-controller', daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the loop and put page sharing back as it was found; guests keep their sizes."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if self._ksm_before is not None and self._ksm_before.run in (0, 1):
+            try:
+                self._tune_ksm('run', self._ksm_before.run)
+                self._ksm_before = None
+                self._save()
+            except Exception as error:
+                LOG.warning('%s: page sharing could not be put back to run=%s: %s', self.host,
+                            self._ksm_before.run if self._ksm_before else None, error)
+
+    def recall(self) -> None:
+        """Read back the targets and the level of the run before, so that nothing is asked twice."""
+        try:
+            saved = self._store.load()
+            if saved:
+                self._state = state.from_dict(saved['ladder'])
+                before = saved.get('ksm_before')
+                self._ksm_before = KsmState(**before) if before else None
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            LOG.warning('%s: %s could not be read (%s); the host is sensed afresh', self.host, self._store.path, error)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.run_pass()
+            except Exception as error:  # the loop must outlive anything
+                self._tick['error'] = f'{type(error).__name__}: {error}'
+                LOG.exception('%s: this pass failed; the next one is tried in %s s', self.host,
+                              self.settings.host.tick)
+            self._wait()
+
+    def run_pass(self) -> tuple[Plan, list[Outcome]]:
+        """One pass.
+
+        :raises OSError: the host's memory cannot be read.
+        """
+        now, began = self._clock(), time.monotonic()
+        sample = self._sensor.sample(now)
+        snapshot = derive(self._earlier, sample, self._state.targets(), self._reserve, self.settings)
+        plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now)
+        outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
+        untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
+        before = self._state
+        self._state = state.without(after, untold)
+        self._earlier = sample if sample.guests is not None else dataclasses.replace(
+            sample, guests=self._earlier.guests if self._earlier else None)
+        self._snapshot = snapshot
+        self.report = report.of(
+            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
+            swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
+            dry_run=self.settings.host.dry_run)
+        self._tell(plan, before, outcomes, snapshot, now)
+        self._save()
+        self._tick = {'passes': self._tick['passes'] + 1, 'seconds': time.monotonic() - began, 'error': None, 'at': now}
+        return plan, outcomes
+
+    def _tell(self, plan: Plan, before: state.LadderState, outcomes: list[Outcome], snapshot: HostSnapshot,
+              now: float) -> None:
+        names = {g.uuid: g.name for g in snapshot.guests}
+        if plan.level != before.level:
+            LOG.info('%s: level %s -> %s: %s', self.host, before.level.name, plan.level.name, plan.reason)
+            self._events.append({'at': now, 'level': plan.level.name, 'text': plan.reason})
+        for note in set(snapshot.notes) - self._notes:
+            LOG.warning('%s: %s', self.host, note)
+        self._notes = frozenset(snapshot.notes)
+        self._guest_actions = {u: a for u, a in self._guest_actions.items() if u in names}
+        for outcome in outcomes:
+            fields, text = describe.action_fields(outcome, now, names), describe.sentence(outcome, names)
+            LOG.log(logging.INFO if outcome.done or outcome.dry else logging.WARNING, '%s: %s', self.host, text)
+            self._events.append({'at': now, 'action': fields['what'], 'text': text})
+            if isinstance(outcome.action, TuneKsm):
+                self._host_action = fields
+                if outcome.done and self._ksm_before is None:
+                    self._ksm_before = snapshot.ksm
+            else:
+                self._guest_actions[outcome.action.guest] = fields
+
+    def _save(self) -> None:
+        before = dataclasses.asdict(self._ksm_before) if self._ksm_before else None
+        try:
+            self._store.save({'ladder': state.to_dict(self._state), 'ksm_before': before})
+        except OSError as error:
+            if (note := f'{self._store.path} cannot be written ({error}): after a restart targets are asked anew; '
+                        'give the controller a writable state_path') not in self._notes:
+                LOG.warning('%s: %s', self.host, note)
+            self._notes |= {note}
+
+    def _wait(self) -> None:
+        """Until the next tick, or until a fast look sees memory fall below where SOFT begins."""
+        options, began = self.settings.host, time.monotonic()
+        deadline = began + options.tick
+        while (left := deadline - time.monotonic()) > 0:
+            if self._stopping.wait(min(left, options.fast_look or left)):
+                return
+            if options.fast_look and time.monotonic() - began >= _LEAST_PAUSE and self._falling():
+                return
+
+    def _falling(self) -> bool:
+        snapshot = self._snapshot
+        if snapshot is None:
+            return False
+        try:
+            available = self._sensor.memory().available
+        except (OSError, KeyError, ValueError):
+            return False  # the next pass will say what is wrong
+        return (available < pressure.enter_soft(snapshot.total, self.settings.host)
+                and available < snapshot.available - _FALL)
+
+    def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
+        """The last word before a guest is started here, by the last report."""
+        if self.report is None:
+            return Verdict(ok=False, reason='the host controller has not finished its first pass')
+        return placement.fits(self.report, request, in_flight, self.settings.scheduler, self.settings.shared, now)
+
+    def status(self) -> dict[str, typing.Any]:
+        """Everything an operator may ask, as JSON-able data in bytes and seconds."""
+        snapshot, tick, now = self._snapshot, dict(self._tick), self._clock()
+        tick['age'] = now - tick['at'] if tick['at'] is not None else None
+        return {
+            'report': report.to_dict(self.report) if self.report else None, 'tick': tick,
+            'notes': sorted(self._notes), 'dry_run': self.settings.host.dry_run,
+            'guests': [describe.guest_fields(g, self._guest_actions.get(g.uuid)) for g in snapshot.guests]
+            if snapshot else [],
+            'ksm': describe.ksm_fields(snapshot) if snapshot else None, 'last_host_action': self._host_action,
+            'events': list(self._events)}
+
+
+def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any], reserve: int) -> Controller:
+    """A controller over libvirt. ``connect`` returns a live connection, ``reserve`` is in bytes.
+
+    :raises ImportError: libvirt-python is not installed.
+    """
+    from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
+    options = settings.host
+    hypervisor = LibvirtHypervisor(connect)
+    sensor = Sensor(host, hypervisor, options.boundary, run_path=options.run_path)
+    if not options.dry_run:
+        _lift_leftovers(host)
+    return Controller(
+        host=host, settings=settings, sensor=sensor, actuator=Actuator(hypervisor, sensor.group_of),
+        store=publish.Store(options.state_path, host), reserve=reserve, tune_ksm=privileged.set_ksm)
+
+
+def _lift_leftovers(host: str) -> None:
+    """Undo what a killed process left; where root actions do not work, say so once, before the first shortage."""
+    privileged.prepare(cfg.CONF)
+    try:
+        for group in privileged.lift_leftovers():
+            LOG.warning('%s: a limit left behind by an earlier run was lifted from %s', host, group)
+    except Exception as error:
+        LOG.error('%s: actions that need root will fail, because the helper does not start (%s): set '
+                  '[ovc_privileged] helper_command, for example "sudo privsep-helper", and allow it in sudoers',
+                  host, error)

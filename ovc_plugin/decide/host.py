@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The ladder: one pass over a host, from a snapshot and what is remembered to a plan."""
+from __future__ import annotations
+
+from ovc_plugin.decide import balloon, ksm, pressure, progress, swap
+from ovc_plugin.decide.state import Asked, LadderState
+from ovc_plugin.model import Action, HostSnapshot, Level, Plan, SetBalloon
+from ovc_plugin.settings import HostSettings
+
+
+def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
+                now: float) -> tuple[Plan, LadderState]:
+    """What to do now, and what to remember.
+
+    CLEAR hands memory back. SOFT asks balloons, and swaps what they cannot give. HARD asks down to bare need. At
+    CRITICAL the balloon, which takes seconds, is given no credit: swap covers the whole shortage.
+    """
+    asked = progress.follow(snapshot, state.asked, now)
+    judged = pressure.judge(snapshot, state, settings, now)
+    level, actions = judged.level, []  # type: tuple[Level, list[Action]]
+    if sharing := ksm.tune(snapshot, settings):
+        actions.append(sharing)
+    if short := shortage(snapshot, level, settings):
+        credit = 0
+        if settings.balloon:
+            balloons = balloon.shrink(snapshot, level, short, asked, settings, now)
+            actions += balloons.actions
+            credit = balloons.credit if level < Level.CRITICAL else 0
+        if settings.swap and short > credit:
+            actions += swap.reclaim(snapshot, level, short - credit, asked, settings, now)
+    elif level is Level.CLEAR and settings.balloon and (over := surplus(snapshot, settings)):
+        actions += balloon.grow(snapshot, over, asked, settings).actions
+    for action in actions:
+        if isinstance(action, SetBalloon):
+            asked[action.guest] = Asked(target=action.target, at=now, nearest=action.previous, moved_at=now)
+    plan = Plan(level=level, actions=tuple(actions), reason=judged.reason)
+    return plan, LadderState(level=level, better_since=judged.better_since, asked=asked)
+
+
+def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> int:
+    """Bytes to be found: up to the goal, and what will be gone by the next pass at the present speed."""
+    if level is Level.CLEAR:
+        return 0
+    coming = int(max(0.0, snapshot.growth or 0.0) * settings.tick)
+    return max(0, pressure.goal(snapshot.total, settings) + coming - snapshot.available)
+
+
+def surplus(snapshot: HostSnapshot, settings: HostSettings) -> int:
+    """Bytes that can be handed back: what is available beyond twice the minimum, and beyond the reserve."""
+    keep = max(2 * pressure.minimum(snapshot.total, settings.level_scale), snapshot.reserve)
+    return max(0, snapshot.available - keep)
+
+
+def reclaimable(snapshot: HostSnapshot, settings: HostSettings) -> int:
+    """Bytes that balloon and swap could free within a minute without breaking a guarantee or believing silence."""
+    ballooned = swapped = 0
+    for guest in snapshot.running:
+        spare = balloon.givable(guest, Level.SOFT, settings) if settings.balloon else 0
+        ballooned += spare
+        swapped += max(0, swap.swappable(guest) - spare) if settings.swap else 0
+    return ballooned + min(swapped, snapshot.swap_free)

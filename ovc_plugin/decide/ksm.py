@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Page sharing: on while all guests that can share belong to one trust domain, paused otherwise (promise 8)."""
+from __future__ import annotations
+
+from ovc_plugin.model import HostSnapshot, TuneKsm
+from ovc_plugin.settings import HostSettings
+
+
+def tune(snapshot: HostSnapshot, settings: HostSettings) -> TuneKsm | None:
+    """The change that page sharing needs now, if any."""
+    state = snapshot.ksm
+    if state is None or settings.ksm == 'leave':
+        return None
+    run, reason = _wanted(snapshot, settings)
+    if run is None:
+        return None
+    pages = settings.ksm_pages_to_scan if run and not state.advisor else None
+    if state.run == run and (pages is None or state.pages_to_scan == pages):
+        return None
+    return TuneKsm(run=run, pages_to_scan=pages, reason=reason)
+
+
+def _wanted(snapshot: HostSnapshot, settings: HostSettings) -> tuple[int | None, str]:
+    if settings.ksm == 'off':
+        return 0, 'sharing is off by configuration'
+    sharers = [g for g in snapshot.running if g.can_share]
+    domains = {g.trust_domain for g in sharers}
+    if len(sharers) < 2:
+        return None, 'fewer than two guests can share'
+    if settings.ksm == 'all-tenants':
+        return 1, f'{len(sharers)} guests of {len(domains)} trust domains share by configuration (all-tenants)'
+    if len(domains) > 1:
+        return 0, (f'{len(sharers)} mergeable guests of {len(domains)} trust domains are on this host: sharing is '
+                   'paused, since merging across tenants leaks')
+    return 1, f'{len(sharers)} guests of one trust domain can share'

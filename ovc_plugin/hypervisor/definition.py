@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Reading a guest's libvirt definition: who owns it, what it was promised, and what must not be touched."""
+from __future__ import annotations
+
+import dataclasses
+import xml.etree.ElementTree as etree
+
+_NOVA = '{http://openstack.org/xmlns/libvirt/nova/1.1}'
+_OVC = '{https://ovc-plugin/xmlns/domain/1.0}'
+_UNITS = {'b': 1, 'bytes': 1, 'kb': 1000, 'k': 1024, 'kib': 1024, 'mb': 10**6, 'm': 1 << 20, 'mib': 1 << 20,
+          'gb': 10**9, 'g': 1 << 30, 'gib': 1 << 30, 'tb': 10**12, 't': 1 << 40, 'tib': 1 << 40}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """What a domain's XML says; texts of extra specs are not interpreted here."""
+
+    maximum: int
+    has_balloon: bool
+    mergeable: bool
+    untouchable: str | None
+    managed: bool
+    project: str | None
+    extra_specs: dict[str, str]
+
+
+def read(xml: str) -> Definition:
+    """Read a domain definition.
+
+    The owner and the extra specs come from nova's metadata. A guest without nova may say its trust domain and its
+    specs in metadata of its own: ``<ovc:guest xmlns:ovc="https://ovc-plugin/xmlns/domain/1.0" trust-domain="…"
+    reservation="25%" weight="2" overcommit="yes"/>``.
+
+    :raises ValueError: not a domain definition, or one without memory.
+    """
+    try:
+        domain = etree.fromstring(xml)
+    except etree.ParseError as error:
+        raise ValueError(f'domain definition is not XML ({error})') from None
+    memory = domain.find('memory')
+    if memory is None or not (memory.text or '').strip().isdigit():
+        raise ValueError('domain definition has no <memory>')
+    maximum = int((memory.text or '').strip()) * _UNITS[memory.get('unit', 'KiB').lower()]
+    balloon = domain.find('devices/memballoon')
+    nova = domain.find(f'metadata/{_NOVA}instance')
+    project = nova.find(f'{_NOVA}owner/{_NOVA}project') if nova is not None else None
+    own = domain.find(f'metadata/{_OVC}guest')
+    specs = {s.get('name', ''): s.text or '' for s in nova.iter(f'{_NOVA}extraSpec')} if nova is not None else {}
+    if own is not None:
+        specs |= {f'ovc:{name}': value for name, value in own.attrib.items()}
+    return Definition(
+        maximum=maximum, has_balloon=balloon is not None and balloon.get('model') != 'none',
+        mergeable=domain.find('memoryBacking/nosharepages') is None, untouchable=_untouchable(domain),
+        managed=nova is not None, extra_specs=specs,
+        project=project.get('uuid') if project is not None else specs.get('ovc:trust-domain'))
+
+
+def _untouchable(domain: etree.Element) -> str | None:
+    """Why nothing may be taken from this guest (promise 7), or ``None``."""
+    for path, why in (('memoryBacking/hugepages', 'hugepages'), ('memoryBacking/locked', 'locked memory'),
+                      ('launchSecurity', 'encrypted memory'), ('cputune/vcpusched', 'realtime'),
+                      ("devices/hostdev[@type='pci']", 'passed-through device'),
+                      ("devices/hostdev[@type='mdev']", 'passed-through device'),
+                      ("devices/interface[@type='hostdev']", 'passed-through device')):
+        if domain.find(path) is not None:
+            return why
+    source = domain.find('memoryBacking/source')
+    if source is not None and source.get('type') in ('file', 'memfd'):
+        return f'{source.get("type")}-backed memory'
+    mode = domain.find('numatune/memory')
+    if mode is not None and mode.get('mode', 'strict') == 'strict' and domain.find('cputune/vcpupin') is not None:
+        return 'pinned NUMA memory'
+    return None

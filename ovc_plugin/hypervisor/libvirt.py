@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""libvirt: all guests' facts in one call, and balloon targets. The only importer of libvirt-python."""
+from __future__ import annotations
+
+import logging
+import time
+import typing
+
+from ovc_plugin.hypervisor import definition
+from ovc_plugin.samples import GuestFacts
+
+LOG = logging.getLogger(__name__)
+DEFINITION_LIFE = 300.0
+
+
+class LibvirtHypervisor:
+    """``connect`` returns a live connection at each call; reconnecting is its business.
+
+    Definitions are read once per start of a guest and every few minutes: a balloon statistics call for all guests is
+    one round trip, a definition is one for each guest.
+    """
+
+    def __init__(self, connect: typing.Callable[[], typing.Any],
+                 clock: typing.Callable[[], float] = time.monotonic) -> None:
+        import libvirt
+        self._libvirt = libvirt
+        self._connect = connect
+        self._clock = clock
+        self._definitions: dict[str, tuple[int, float, definition.Definition]] = {}
+
+    def guests(self) -> list[GuestFacts]:
+        """All defined guests.
+
+        :raises libvirt.libvirtError: the hypervisor does not answer.
+        """
+        lv = self._libvirt
+        kinds = lv.VIR_DOMAIN_STATS_STATE | lv.VIR_DOMAIN_STATS_BALLOON
+        nowait = getattr(lv, 'VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT', 0)
+        found = self._connect().getAllDomainStats(kinds, nowait)
+        facts = [f for domain, stats in found if (f := self._facts(domain, stats)) is not None]
+        for uuid in self._definitions.keys() - {f.uuid for f in facts}:
+            del self._definitions[uuid]
+        return facts
+
+    def set_balloon(self, uuid: str, target: int) -> None:
+        """Ask a running guest for a size.
+
+        :raises libvirt.libvirtError: the guest is gone or does not take it.
+        """
+        domain = self._connect().lookupByUUIDString(uuid)
+        domain.setMemoryFlags(target // 1024, self._libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def _facts(self, domain: typing.Any, stats: dict[str, typing.Any]) -> GuestFacts | None:
+        try:
+            uuid, number = domain.UUIDString(), domain.ID()
+            known = self._definition(domain, uuid, number)
+        except (self._libvirt.libvirtError, ValueError, KeyError) as error:
+            LOG.debug('a guest vanished or cannot be read between two calls: %s', error)
+            return None
+        lv, state = self._libvirt, stats.get('state.state')
+        specs = known.extra_specs
+        running = number >= 0 and state not in (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_CRASHED)
+        return GuestFacts(
+            uuid=uuid, name=domain.name(), running=running, maximum=known.maximum,
+            actual=_kib(stats, 'balloon.current') if running else None, usable=_kib(stats, 'balloon.usable'),
+            rss=_kib(stats, 'balloon.rss'), last_update=stats.get('balloon.last-update') or None,
+            has_balloon=known.has_balloon, mergeable=known.mergeable, untouchable=known.untouchable,
+            managed=known.managed, project=known.project, reservation=specs.get('ovc:reservation'),
+            weight=specs.get('ovc:weight'), overcommit=specs.get('ovc:overcommit'),
+            busy=running and state != lv.VIR_DOMAIN_RUNNING)
+
+    def _definition(self, domain: typing.Any, uuid: str, number: int) -> definition.Definition:
+        now = self._clock()
+        cached = self._definitions.get(uuid)
+        if cached and cached[0] == number and now - cached[1] < DEFINITION_LIFE:
+            return cached[2]
+        known = definition.read(domain.XMLDesc(0))
+        self._definitions[uuid] = (number, now, known)
+        return known
+
+
+def _kib(stats: dict[str, typing.Any], name: str) -> int | None:
+    value = stats.get(name)
+    return None if value is None else int(value) * 1024

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What must survive a restart, as one small file that is replaced whole."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import typing
+
+
+class Store:
+    """A JSON file. A missing or unreadable one is an empty one: the host is then sensed afresh."""
+
+    def __init__(self, directory: str, host: str) -> None:
+        self.path = pathlib.Path(directory) / f'{host.replace("/", "_")}.json'
+        self._last = ''
+
+    def load(self) -> dict[str, typing.Any]:
+        """:returns: what was saved, or {}.
+        :raises OSError: the file is there and may not be read.
+        """
+        try:
+            found = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            return {}  # a torn or foreign file says nothing that the next pass does not find out
+        return found if isinstance(found, dict) else {}
+
+    def save(self, fields: dict[str, typing.Any]) -> None:
+        """Write, if anything changed.
+
+        :raises OSError: no space or no permission; the old file is still whole.
+        """
+        text = json.dumps(fields, sort_keys=True)
+        if text == self._last:
+            return
+        self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        fresh = self.path.with_suffix(f'.{os.getpid()}.tmp')
+        try:
+            fresh.write_text(text)
+            fresh.replace(self.path)
+        finally:
+            fresh.unlink(missing_ok=True)
+        self._last = text

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Readings of memory control groups, version 1 and 2, and where a process's group is to be found.
+
+A group is version 2 when it has ``memory.current``. Limits that exceed the machine count as none.
+"""
+from __future__ import annotations
+
+import pathlib
+import re
+
+from ovc_plugin.samples import GroupSample, MemorySample
+from ovc_plugin.sense.proc import table
+
+_OCTAL = re.compile(r'\\([0-7]{3})')
+_GUEST = re.compile(r'(machine-qemu|qemu-\d)')
+
+
+def _number(path: pathlib.Path) -> int | None:
+    """The number in a limit file; ``None`` for "max"."""
+    text = path.read_text().strip()
+    return None if text == 'max' else int(text)
+
+
+def _optional(path: pathlib.Path) -> int | None:
+    try:
+        return _number(path)
+    except (OSError, ValueError):
+        return None
+
+
+def is_v2(group: pathlib.Path) -> bool:
+    return (group / 'memory.current').exists()
+
+
+def group(path: pathlib.Path) -> GroupSample:
+    """One guest's group.
+
+    :raises OSError: the group is gone, or has no memory controller.
+    """
+    if is_v2(path):
+        stat = table((path / 'memory.stat').read_text())
+        return GroupSample(usage=int((path / 'memory.current').read_text()),
+                           swapped=_optional(path / 'memory.swap.current'),
+                           refault_pages=stat.get('workingset_refault_anon'))
+    stat = table((path / 'memory.stat').read_text())
+    return GroupSample(usage=int((path / 'memory.usage_in_bytes').read_text()), swapped=stat.get('total_swap'),
+                       refault_pages=stat.get('total_workingset_refault_anon'))
+
+
+def boundary(path: pathlib.Path, machine: MemorySample) -> MemorySample:
+    """The memory of the group that holds all guests; without a limit, the machine's own.
+
+    Available = limit - charged + file pages that can be dropped. Swap is the group's allowance as far as the machine
+    has it.
+
+    :raises OSError: the group cannot be read.
+    """
+    read = _boundary_v2 if is_v2(path) else _boundary_v1
+    limit, usage, droppable, swapped, allowance, refaults = read(path)
+    if limit is None or limit > machine.total:
+        limit = machine.total
+    available = min(max(0, limit - usage) + droppable, machine.available)
+    swap_free = machine.swap_free
+    if allowance is not None:
+        swap_free = min(swap_free, max(0, allowance - swapped))
+    return MemorySample(total=limit, available=available, swap_total=swapped + swap_free, swap_free=swap_free,
+                        swap_in_pages=refaults, swap_out_pages=None)
+
+
+def _boundary_v1(path: pathlib.Path) -> tuple[int | None, int, int, int, int | None, int | None]:
+    limit = _number(path / 'memory.limit_in_bytes')
+    both = _optional(path / 'memory.memsw.limit_in_bytes')
+    stat = table((path / 'memory.stat').read_text())
+    droppable = stat.get('total_inactive_file', 0) + stat.get('total_active_file', 0) // 2
+    bounded = limit is not None and both is not None and both < 1 << 60
+    return (limit, int((path / 'memory.usage_in_bytes').read_text()), droppable, stat.get('total_swap', 0),
+            both - limit if bounded and both is not None and limit is not None else None,
+            stat.get('total_workingset_refault_anon'))
+
+
+def _boundary_v2(path: pathlib.Path) -> tuple[int | None, int, int, int, int | None, int | None]:
+    stat = table((path / 'memory.stat').read_text())
+    droppable = stat.get('inactive_file', 0) + stat.get('active_file', 0) // 2
+    return (_optional(path / 'memory.max'), int((path / 'memory.current').read_text()), droppable,
+            _optional(path / 'memory.swap.current') or 0, _optional(path / 'memory.swap.max'),
+            stat.get('workingset_refault_anon'))
+
+
+def of_process(proc: pathlib.Path, pid: int) -> pathlib.Path | None:
+    """The directory of a guest's memory group, given its QEMU process; ``None`` when it shares one with others.
+
+    The group's name in ``/proc/PID/cgroup`` is matched with the roots of the mounted hierarchies, so that it is found
+    from inside another mount namespace too. Sub-groups that libvirt makes for threads are climbed out of.
+
+    :raises OSError: the process is gone.
+    """
+    names = _controller_paths((proc / str(pid) / 'cgroup').read_text())
+    for kind, mountpoint, root in reversed(_mounts((proc / 'self' / 'mountinfo').read_text())):
+        name = names.get(kind)
+        if name is None or not (name + '/').startswith(root.rstrip('/') + '/'):
+            continue
+        relative = pathlib.PurePosixPath(name[len(root.rstrip('/')):].lstrip('/'))
+        for depth, part in enumerate(relative.parts):
+            if _GUEST.match(part):
+                found = pathlib.Path(mountpoint, *relative.parts[:depth + 1])
+                if (found / 'memory.stat').exists():
+                    return found
+    return None
+
+
+def _controller_paths(text: str) -> dict[str, str]:
+    """{'cgroup': path in the v1 memory hierarchy, 'cgroup2': path in the unified one}."""
+    paths = {}
+    for line in text.splitlines():
+        number, controllers, path = line.split(':', 2)
+        if number == '0':
+            paths['cgroup2'] = path
+        elif 'memory' in controllers.split(','):
+            paths['cgroup'] = path
+    return paths
+
+
+def _mounts(text: str) -> list[tuple[str, str, str]]:
+    """(kind, mount point, root) of each mounted hierarchy that may hold memory groups, in mount order."""
+    found = []
+    for line in text.splitlines():
+        left, _, right = line.partition(' - ')
+        fields, tail = left.split(), right.split()
+        if not tail or tail[0] not in ('cgroup', 'cgroup2'):
+            continue
+        if tail[0] == 'cgroup' and 'memory' not in tail[-1].split(','):
+            continue
+        root, mountpoint = (_OCTAL.sub(lambda m: chr(int(m[1], 8)), field) for field in fields[3:5])
+        found.append((tail[0], mountpoint, root))
+    return found

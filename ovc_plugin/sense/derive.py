@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""From two samples to one snapshot: rates, ages and what may be done with each guest. Pure."""
+from __future__ import annotations
+
+from ovc_plugin.decide.guarantee import first_reservation, yes
+from ovc_plugin.model import GuestSnapshot, HostSnapshot
+from ovc_plugin.samples import GuestFacts, GuestSample, HostSample
+from ovc_plugin.settings import Settings
+
+PAGE = 4096
+
+
+def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int], reserve: int,
+           settings: Settings) -> HostSnapshot:
+    """The host as the rules see it.
+
+    ``earlier`` gives the rates; where the hypervisor did not answer, its guests stand in with what they said marked
+    as too old, so that nothing is promised twice. ``targets`` are the balloon sizes last asked for.
+    """
+    notes = list(later.notes)
+    seconds = later.taken_at - earlier.taken_at if earlier else 0.0
+    known = {g.facts.uuid: g for g in (earlier.guests or ())} if earlier else {}
+    if later.guests is None:
+        guests = tuple(_guest(g, None, 0.0, None, targets, settings, notes) for g in known.values())
+    else:
+        guests = tuple(_guest(g, known.get(g.facts.uuid), seconds, later.taken_at, targets, settings, notes)
+                       for g in later.guests)
+    before = earlier.memory if earlier else later.memory
+    growth = (before.available - later.memory.available) / seconds if seconds > 0 else None
+    return HostSnapshot(
+        host=later.host, taken_at=later.taken_at, total=later.memory.total, available=later.memory.available,
+        reserve=reserve, swap_total=later.memory.swap_total, swap_free=later.memory.swap_free,
+        swap_in=_rate(before.swap_in_pages, later.memory.swap_in_pages, seconds, PAGE),
+        swap_out=_rate(before.swap_out_pages, later.memory.swap_out_pages, seconds, PAGE),
+        stall=later.stall, growth=growth, ksm=later.ksm, guests=guests, notes=tuple(dict.fromkeys(notes)))
+
+
+def _rate(before: int | None, after: int | None, seconds: float, factor: int = 1) -> float | None:
+    if before is None or after is None or seconds <= 0 or after < before:
+        return None
+    return (after - before) * factor / seconds
+
+
+def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now: float | None,
+           targets: dict[str, int], settings: Settings, notes: list[str]) -> GuestSnapshot:
+    facts, group = sample.facts, sample.group
+    reservation, complaint = first_reservation(
+        [('flavor extra spec ovc:reservation', facts.reservation),
+         ('option default_reservation', settings.shared.default_reservation)], facts.maximum)
+    if complaint:
+        notes.append(f'guest {facts.name}: {complaint}')
+    untouchable = facts.untouchable or _opted_out(facts, notes)
+    actual, usable, age = _believed(facts, now, notes)
+    resident = group.usage if group else facts.rss
+    overhead = settings.shared.default_overhead
+    if group is not None and facts.running:
+        overhead = max(overhead, group.usage + (group.swapped or 0) - facts.maximum)
+    before = earlier.group if earlier else None
+    return GuestSnapshot(
+        uuid=facts.uuid, name=facts.name, maximum=facts.maximum, reservation=reservation, overhead=overhead,
+        weight=_weight(facts, notes), running=facts.running, managed=facts.managed,
+        target=targets.get(facts.uuid, actual), actual=actual, usable=usable, stats_age=age, resident=resident,
+        swapped=group.swapped if group else None,
+        refaults=_rate(before.refault_pages, group.refault_pages, seconds) if before and group else None,
+        can_balloon=facts.running and facts.has_balloon and not facts.busy and not untouchable,
+        can_share=facts.mergeable and not untouchable,
+        can_swap=facts.running and group is not None and not untouchable, untouchable=untouchable,
+        trust_domain=facts.project or f'guest:{facts.uuid}')
+
+
+def _opted_out(facts: GuestFacts, notes: list[str]) -> str | None:
+    if facts.overcommit is None:
+        return None
+    try:
+        return None if yes(facts.overcommit) else 'opted out by ovc:overcommit'
+    except ValueError as error:
+        notes.append(f'guest {facts.name}: extra spec ovc:overcommit {error}; it is left untouched until corrected')
+        return 'unreadable ovc:overcommit'
+
+
+def _weight(facts: GuestFacts, notes: list[str]) -> float:
+    if facts.weight is None:
+        return 1.0
+    try:
+        weight = float(facts.weight)
+    except ValueError:
+        weight = -1.0
+    if not 0.01 <= weight <= 100:
+        notes.append(f'guest {facts.name}: extra spec ovc:weight {facts.weight!r} is not a number from 0.01 to 100; '
+                     '1 is taken')
+        return 1.0
+    return weight
+
+
+def _believed(facts: GuestFacts, now: float | None, notes: list[str]) -> tuple[int | None, int | None, float | None]:
+    """(actual, usable, age) of what can be true; nonsense and silence are unknown, never zero."""
+    age = None if now is None or not facts.last_update else max(0.0, now - facts.last_update)
+    actual, usable = facts.actual, facts.usable
+    if actual is not None and not 0 < actual <= facts.maximum:
+        notes.append(f'guest {facts.name}: balloon reports {actual} bytes, of a maximum of {facts.maximum}; not '
+                     'believed, the guest is not shrunk')
+        actual = age = None
+    if usable is not None and not 0 <= usable <= facts.maximum:
+        notes.append(f'guest {facts.name}: reports {usable} bytes usable, of a maximum of {facts.maximum}; not '
+                     'believed, the guest is not shrunk')
+        usable = age = None
+    return actual, usable, age if usable is not None else None

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Readings of ``/proc``: memory, swap counters and pressure stall. The root is an argument."""
+from __future__ import annotations
+
+import pathlib
+
+from ovc_plugin.samples import MemorySample
+
+PAGE = 4096
+
+
+def table(text: str) -> dict[str, int]:
+    """Parse ``name: number`` or ``name number`` lines; lines without a number are passed over."""
+    found = {}
+    for line in text.splitlines():
+        parts = line.replace(':', ' ').split()
+        if len(parts) >= 2 and parts[1].isdigit():
+            found[parts[0]] = int(parts[1])
+    return found
+
+
+def memory(proc: pathlib.Path) -> MemorySample:
+    """The machine's memory.
+
+    :raises OSError: a file is missing or may not be read.
+    :raises KeyError: the kernel does not tell MemAvailable (before 3.14).
+    """
+    info = table((proc / 'meminfo').read_text())
+    vmstat = table((proc / 'vmstat').read_text())
+    return MemorySample(
+        total=info['MemTotal'] * 1024, available=info['MemAvailable'] * 1024,
+        swap_total=info.get('SwapTotal', 0) * 1024, swap_free=info.get('SwapFree', 0) * 1024,
+        swap_in_pages=vmstat.get('pswpin'), swap_out_pages=vmstat.get('pswpout'))
+
+
+def stall(text: str) -> float:
+    """Share of time (0..1) in which some task waited for memory, 10 s average (PSI ``some avg10``).
+
+    :raises ValueError: not the text of a pressure file.
+    """
+    for line in text.splitlines():
+        if line.startswith('some '):
+            for field in line.split():
+                if field.startswith('avg10='):
+                    return float(field[6:]) / 100
+    raise ValueError('no "some avg10=" in the pressure file')

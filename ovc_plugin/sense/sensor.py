@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""One pass over all sources. Each source fails alone, and its failure becomes a note instead of an exception."""
+from __future__ import annotations
+
+import pathlib
+import typing
+
+from ovc_plugin.hypervisor.protocol import Hypervisor
+from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample, MemorySample
+from ovc_plugin.sense import cgroup, ksm, proc
+
+T = typing.TypeVar('T')
+
+
+class Sensor:
+    """Reads a host. ``boundary`` is "machine" or the directory of the group that holds the guests."""
+
+    def __init__(self, host: str, hypervisor: Hypervisor, boundary: str = 'machine', *,
+                 run_path: str = '/run/libvirt/qemu', proc_root: str = '/proc',
+                 ksm_root: str = '/sys/kernel/mm/ksm') -> None:
+        self._host = host
+        self._hypervisor = hypervisor
+        self._boundary = None if boundary == 'machine' else pathlib.Path(boundary)
+        self._run_path = pathlib.Path(run_path)
+        self._proc = pathlib.Path(proc_root)
+        self._ksm = pathlib.Path(ksm_root)
+        self._groups: dict[str, tuple[int, pathlib.Path | None]] = {}
+        self.last_memory: MemorySample | None = None
+
+    def sample(self, now: float) -> HostSample:
+        """Read everything once.
+
+        :raises OSError: not even the host's memory can be read; nothing can be decided then.
+        """
+        notes: list[str] = []
+        guests = _try(notes, 'hypervisor did not answer; its guests are held as they are until it does',
+                      self._hypervisor.guests, Exception)
+        return HostSample(
+            host=self._host, taken_at=now, memory=self.memory(), guests=self._grouped(guests, notes),
+            stall=_try(notes, 'no pressure stall information: boot with psi=1, or use a cgroup v2 boundary',
+                       self._stall, (OSError, ValueError)),
+            ksm=_try(notes, 'page sharing cannot be read: this kernel has no KSM',
+                     lambda: ksm.read(self._ksm), (OSError, ValueError)),
+            notes=tuple(notes))
+
+    def memory(self) -> MemorySample:
+        """The boundary's memory alone: the cheap look between two passes.
+
+        :raises OSError: it cannot be read.
+        """
+        machine = proc.memory(self._proc)
+        self.last_memory = machine if self._boundary is None else cgroup.boundary(self._boundary, machine)
+        return self.last_memory
+
+    def group_of(self, uuid: str) -> pathlib.Path | None:
+        """The directory of a guest's memory group, once it has been seen."""
+        found = self._groups.get(uuid)
+        return found[1] if found else None
+
+    def _stall(self) -> float:
+        if self._boundary is None:
+            return proc.stall((self._proc / 'pressure' / 'memory').read_text())
+        return proc.stall((self._boundary / 'memory.pressure').read_text())
+
+    def _grouped(self, guests: list[GuestFacts] | None, notes: list[str]) -> tuple[GuestSample, ...] | None:
+        if guests is None:
+            return None
+        for uuid in self._groups.keys() - {g.uuid for g in guests if g.running}:
+            del self._groups[uuid]
+        return tuple(GuestSample(facts=g, group=self._group(g, notes) if g.running else None) for g in guests)
+
+    def _group(self, guest: GuestFacts, notes: list[str]) -> GroupSample | None:
+        try:
+            path = self._find_group(guest)
+            if path is None:
+                notes.append(f'guest {guest.name}: has no memory control group of its own and cannot be swapped alone; '
+                             'let libvirt manage the memory controller (cgroup_controllers in qemu.conf)')
+                return None
+            return cgroup.group(path)
+        except (OSError, ValueError) as error:
+            self._groups.pop(guest.uuid, None)
+            notes.append(f'guest {guest.name}: its control group cannot be read this time ({error})')
+            return None
+
+    def _find_group(self, guest: GuestFacts) -> pathlib.Path | None:
+        pid = self._pid(guest)
+        cached = self._groups.get(guest.uuid)
+        if cached and cached[0] == pid and cached[1] is not None:
+            return cached[1]
+        path = cgroup.of_process(self._proc, pid)
+        self._groups[guest.uuid] = (pid, path)
+        return path
+
+    def _pid(self, guest: GuestFacts) -> int:
+        return int((self._run_path / f'{guest.name}.pid').read_text())
+
+
+def _try(notes: list[str], remedy: str, read: typing.Callable[[], T],
+         errors: type[Exception] | tuple[type[Exception], ...]) -> T | None:
+    try:
+        return read()
+    except errors as error:
+        notes.append(f'{remedy} ({error})')
+        return None
