@@ -10,6 +10,7 @@ down first, so that a limit left behind by a killed process is put back by :func
 """
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -46,10 +47,7 @@ def set_ksm(name: str, value: int) -> None:
     :raises ValueError: not a knob of ours, or out of bounds.
     :raises OSError: the kernel refuses.
     """
-    low, high = KSM_KNOBS.get(name, (1, 0))
-    if not low <= value <= high:
-        raise ValueError(f'KSM knob {name}={value} is not one that may be set')
-    (KSM / name).write_text(str(value))
+    write_knob(KSM, name, value)
 
 
 @context.entrypoint
@@ -69,6 +67,13 @@ def lift_leftovers() -> list[str]:
     return lift(LEASES)
 
 
+def write_knob(root: pathlib.Path, name: str, value: int) -> None:
+    low, high = KSM_KNOBS.get(name, (1, 0))
+    if not low <= value <= high:
+        raise ValueError(f'KSM knob {name}={value} is not one that may be set')
+    (root / name).write_text(str(value))
+
+
 def checked(group: str) -> pathlib.Path:
     path = pathlib.Path(group)
     inside = path.is_absolute() and '..' not in path.parts and str(path).startswith('/sys/fs/cgroup/')
@@ -85,10 +90,7 @@ def reclaim_group(path: pathlib.Path, amount: int, floor: int, seconds: float, l
     goal, deadline = max(floor, first - amount), time.monotonic() + seconds
     while usage > goal and time.monotonic() < deadline:
         step = min(CHUNK, usage - goal)
-        if v2:
-            moved = _write(path / 'memory.reclaim', str(step))
-        else:
-            moved = _squeeze(path, usage - step, leases)
+        moved = _write(path / 'memory.reclaim', str(step)) if v2 else _squeeze(path, usage - step, leases)
         usage = int(usage_file.read_text())
         if not moved:
             break
@@ -124,10 +126,8 @@ def _squeeze(path: pathlib.Path, limit: int, leases: pathlib.Path) -> bool:
 
 def _put_back(file: pathlib.Path, before: str) -> None:
     """Restore a limit; the kernel shows "none" as a page-rounded maximum, which it takes back as it is."""
-    try:
+    with contextlib.suppress(FileNotFoundError):  # the guest ended meanwhile, and its group with it
         file.write_text(before)
-    except FileNotFoundError:
-        pass  # the guest ended meanwhile, and its group with it
 
 
 def lift(leases: pathlib.Path) -> list[str]:

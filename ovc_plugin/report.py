@@ -23,9 +23,10 @@ class HostReport:
     """A host in one line: bytes, seconds since the epoch, and counts.
 
     ``committed`` sums maximum + overhead and ``reserved`` reservation + overhead of all guests that are here or may
-    be started here without asking a scheduler. ``claimed`` sums the maximums of ``guests`` guests that nova manages, so that
-    a scheduler can tell what was promised since. ``reclaimable`` is what balloon and swap could free within
-    a minute without breaking a reservation, ``saved`` what page sharing holds merged.
+    be started here without asking a scheduler. ``claimed`` sums the maximums of ``guests`` guests that nova manages, so
+    that a scheduler can tell what was promised since. ``reclaimable`` is what balloon and swap could free within
+    a minute without breaking a reservation, ``saved`` what page sharing holds merged. ``nova_reserved`` is what nova on
+    that host counts as used by the host itself: no scheduler can know it otherwise.
     """
 
     version: int = VERSION
@@ -43,6 +44,7 @@ class HostReport:
     saved: int
     swap_usable: int
     swap_used: int
+    nova_reserved: int = 0
     backed: bool = True
     dry_run: bool = False
     reason: str = ''

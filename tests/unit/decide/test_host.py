@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The ladder as sentences: who gives, who is left alone, what is handed back."""
+import dataclasses
+
+from ovc_plugin.decide.host import decide_host, reclaimable
+from ovc_plugin.decide.state import Asked, LadderState
+from ovc_plugin.model import MIB, Level, ReclaimGuest, SetBalloon, TuneKsm
+from ovc_plugin.settings import HostSettings
+from tests.builders import GIB, NOW, a_guest, a_host
+
+OPTIONS = HostSettings()
+
+
+def actions(host, kind, state=None, settings=OPTIONS):
+    plan, _ = decide_host(host, state or LadderState(), settings, NOW)
+    return [a for a in plan.actions if isinstance(a, kind)]
+
+
+def short(*guests, mb=500, **changes):
+    return a_host(*guests, available=mb * MIB, **changes)
+
+
+def test_a_clear_host_asks_nobody_for_anything():
+    assert actions(a_host(a_guest(), a_guest('g2')), (SetBalloon, ReclaimGuest)) == []
+
+
+def test_idle_guests_are_ballooned_before_anybody_is_swapped():
+    host = short(*(a_guest(f'g{i}') for i in range(10)), mb=570)
+    asked = actions(host, SetBalloon)
+    assert len(asked) == 10 and all(a.target < GIB for a in asked)
+    assert actions(host, ReclaimGuest) == []
+
+
+def test_what_the_balloon_cannot_give_is_swapped():
+    host = short(*(a_guest(f'g{i}', usable=10 * MIB) for i in range(4)))
+    assert actions(host, SetBalloon) == []
+    swapped = actions(host, ReclaimGuest)
+    assert sum(a.amount for a in swapped) >= (899 * 1.25 - 500) * MIB * 0.99
+
+
+def test_at_critical_swap_covers_everything_because_balloons_take_seconds():
+    host = short(*(a_guest(f'g{i}') for i in range(10)), mb=100)
+    assert sum(a.amount for a in actions(host, ReclaimGuest)) >= 900 * MIB
+
+
+def test_a_silent_guest_is_not_shrunk_but_can_be_swapped():
+    silent = a_guest(usable=None, stats_age=None)
+    assert actions(short(silent), SetBalloon) == []
+    assert [a.guest for a in actions(short(silent), ReclaimGuest)] == [silent.uuid]
+
+
+def test_an_old_word_is_as_good_as_silence():
+    assert actions(short(a_guest(stats_age=31.0)), SetBalloon) == []
+
+
+def test_a_guest_that_reads_its_pages_back_is_not_swapped_further_below_critical():
+    thrashing = a_guest(usable=0, refaults=500.0)
+    assert actions(short(thrashing), ReclaimGuest) == []
+    assert actions(short(thrashing, mb=50), ReclaimGuest) != []
+
+
+def test_a_stuck_guest_is_not_asked_twice_and_swap_takes_its_part():
+    stuck = Asked(target=GIB // 2, at=NOW - 30, nearest=GIB, moved_at=NOW - 30)
+    host = short(a_guest(), a_guest('g2', usable=0), mb=300)
+    state = LadderState(level=Level.HARD, asked={'uuid-g1': stuck})
+    assert actions(host, SetBalloon, state) == []
+    swapped = actions(host, ReclaimGuest, state)
+    assert swapped[0].guest == 'uuid-g1'
+
+
+def test_a_guest_under_way_is_not_asked_again():
+    moving = Asked(target=GIB // 2, at=NOW - 3, nearest=GIB - 1, moved_at=NOW - 3)
+    state = LadderState(level=Level.SOFT, asked={'uuid-g1': moving})
+    assert actions(short(a_guest()), SetBalloon, state) == []
+
+
+def test_swap_that_is_full_is_not_asked_for_more():
+    assert actions(short(a_guest(usable=0), swap_free=0), ReclaimGuest) == []
+
+
+def test_memory_is_handed_back_when_the_host_is_clear():
+    small = a_guest(actual=GIB // 2, target=GIB // 2)
+    grown = actions(a_host(small), SetBalloon)
+    assert [a.target for a in grown] == [GIB // 2 + 102 * MIB]
+
+
+def test_nothing_is_handed_back_out_of_the_reserve():
+    small = a_guest(actual=GIB // 2)
+    assert actions(a_host(small, available=1700 * MIB), SetBalloon) == []
+
+
+def test_sharing_runs_inside_one_trust_domain_and_pauses_across_two():
+    off = dataclasses.replace(a_host().ksm, run=0)
+    one, other = a_guest(), a_guest('g2', trust_domain='p2')
+    assert [a.run for a in actions(a_host(one, a_guest('g3'), ksm=off), TuneKsm)] == [1]
+    assert [a.run for a in actions(a_host(one, other), TuneKsm)] == [0]
+    assert actions(a_host(one, dataclasses.replace(other, can_share=False), ksm=off), TuneKsm) == []
+
+
+def test_sharing_across_tenants_takes_a_word_from_the_operator():
+    off = dataclasses.replace(a_host().ksm, run=0)
+    both = a_host(a_guest(), a_guest('g2', trust_domain='p2'), ksm=off)
+    assert [a.run for a in actions(both, TuneKsm, settings=HostSettings(ksm='all-tenants'))] == [1]
+    assert actions(both, TuneKsm, settings=HostSettings(ksm='leave')) == []
+
+
+def test_a_host_without_sharing_swap_or_guests_is_still_judged():
+    plan, _ = decide_host(short(ksm=None, swap_total=0, swap_free=0, mb=50), LadderState(), OPTIONS, NOW)
+    assert plan.level is Level.CRITICAL and plan.actions == ()
+
+
+def test_silence_earns_no_credit_for_what_a_balloon_might_free():
+    speaking, silent = a_guest(can_swap=False), a_guest('g2', can_swap=False, usable=None)
+    assert reclaimable(a_host(speaking), OPTIONS) > 0
+    assert reclaimable(a_host(silent), OPTIONS) == 0
+
+
+def test_switched_off_mechanisms_are_not_used():
+    host = short(a_guest(), mb=100)
+    assert actions(host, SetBalloon, settings=HostSettings(balloon=False)) == []
+    assert actions(host, ReclaimGuest, settings=HostSettings(swap=False)) == []

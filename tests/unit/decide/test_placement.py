@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Admission: each promise after adding the guest, with both numbers in the reason."""
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovc_plugin.decide import placement
+from ovc_plugin.model import MIB, InFlight, Level, Request
+from ovc_plugin.settings import HostSettings, SchedulerSettings, SharedSettings
+from tests.builders import GIB, NOW, a_report
+
+SHARED, SCHEDULER, HOST = SharedSettings(), SchedulerSettings(), HostSettings()
+NONE = InFlight()
+
+
+def verdict(report, request=None, in_flight=NONE, now=NOW, scheduler=SCHEDULER):
+    return placement.fits(report, request or Request(memory=GIB, reservation=GIB // 2), in_flight, scheduler, SHARED, now)
+
+
+def test_an_empty_host_takes_a_guest():
+    assert verdict(a_report()).ok
+
+
+def test_a_report_that_is_too_old_earns_nothing():
+    late = verdict(a_report(), now=NOW + 121)
+    assert not late.ok and 'report is 121 s old > 120 s' in late.reason
+
+
+def test_a_report_from_the_future_is_refused_with_the_remedy():
+    assert 'set both clocks' in verdict(a_report(taken_at=NOW + 500)).reason
+
+
+@pytest.mark.parametrize('level, ok', [(Level.SOFT, True), (Level.HARD, False), (Level.CRITICAL, False)])
+def test_a_host_in_trouble_takes_nobody(level, ok):
+    assert verdict(a_report(level=level)).ok is ok
+
+
+def test_guarantees_never_exceed_memory_outside_the_reserve():
+    full = a_report(reserved=15 * GIB)
+    assert 'guarantees would need 16000 MB > 15872 MB' in verdict(full).reason
+
+
+def test_what_guests_may_touch_never_exceeds_memory_and_swap():
+    full = a_report(committed=23 * GIB)
+    assert 'guests could touch 24704 MB > 24064 MB of memory and swap (15872 MB + 8192 MB)' in verdict(full).reason
+
+
+def test_without_swap_a_host_is_not_overcommitted():
+    no_swap = a_report(swap_usable=0, committed=15 * GIB)
+    assert not verdict(no_swap).ok
+
+
+def test_unbacked_overcommit_takes_a_word_from_the_operator_on_both_sides():
+    full = a_report(committed=23 * GIB, backed=False)
+    assert not verdict(full).ok
+    assert verdict(full, scheduler=SchedulerSettings(require_swap_backing=False)).ok
+    backed = dataclasses.replace(full, backed=True)
+    assert not verdict(backed, scheduler=SchedulerSettings(require_swap_backing=False)).ok
+
+
+def test_claims_in_flight_count_in_full():
+    report = a_report(total=4 * GIB, available=4 * GIB, swap_usable=0)
+    assert verdict(report).ok
+    assert not verdict(report, in_flight=InFlight(guests=3, memory=3 * GIB)).ok
+
+
+def test_a_guest_that_may_not_be_overcommitted_is_guaranteed_all_of_it():
+    report = a_report(reserved=15 * GIB - 500 * MIB)
+    assert verdict(report, Request(memory=GIB, reservation=GIB // 4)).ok
+    assert not verdict(report, Request(memory=GIB, reservation=GIB // 4, overcommit=False)).ok
+
+
+def test_demand_that_nothing_can_meet_is_refused():
+    busy = a_report(available=600 * MIB, reclaimable=0, swap_used=8 * GIB)
+    assert 'can be reclaimed' in verdict(busy).reason
+
+
+def test_more_room_scores_higher_and_near_equal_hosts_score_alike():
+    request = Request(memory=GIB, reservation=0)
+    roomy, near, full = (
+        placement.score(a_report(committed=c * GIB, available=int((23.5 - c) * GIB)), request, NONE, SHARED)
+        for c in (8, 8.5, 23))
+    assert roomy > near > full == 0
+    assert roomy - near < 0.01
+
+
+def test_the_ratio_follows_what_can_be_promised_in_steps():
+    capacity = 16 * GIB - 512 * MIB
+    assert placement.permitted_ratio(a_report(), capacity, HOST, SHARED) == 1.5
+    assert placement.permitted_ratio(a_report(swap_usable=0), capacity, HOST, SHARED) == 1.0
+    assert placement.permitted_ratio(a_report(swap_usable=1 << 42), capacity, HOST, SHARED) == 4.0
+    assert placement.permitted_ratio(a_report(), 0, HOST, SHARED) == 1.0
+
+
+@given(total=st.integers(1, 64), swap=st.integers(0, 64), reserve=st.integers(0, 2048),
+       sizes=st.lists(st.integers(64, 8192), max_size=60), share=st.integers(0, 100))
+def test_no_sequence_of_admissions_breaks_a_promise(total, swap, reserve, sizes, share):
+    """Promises 1 and 2, over any sequence of requests made against one report (all in flight)."""
+    report = a_report(total=total * GIB, available=total * GIB, swap_usable=swap * GIB, reserve=reserve * MIB)
+    taken = []
+    for size in sizes:
+        request = Request(memory=size * MIB, reservation=size * MIB * share // 100)
+        flying = InFlight(guests=len(taken), memory=sum(r.memory for r in taken))
+        if verdict(report, request, flying).ok:
+            taken.append(request)
+    overhead = len(taken) * SHARED.default_overhead
+    room = report.total - report.reserve
+    if taken:
+        assert sum(r.reservation for r in taken) + overhead <= room + len(taken)
+        assert sum(r.memory for r in taken) + overhead <= room + report.swap_usable

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What a domain definition says of a guest."""
+import pytest
+
+from ovc_plugin.hypervisor import definition
+
+NOVA = '''<metadata><nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"><nova:flavor name="m"
+ ><nova:extraSpecs><nova:extraSpec name="ovc:reservation">25%</nova:extraSpec></nova:extraSpecs></nova:flavor>
+ <nova:owner><nova:user uuid="u">admin</nova:user><nova:project uuid="p1">demo</nova:project></nova:owner>
+ </nova:instance></metadata>'''
+
+
+def domain(inside='', memory='<memory unit="KiB">524288</memory>', metadata=''):
+    return f'<domain type="kvm"><name>x</name>{metadata}{memory}{inside}</domain>'
+
+
+def test_a_nova_guest_has_an_owner_and_extra_specs():
+    known = definition.read(domain(metadata=NOVA))
+    assert (known.managed, known.project, known.extra_specs) == (True, 'p1', {'ovc:reservation': '25%'})
+    assert known.maximum == 512 << 20
+
+
+def test_a_guest_without_nova_may_speak_for_itself():
+    own = ('<metadata><ovc:guest xmlns:ovc="https://ovc-plugin/xmlns/domain/1.0" trust-domain="team"'
+           ' reservation="100"/></metadata>')
+    known = definition.read(domain(metadata=own))
+    assert (known.managed, known.project, known.extra_specs['ovc:reservation']) == (False, 'team', '100')
+
+
+@pytest.mark.parametrize('inside, why', [
+    ('<memoryBacking><hugepages/></memoryBacking>', 'hugepages'),
+    ('<memoryBacking><locked/></memoryBacking>', 'locked memory'),
+    ('<memoryBacking><source type="file"/></memoryBacking>', 'file-backed memory'),
+    ('<memoryBacking><source type="memfd"/></memoryBacking>', 'memfd-backed memory'),
+    ('<launchSecurity type="sev"/>', 'encrypted memory'),
+    ('<cputune><vcpusched vcpus="0" scheduler="fifo"/></cputune>', 'realtime'),
+    ('<devices><hostdev type="pci" mode="subsystem"/></devices>', 'passed-through device'),
+    ('<devices><hostdev type="mdev" mode="subsystem"/></devices>', 'passed-through device'),
+    ('<devices><interface type="hostdev"/></devices>', 'passed-through device'),
+    ('<cputune><vcpupin vcpu="0" cpuset="1"/></cputune><numatune><memory mode="strict"/></numatune>',
+     'pinned NUMA memory'),
+    ('<devices><hostdev type="usb" mode="subsystem"/></devices>', None),
+    ('<memoryBacking><nosharepages/></memoryBacking>', None),
+    ('', None)])
+def test_untouchables_are_recognised(inside, why):
+    assert definition.read(domain(inside)).untouchable == why
+
+
+def test_a_guest_that_may_not_share_is_not_mergeable():
+    assert not definition.read(domain('<memoryBacking><nosharepages/></memoryBacking>')).mergeable
+
+
+def test_no_balloon_device_is_no_balloon():
+    assert not definition.read(domain('<devices><memballoon model="none"/></devices>')).has_balloon
+    assert definition.read(domain('<devices><memballoon model="virtio"/></devices>')).has_balloon
+
+
+@pytest.mark.parametrize('text', ['', '<domain/>', '<domain><memory>lots</memory></domain>', 'x'])
+def test_a_broken_definition_is_an_error_that_says_so(text):
+    with pytest.raises(ValueError, match='domain definition'):
+        definition.read(text)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""From samples to a snapshot: rates, ages, what is believed, and what is promised."""
+from ovc_plugin.model import MIB
+from ovc_plugin.samples import MemorySample
+from ovc_plugin.sense.derive import derive
+from ovc_plugin.settings import Settings
+from tests.builders import GIB, NOW, a_sample, sampled
+
+SETTINGS = Settings()
+
+
+def derived(later, earlier=None, targets=None):
+    return derive(earlier, later, targets or {}, 512 * MIB, SETTINGS)
+
+
+def one(**changes):
+    return derived(a_sample(sampled(**changes))).guests[0]
+
+
+def memory(available, swap_in=0):
+    return MemorySample(total=28 * GIB, available=available, swap_total=GIB, swap_free=GIB, swap_in_pages=swap_in)
+
+
+def test_rates_come_from_two_samples():
+    first = a_sample(sampled(refaults=100), memory=memory(10 * GIB))
+    later = a_sample(sampled(refaults=600), memory=memory(9 * GIB, swap_in=10), taken_at=NOW + 5)
+    found = derived(later, first)
+    assert found.guests[0].refaults == 100.0
+    assert found.swap_in == 10 * 4096 / 5
+    assert found.growth == GIB / 5
+
+
+def test_a_counter_that_went_back_gives_no_rate():
+    first = a_sample(sampled(refaults=600))
+    assert derived(a_sample(sampled(refaults=5), taken_at=NOW + 5), first).guests[0].refaults is None
+
+
+def test_a_clock_that_jumped_back_gives_no_rate():
+    assert derived(a_sample(sampled(), taken_at=NOW - 100), a_sample(sampled())).growth is None
+
+
+def test_the_reservation_is_the_flavors_or_the_default():
+    assert one(reservation='25%').reservation == GIB // 4
+    assert one().reservation == GIB // 2
+
+
+def test_a_reservation_above_the_memory_guarantees_all_and_says_so():
+    found = derived(a_sample(sampled(reservation='4096')))
+    assert found.guests[0].reservation == GIB
+    assert 'above the guest\'s memory' in found.notes[0]
+
+
+def test_nonsense_from_a_balloon_is_unknown_and_not_zero():
+    for nonsense in ({'actual': 5 * GIB}, {'usable': 5 * GIB}, {'actual': 0}):
+        guest = one(**nonsense)
+        assert guest.stats_age is None and (guest.actual is None or guest.usable is None)
+
+
+def test_a_guest_that_never_spoke_has_no_age():
+    assert one(last_update=None).stats_age is None
+    assert one(last_update=NOW - 7).stats_age == 7
+
+
+def test_overhead_is_the_default_until_more_is_measured():
+    assert one(usage=GIB // 2).overhead == 128 * MIB
+    assert one(usage=GIB, swapped=300 * MIB).overhead == 300 * MIB
+
+
+def test_when_the_hypervisor_is_silent_its_guests_still_count_but_are_not_believed():
+    first = a_sample(sampled())
+    found = derived(a_sample(guests=None, taken_at=NOW + 5), first)
+    guest = found.guests[0]
+    assert guest.committed == GIB + 128 * MIB and guest.stats_age is None
+
+
+def test_guests_without_an_owner_share_with_nobody():
+    both = derived(a_sample(sampled('g1', project=None), sampled('g2', project=None))).guests
+    assert both[0].trust_domain != both[1].trust_domain
+
+
+def test_an_untouchable_guest_gives_nothing_and_is_owed_everything():
+    guest = one(untouchable='hugepages')
+    assert not (guest.can_balloon or guest.can_share or guest.can_swap)
+    assert guest.guaranteed == guest.committed
+
+
+def test_opting_out_is_honoured_and_a_typo_in_it_is_on_the_safe_side():
+    assert one(overcommit='no').untouchable == 'opted out by ovc:overcommit'
+    assert one(overcommit='perhaps').untouchable == 'unreadable ovc:overcommit'
+    assert one(overcommit='yes').untouchable is None
+
+
+def test_absurd_weights_are_named_and_not_used():
+    found = derived(a_sample(sampled(weight='-3')))
+    assert found.guests[0].weight == 1.0 and 'ovc:weight' in found.notes[0]
+
+
+def test_a_paused_guest_is_not_ballooned():
+    assert not one(busy=True).can_balloon
+
+
+def test_a_stopped_guest_counts_since_it_may_be_started_at_any_time():
+    guest = one(running=False)
+    assert guest.committed > GIB and not guest.can_balloon and not guest.can_swap

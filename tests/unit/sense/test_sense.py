@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Readings from small trees of files, one source at a time."""
+import pytest
+
+from ovc_plugin.model import MIB
+from ovc_plugin.sense import cgroup, ksm, proc
+from ovc_plugin.sense.sensor import Sensor
+from tests.builders import GIB, NOW, FakeHypervisor, a_ksm, a_proc, a_v1_group, a_v2_group, facts
+
+V1 = '32 31 0:29 / {mnt} rw - cgroup cgroup rw,memory\n'
+
+
+def test_the_machine_is_read_from_meminfo(tmp_path):
+    found = proc.memory(a_proc(tmp_path))
+    assert (found.total, found.available, found.swap_free, found.swap_in_pages) == (28 * GIB, 10 * GIB, 8 * GIB, 0)
+
+
+def test_pressure_stall_is_a_share_of_time():
+    assert proc.stall('some avg10=12.50 avg60=1.00 avg300=0.00 total=5\nfull avg10=0.00 total=0\n') == 0.125
+    with pytest.raises(ValueError):
+        proc.stall('Operation not supported')
+
+
+def test_sharing_counts_zero_pages_as_saved_where_the_kernel_tells_them(tmp_path):
+    assert ksm.read(a_ksm(tmp_path, pages_sharing=10)).saved == 40960
+    assert ksm.read(a_ksm(tmp_path, pages_sharing=10, ksm_zero_pages=2)).saved == 49152
+    assert ksm.read(a_ksm(tmp_path, advisor_mode='none [scan-time]')).advisor
+
+
+def test_a_v1_boundary_has_its_limit_its_droppable_cache_and_its_swap_allowance(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc'))
+    group = a_v1_group(tmp_path / 'g', usage=1000 * MIB, limit=1500 * MIB, memsw=2780 * MIB,
+                       total_inactive_file=100 * MIB, total_swap=200 * MIB, total_workingset_refault_anon=7)
+    found = cgroup.boundary(group, machine)
+    assert (found.total, found.available) == (1500 * MIB, 600 * MIB)
+    assert (found.swap_total, found.swap_free, found.swap_in_pages) == (1280 * MIB, 1080 * MIB, 7)
+
+
+def test_a_boundary_without_a_limit_is_the_machine(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc'))
+    for group in (a_v1_group(tmp_path / 'v1', usage=GIB), a_v2_group(tmp_path / 'v2', usage=GIB)):
+        found = cgroup.boundary(group, machine)
+        assert (found.total, found.available, found.swap_free) == (28 * GIB, 10 * GIB, 8 * GIB)
+
+
+def test_a_v2_boundary_never_has_more_swap_than_the_machine(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc', swap=GIB))
+    group = a_v2_group(tmp_path / 'g', usage=2 * GIB, limit=4 * GIB, swap=0, swap_max=16 * GIB)
+    assert cgroup.boundary(group, machine).swap_free == GIB
+
+
+def test_a_guest_group_is_read_in_both_versions(tmp_path):
+    one = cgroup.group(a_v1_group(tmp_path / '1', usage=5, total_swap=6, total_workingset_refault_anon=7))
+    two = cgroup.group(a_v2_group(tmp_path / '2', usage=5, swap=6, workingset_refault_anon=7))
+    assert one == two and (one.usage, one.swapped, one.refault_pages) == (5, 6, 7)
+
+
+@pytest.mark.parametrize('name, root', [
+    ('/host/machine/qemu-1-vm.libvirt-qemu', '/host'),
+    ('/machine/qemu-1-vm.libvirt-qemu', '/'),
+    ('/machine/qemu-1-vm.libvirt-qemu/emulator', '/')])
+def test_a_process_group_is_found_through_whatever_root_is_mounted(tmp_path, name, root):
+    mnt = tmp_path / 'cg roup'
+    group = a_v1_group(mnt / 'machine/qemu-1-vm.libvirt-qemu', usage=1)
+    root_proc = a_proc(tmp_path / 'proc')
+    (root_proc / '7').mkdir()
+    (root_proc / '7' / 'cgroup').write_text(f'4:memory:{name}\n0::/\n')
+    (root_proc / 'self' / 'mountinfo').write_text(
+        f'32 31 0:29 {root} {str(mnt).replace(" ", chr(92) + "040")} rw - cgroup cgroup rw,memory\n')
+    assert cgroup.of_process(root_proc, 7) == group
+
+
+def test_a_systemd_scope_of_version_two_is_found(tmp_path):
+    scope = r'machine.slice/machine-qemu\x2d1\x2dvm.scope'
+    group = a_v2_group(tmp_path / scope, usage=1)
+    root_proc = a_proc(tmp_path / 'proc')
+    (root_proc / '7').mkdir()
+    (root_proc / '7' / 'cgroup').write_text(f'0::/{scope}/libvirt/emulator\n')
+    (root_proc / 'self' / 'mountinfo').write_text(f'41 31 0:38 / {tmp_path} rw - cgroup2 cgroup2 rw\n')
+    assert cgroup.of_process(root_proc, 7) == group
+
+
+def test_a_process_that_shares_its_group_has_none_of_its_own(tmp_path):
+    root_proc = a_proc(tmp_path / 'proc')
+    (root_proc / '7').mkdir()
+    (root_proc / '7' / 'cgroup').write_text('4:memory:/system\n')
+    (root_proc / 'self' / 'mountinfo').write_text(V1.format(mnt=tmp_path))
+    assert cgroup.of_process(root_proc, 7) is None
+
+
+class World:
+    """A host of files: one guest with its own group, and a sensor over it."""
+
+    def __init__(self, tmp_path, psi='some avg10=0.00 total=0\n'):
+        self.proc = a_proc(tmp_path / 'proc', psi=psi)
+        self.ksm = a_ksm(tmp_path / 'ksm')
+        self.run = tmp_path / 'run'
+        self.run.mkdir()
+        self.group = a_v1_group(tmp_path / 'mnt/machine/qemu-1-g1.libvirt-qemu', usage=GIB, total_swap=0)
+        (self.run / 'g1.pid').write_text('7')
+        (self.proc / '7').mkdir()
+        (self.proc / '7' / 'cgroup').write_text('4:memory:/machine/qemu-1-g1.libvirt-qemu\n')
+        (self.proc / 'self' / 'mountinfo').write_text(V1.format(mnt=tmp_path / 'mnt'))
+        self.hypervisor = FakeHypervisor(facts())
+        self.sensor = Sensor('h1', self.hypervisor, run_path=str(self.run), proc_root=str(self.proc),
+                             ksm_root=str(self.ksm))
+
+    def sample(self):
+        return self.sensor.sample(NOW)
+
+
+def test_a_whole_host_is_read_without_a_note(tmp_path):
+    world = World(tmp_path)
+    sample = world.sample()
+    assert sample.notes == () and sample.guests[0].group.usage == GIB and sample.stall == 0.0
+    assert world.sensor.group_of('uuid-g1') == world.group
+
+
+def test_a_hypervisor_that_is_gone_is_a_note_and_not_an_end(tmp_path):
+    world = World(tmp_path)
+    world.hypervisor.down = True
+    sample = world.sample()
+    assert sample.guests is None and 'hypervisor did not answer' in sample.notes[0]
+    assert sample.memory.total == 28 * GIB
+
+
+def test_a_guest_that_vanishes_between_two_calls_is_a_note(tmp_path):
+    world = World(tmp_path)
+    (world.run / 'g1.pid').unlink()
+    sample = world.sample()
+    assert sample.guests[0].group is None and 'cannot be read this time' in sample.notes[0]
+
+
+def test_a_control_group_that_vanishes_is_looked_for_anew(tmp_path):
+    world = World(tmp_path)
+    world.sample()
+    (world.group / 'memory.stat').unlink()
+    assert 'cannot be read this time' in world.sample().notes[0]
+    assert 'no memory control group of its own' in world.sample().notes[0]
+
+
+def test_a_host_without_pressure_information_or_sharing_says_so_and_goes_on(tmp_path):
+    world = World(tmp_path, psi=None)
+    for file in world.ksm.iterdir():
+        file.unlink()
+    sample = world.sample()
+    assert sample.stall is None and sample.ksm is None
+    assert any('psi=1' in n for n in sample.notes) and any('no KSM' in n for n in sample.notes)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    monkeypatch.setattr(cgroup, 'group', lambda path: (_ for _ in ()).throw(PermissionError(13, 'denied', str(path))))
+    assert str(world.group) in world.sample().notes[0]
+
+
+def test_without_the_host_memory_nothing_can_be_decided(tmp_path):
+    world = World(tmp_path)
+    (world.proc / 'meminfo').unlink()
+    with pytest.raises(OSError):
+        world.sample()

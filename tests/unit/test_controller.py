@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The loop as sentences: what is done once is not done twice, and one failure is one failure."""
+import json
+import logging
+import pathlib
+import time
+
+from ovc_plugin import publish
+from ovc_plugin.act.actuator import Actuator
+from ovc_plugin.controller import Controller
+from ovc_plugin.decide import state
+from ovc_plugin.model import MIB, InFlight, Level, Outcome, Plan, Request, TuneKsm
+from ovc_plugin.samples import GuestSample, MemorySample
+from ovc_plugin.settings import HostSettings, Settings
+from tests.builders import GIB, NOW, FakeHypervisor, a_host, a_sample, sampled
+
+
+class Host:
+    """A controller over readings that a test sets; balloon requests are recorded by the fake hypervisor."""
+
+    def __init__(self, tmp_path: pathlib.Path, *guests: GuestSample, available: int = 500 * MIB, **options):
+        self.path, self.now, self.guests, self.available = tmp_path, NOW, guests, available
+        self.hypervisor = FakeHypervisor(*(g.facts for g in guests))
+        self.ksm: list[tuple[str, int]] = []
+        self.settings = Settings(host=HostSettings(dry_run=False, swap=False, ksm='leave', **options))
+        self.restart()
+
+    def restart(self):
+        self.controller = Controller(
+            host='h1', settings=self.settings, sensor=self, reserve=512 * MIB, clock=lambda: self.now,
+            actuator=Actuator(self.hypervisor, lambda uuid: None), store=publish.Store(str(self.path), 'h1'),
+            tune_ksm=lambda name, value: self.ksm.append((name, value)))
+        self.controller.recall()
+
+    def memory(self):
+        return MemorySample(total=28 * GIB, available=self.available, swap_total=GIB, swap_free=GIB)
+
+    def sample(self, now):
+        if self.hypervisor.down:
+            return a_sample(guests=None, taken_at=now, memory=self.memory())
+        return a_sample(*self.guests, taken_at=now, memory=self.memory())
+
+    def run(self, seconds=5.0):
+        self.now += seconds
+        return self.controller.run_pass()
+
+
+def test_a_shortage_asks_an_idle_guest_once(tmp_path):
+    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host.run()
+    host.run()
+    assert len(host.hypervisor.asked) == 1
+
+
+def test_a_restart_in_the_middle_asks_nothing_twice(tmp_path):
+    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host.run()
+    host.restart()
+    host.run()
+    assert len(host.hypervisor.asked) == 1
+    assert host.controller.status()['guests'][0]['target'] == host.hypervisor.asked[0][1]
+
+
+def test_one_guest_that_fails_costs_the_others_nothing_and_is_asked_again(tmp_path):
+    host = Host(tmp_path, sampled('bad', last_update=NOW + 100), sampled('good', last_update=NOW + 100))
+    host.hypervisor.broken = {'uuid-bad'}
+    _, outcomes = host.run()
+    assert [o.done for o in outcomes] == [False, True]
+    host.hypervisor.broken = set()
+    host.run()
+    assert [uuid for uuid, _ in host.hypervisor.asked] == ['uuid-good', 'uuid-bad']
+
+
+def test_a_dry_run_tells_and_does_nothing(tmp_path, caplog):
+    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host.controller.settings = Settings(host=HostSettings(dry_run=True, ksm='leave'))
+    with caplog.at_level(logging.INFO):
+        host.run()
+        host.run()
+    assert host.hypervisor.asked == []
+    assert sum('would shrink g1' in r.message for r in caplog.records) == 2
+
+
+def test_a_hypervisor_that_is_gone_for_a_minute_leaves_commitments_standing(tmp_path):
+    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host.run()
+    committed, host.hypervisor.down = host.controller.report.committed, True
+    for _ in range(12):
+        host.run()
+    assert host.controller.report.committed == committed
+    host.hypervisor.down = False
+    host.run()
+    assert host.controller.report.committed == committed
+
+
+def test_a_pass_that_fails_is_shown_and_followed_by_another(tmp_path, monkeypatch):
+    host = Host(tmp_path, tick=0.2)
+    monkeypatch.setattr(host, 'sample', lambda now: (_ for _ in ()).throw(OSError('no /proc')))
+    host.controller.start()
+    until(lambda: host.controller.status()['tick']['error'])
+    assert 'no /proc' in host.controller.status()['tick']['error']
+    monkeypatch.undo()
+    until(lambda: host.controller.report)
+    host.controller.stop()
+    assert host.controller.report is not None
+
+
+def test_a_fall_between_two_ticks_is_answered_at_once(tmp_path):
+    host = Host(tmp_path, available=10 * GIB, tick=300, fast_look=0.05)
+    host.controller._clock = time.time
+    host.controller.start()
+    until(lambda: host.controller.report)
+    host.available = 300 * MIB
+    began = time.monotonic()
+    until(lambda: host.controller.report.level >= Level.SOFT)
+    host.controller.stop()
+    assert time.monotonic() - began < 2
+
+
+def test_a_state_directory_that_cannot_be_written_is_a_note(tmp_path):
+    (tmp_path / 'file').write_text('')
+    host = Host(tmp_path / 'file' / 'below', sampled(last_update=NOW + 100))
+    host.run()
+    assert any('state_path' in note for note in host.controller.status()['notes'])
+    assert len(host.hypervisor.asked) == 1
+
+
+def test_a_torn_state_file_is_sensed_afresh(tmp_path, caplog):
+    for text in ('{"ladder": {"lev', '[]', '{"ladder": {"level": "ODD", "asked": {}}}', '{"ladder": 5}'):
+        (tmp_path / 'h1.json').write_text(text)
+        host = Host(tmp_path, sampled(last_update=NOW + 100))
+        host.run()
+        assert len(host.hypervisor.asked) == 1
+
+
+def test_stopping_puts_page_sharing_back_as_it_was_found(tmp_path, monkeypatch):
+    host = Host(tmp_path)
+    action = TuneKsm(run=1, pages_to_scan=None, reason='test')
+    monkeypatch.setattr(host.controller, '_actuator', Applied(Outcome(action=action, done=True)))
+    monkeypatch.setattr('ovc_plugin.decide.host.decide_host',
+                        lambda *args: (Plan(level=Level.CLEAR, actions=(action,), reason=''), state.LadderState()))
+    monkeypatch.setattr(host, 'sample', lambda now: a_sample(ksm=found, taken_at=now))
+    found = a_host().ksm
+    host.run()
+    host.controller.stop()
+    assert host.ksm == [('run', found.run)]
+
+
+def test_the_last_word_before_a_start_is_the_reports(tmp_path):
+    host = Host(tmp_path)
+    request = Request(memory=GIB, reservation=GIB)
+    assert 'first pass' in host.controller.admits(request, InFlight(), NOW).reason
+    host.available = 20 * GIB
+    host.run()
+    assert host.controller.admits(request, InFlight(), host.now).ok
+    assert not host.controller.admits(request, InFlight(guests=30, memory=30 * GIB), host.now).ok
+
+
+def test_the_status_is_plain_data_with_the_reason_of_the_last_action(tmp_path):
+    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host.run()
+    told = json.loads(json.dumps(host.controller.status()))
+    assert told['report']['level'] == 'SOFT' and told['tick']['passes'] == 1
+    assert 'MB short' in told['guests'][0]['last_action']['reason']
+
+
+class Applied:
+    def __init__(self, *outcomes):
+        self.outcomes = list(outcomes)
+
+    def apply(self, plan, dry_run):
+        return self.outcomes
+
+
+def until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, 'waited too long'
+        time.sleep(0.01)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Root writes touch only what they are for, and leave no limit behind."""
+import pathlib
+
+import pytest
+
+from ovc_plugin import privileged
+from tests.builders import a_v1_group, a_v2_group
+
+MB = 1 << 20
+
+
+class Kernel:
+    """Stands in for the kernel's side of the files: a lowered limit or a reclaim write shrinks usage, by ``willing``
+    of what is asked, as the real one may fall short."""
+
+    def __init__(self, monkeypatch, group, willing=1.0, die=False):
+        self.group, self.willing, self.die, self.writes = group, willing, die, []
+        self.write_text = pathlib.Path.write_text
+        kernel = self
+
+        def write(path, text, *args, **kwargs):
+            if path.parent == group:
+                return kernel.written(path, text)
+            return kernel.write_text(path, text, *args, **kwargs)
+        monkeypatch.setattr(pathlib.Path, 'write_text', write)
+
+    def usage(self):
+        name = 'memory.current' if (self.group / 'memory.current').exists() else 'memory.usage_in_bytes'
+        return self.group / name
+
+    def written(self, path, text):
+        self.writes.append((path.name, text))
+        now = int(self.usage().read_text())
+        wanted = int(text) if path.name == 'memory.reclaim' else max(0, now - int(text))
+        freed = int(wanted * self.willing)
+        self.write_text(self.usage(), str(now - freed))
+        if self.die and path.name == 'memory.limit_in_bytes' and len(self.writes) == 1:
+            self.write_text(path, text)
+            raise KeyboardInterrupt
+        if freed < wanted:
+            raise OSError(11 if path.name == 'memory.reclaim' else 16, 'fell short')
+        if path.name == 'memory.limit_in_bytes':
+            self.write_text(path, text)
+
+
+def test_a_v1_limit_is_lowered_and_put_back(tmp_path, monkeypatch):
+    group = a_v1_group(tmp_path / 'g', usage=500 * MB)
+    Kernel(monkeypatch, group)
+    assert privileged.reclaim_group(group, 100 * MB, 0, 5, tmp_path / 'leases') == 100 * MB
+    assert (group / 'memory.limit_in_bytes').read_text().strip() == '9223372036854771712'
+    assert list((tmp_path / 'leases').iterdir()) == []
+
+
+def test_v2_is_asked_to_reclaim(tmp_path, monkeypatch):
+    group = a_v2_group(tmp_path / 'g', usage=500 * MB)
+    kernel = Kernel(monkeypatch, group)
+    assert privileged.reclaim_group(group, 40 * MB, 0, 5, tmp_path / 'leases') == 40 * MB
+    assert {name for name, _ in kernel.writes} == {'memory.reclaim'}
+
+
+def test_reclaim_stops_at_the_floor(tmp_path, monkeypatch):
+    group = a_v2_group(tmp_path / 'g', usage=500 * MB)
+    Kernel(monkeypatch, group)
+    assert privileged.reclaim_group(group, 400 * MB, 450 * MB, 5, tmp_path / 'leases') == 50 * MB
+
+
+def test_a_kernel_that_falls_short_ends_the_attempt_and_not_the_loop(tmp_path, monkeypatch):
+    group = a_v1_group(tmp_path / 'g', usage=500 * MB)
+    Kernel(monkeypatch, group, willing=0.5)
+    assert privileged.reclaim_group(group, 100 * MB, 0, 5, tmp_path / 'leases') == 16 * MB
+
+
+def test_a_limit_left_by_a_killed_process_is_lifted(tmp_path, monkeypatch):
+    group = a_v1_group(tmp_path / 'g', usage=500 * MB)
+    with monkeypatch.context() as patched:
+        Kernel(patched, group, die=True)
+        patched.setattr(privileged, '_put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            privileged.reclaim_group(group, 100 * MB, 0, 5, tmp_path / 'leases')
+    assert (group / 'memory.limit_in_bytes').read_text() != '9223372036854771712'
+    assert privileged.lift(tmp_path / 'leases') == [str(group)]
+    assert (group / 'memory.limit_in_bytes').read_text() == '9223372036854771712'
+    assert privileged.lift(tmp_path / 'leases') == []
+
+
+@pytest.mark.parametrize('path', ['/etc', '/sys/fs/cgroup', '/sys/fs/cgroup/memory', 'relative',
+                                  '/sys/fs/cgroup/memory/../../../etc/qemu-1', '/tmp/machine/qemu-1-x'])
+def test_only_one_guests_group_may_be_reclaimed(path):
+    with pytest.raises(ValueError, match='not the memory control group of one guest'):
+        privileged.checked(path)
+
+
+@pytest.mark.parametrize('name, value', [('run', 2), ('run', -1), ('../run', 1), ('use_zero_pages', 1)])
+def test_only_known_knobs_within_bounds_may_be_written(tmp_path, name, value):
+    with pytest.raises(ValueError, match='not one that may be set'):
+        privileged.write_knob(tmp_path, name, value)
+    privileged.write_knob(tmp_path, 'run', 1)
+    assert (tmp_path / 'run').read_text() == '1'
