@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The class that nova loads by ``[DEFAULT] compute_driver = ovc.OvcLibvirtDriver``: nova's LibvirtDriver, and ours."""
+from __future__ import annotations
+
+import typing
+
+from nova.virt.libvirt import config as libvirt_config
+from nova.virt.libvirt import driver as libvirt_driver
+
+from ovc_plugin.decide import guarantee
+from ovc_plugin.nova.mixin import OvcMixin
+
+SHARE = 'ovc:share'
+
+
+class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[misc]
+    """What nova's driver answers, always; and while all is well, our report, ratio, late check and ``ovc:share``."""
+
+    def _ovc_connection(self) -> typing.Any:
+        return self._host.get_connection()
+
+    def _get_guest_memory_backing_config(self, inst_topology: typing.Any, numatune: typing.Any, flavor: typing.Any,
+                                         image_meta: typing.Any) -> typing.Any:
+        backing = super()._get_guest_memory_backing_config(inst_topology, numatune, flavor, image_meta)
+        unshared = self._ovc_guarded('page sharing', 'The guest starts mergeable, as nova has it.', _unshared,
+                                     flavor, backing)
+        return unshared or backing
+
+
+def _unshared(flavor: typing.Any, backing: typing.Any) -> typing.Any:
+    """The memory backing of a guest whose flavor says ``ovc:share`` no: its pages are never merged."""
+    text = (flavor.extra_specs if 'extra_specs' in flavor else {}).get(SHARE)
+    if text is None or guarantee.yes(text):
+        return None
+    backing = backing or libvirt_config.LibvirtConfigGuestMemoryBacking()
+    backing.sharedpages = False
+    return backing

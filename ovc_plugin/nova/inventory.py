@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The hosts nova knows and the last report of each, from nova's databases: what ``ovc status`` has of a silent host."""
+from __future__ import annotations
+
+import logging
+import typing
+
+from oslo_config import cfg
+
+from ovc_plugin import report as reports
+
+LOG = logging.getLogger(__name__)
+
+
+class InventoryError(RuntimeError):
+    """Nova's hosts cannot be listed; the message names the remedy."""
+
+
+class Known(typing.NamedTuple):
+    """A host's last report as text (``None``: it sends none), and when its nova-compute was last seen, in seconds."""
+
+    report: str | None
+    seen: float | None
+
+
+def last_reports(conf: cfg.ConfigOpts) -> dict[str, str | None]:
+    """The last report, as text, of every nova-compute host. See :func:`known_hosts`."""
+    return {host: known.report for host, known in known_hosts(conf).items()}
+
+
+def known_hosts(conf: cfg.ConfigOpts) -> dict[str, Known]:
+    """Every host with a nova-compute, in all cells. ``conf`` says which configuration files to give nova.
+
+    :raises InventoryError: nova is not installed here, its API database is not configured, or it does not answer.
+    """
+    try:
+        # Without nova.monkey_patch: we start none of nova's threads, and oslo.messaging may be loaded already.
+        from nova import config, objects
+    except ImportError:
+        raise InventoryError('nova is not installed in this environment: run the command where nova-scheduler runs, '
+                             'or name the hosts to ask') from None
+    files = [part for name in conf.config_file or () for part in ('--config-file', name)]
+    files += [part for name in conf.config_dir or () for part in ('--config-dir', name)]
+    config.parse_args(['ovc', *files], init_rpc=False)
+    objects.register_all()
+    return _all_cells(config.CONF)
+
+
+def _all_cells(nova_conf: typing.Any) -> dict[str, Known]:
+    from nova import context, objects
+    from oslo_db import exception as db_exception
+    if not nova_conf.api_database.connection:
+        raise InventoryError('[api_database] connection is not set: name nova-api\'s or nova-scheduler\'s '
+                             'configuration with --config-file (a compute host has no database), or name the hosts '
+                             'to ask')
+    admin = context.get_admin_context()
+    try:
+        cells = objects.CellMappingList.get_all(admin)
+    except db_exception.DBError as error:
+        raise InventoryError(f'nova\'s API database does not answer ({_first_line(error)}): is it up, and is '
+                             '[api_database] connection right?') from None
+    found: dict[str, Known] = {}
+    for cell in cells:
+        try:
+            with context.target_cell(admin, cell) as targeted:
+                found.update(_one_cell(targeted))
+        except db_exception.DBError as error:
+            LOG.warning('cell %s (%s) is left out, its database does not answer: %s', cell.name, cell.uuid,
+                        _first_line(error))
+    return found
+
+
+def _one_cell(targeted: typing.Any) -> dict[str, Known]:
+    from nova import objects
+    services = objects.ServiceList.get_by_binary(targeted, 'nova-compute', include_disabled=True)
+    # Not updated_at: that moves with any change of the record, such as disabling the service.
+    found = {service.host: Known(None, service.last_seen_up.timestamp() if service.last_seen_up else None)
+             for service in services}
+    for node in objects.ComputeNodeList.get_all(targeted):
+        if node.host in found:
+            found[node.host] = found[node.host]._replace(report=(node.stats or {}).get(reports.STATS_KEY))
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

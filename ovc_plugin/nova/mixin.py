@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Our hooks over a nova compute driver. Each falls back to nova's own answer; none can make nova fail.
+
+What ``super()`` raises passes through untouched. What we raise ourselves is only a refusal that nova knows how to
+handle: it then tries the next host.
+"""
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import time
+import typing
+
+import nova.conf
+from nova import context as nova_context
+from nova import exception
+from nova.compute import task_states
+from oslo_log import log as logging
+
+from ovc_plugin import report as reports
+from ovc_plugin.model import MIB, InFlight, Verdict
+from ovc_plugin.nova.admission import Ledger
+from ovc_plugin.nova.host_state import Asking
+from ovc_plugin.nova.ratio import next_ratio
+from ovc_plugin.settings import Settings
+
+if typing.TYPE_CHECKING:
+    from ovc_plugin.controller import Controller
+
+LOG = logging.getLogger(__name__)
+CONF = nova.conf.CONF
+
+TESTED = range(32, 35)
+# nova's first audit follows init_host at once and should have a report; more than this would delay its start.
+PATIENCE = 5.0
+
+
+class OvcMixin:
+    """Put before a nova driver in the bases: ``class Driver(OvcMixin, LibvirtDriver)``."""
+
+    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ovc: Controller | None = None
+        self._ovc_settings = Settings()
+        self._ovc_ledger = Ledger()
+        self._ovc_failing: set[str] = set()
+        self._ovc_why_not = 'nova-compute is starting'
+        self._ovc_ratio_of: str | None = None  # uuid of the resource provider whose ratio is ours
+
+    # -- start and stop ------------------------------------------------------------------------------------------
+    def init_host(self, host: str) -> None:
+        super().init_host(host)  # type: ignore[misc]
+        self._ovc_guarded('endpoint', '"ovc status" cannot ask this host.', self._ovc_serve)
+        self._ovc_guarded('start', 'This host runs as with the plain LibvirtDriver: it sends no report and nothing is '
+                          'reclaimed. Mend what the message names and restart nova-compute.', self._ovc_start, host)
+
+    def cleanup_host(self, host: str) -> None:
+        controller, self._ovc = self._ovc, None
+        self._ovc_why_not = 'nova-compute is stopping'
+        if controller is not None:
+            self._ovc_guarded('stop', 'Its thread ends with nova-compute.', controller.stop)
+        if self._ovc_ratio_of is not None:
+            self._ovc_guarded('ratio restore', 'Set placement\'s MEMORY_MB allocation_ratio of this host by hand: '
+                              'nobody watches over it any more.', self._ovc_restore_ratio)
+        super().cleanup_host(host)  # type: ignore[misc]
+
+    def _ovc_serve(self) -> None:
+        from ovc_plugin import rpc
+        manager = getattr(self.virtapi, '_compute', None)  # type: ignore[attr-defined]
+        if manager is not None:
+            manager.additional_endpoints.append(rpc.StatusEndpoint(self._ovc_status))
+
+    def _ovc_start(self, host: str) -> None:
+        try:
+            from ovc_plugin.nova import current
+            self._ovc_settings = current.load()
+            self._ovc_check_release()
+            reserve = self._ovc_settings.host.reserve
+            controller = self._ovc_build(host, CONF.reserved_host_memory_mb * MIB if reserve < 0 else reserve)
+            controller.start()
+        except Exception as error:
+            self._ovc_why_not = f'the host controller did not start: {error}'
+            raise
+        self._ovc = controller
+        deadline = time.monotonic() + min(PATIENCE, self._ovc_settings.host.tick)
+        while controller.report is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _ovc_build(self, host: str, reserve: int) -> Controller:
+        from ovc_plugin import controller
+        return controller.build(host, self._ovc_settings, self._ovc_connection, reserve)
+
+    def _ovc_connection(self) -> typing.Any:
+        """A live connection to libvirt."""
+        raise NotImplementedError
+
+    def _ovc_check_release(self) -> None:
+        release = importlib.metadata.version('nova')
+        if int(release.split('.')[0]) not in TESTED:
+            LOG.warning('ovc-plugin is made for nova %d to %d and this is %s: its driver is a subclass of a private '
+                        'class of nova\'s; look for an ovc-plugin release made for it', TESTED[0], TESTED[-1], release)
+
+    def _ovc_status(self) -> dict[str, typing.Any]:
+        controller = self._ovc
+        if controller is not None:
+            return controller.status()
+        return {'report': None, 'tick': {'seconds': None, 'age': None, 'error': self._ovc_why_not, 'passes': 0},
+                'notes': [self._ovc_why_not], 'dry_run': self._ovc_settings.host.dry_run, 'guests': [], 'ksm': None,
+                'last_host_action': None, 'events': []}
+
+    # -- the report ----------------------------------------------------------------------------------------------
+    def get_available_resource(self, nodename: str) -> typing.Any:
+        resources = super().get_available_resource(nodename)  # type: ignore[misc]
+        self._ovc_guarded('report', 'Schedulers will refuse this host once its last report is stale.',
+                          self._ovc_add_report, resources)
+        return resources
+
+    def _ovc_add_report(self, resources: dict[str, typing.Any]) -> None:
+        report = self._ovc.report if self._ovc is not None else None
+        if report is None or not resources:
+            return
+        told = dataclasses.replace(report, nova_reserved=CONF.reserved_host_memory_mb * MIB)
+        resources['stats'] = {**(resources.get('stats') or {}), reports.STATS_KEY: reports.encode(told)}
+
+    # -- placement's ratio ---------------------------------------------------------------------------------------
+    def update_provider_tree(self, provider_tree: typing.Any, nodename: str, allocations: typing.Any = None) -> None:
+        super().update_provider_tree(provider_tree, nodename, allocations=allocations)  # type: ignore[misc]
+        self._ovc_guarded('ratio', 'placement keeps the allocation_ratio it has.', self._ovc_set_ratio,
+                          provider_tree, nodename)
+
+    def _ovc_set_ratio(self, provider_tree: typing.Any, nodename: str) -> None:
+        host = self._ovc_settings.host
+        report = self._ovc.report if self._ovc is not None else None
+        if report is None or host.dry_run or not host.manage_ratio:
+            return
+        if CONF.ram_allocation_ratio:
+            raise ValueError('[DEFAULT] ram_allocation_ratio is set, so placement\'s ratio is not ours to keep: '
+                             'remove it (initial_ram_allocation_ratio may stay), or set [ovc_host] manage_ratio = '
+                             'false')
+        data = provider_tree.data(nodename)
+        memory = data.inventory['MEMORY_MB']
+        ratio = next_ratio(memory['allocation_ratio'], report, (memory['total'] - memory['reserved']) * MIB, host,
+                           self._ovc_settings.shared, time.time())
+        self._ovc_ratio_of = data.uuid
+        if ratio != memory['allocation_ratio']:
+            LOG.info('placement\'s MEMORY_MB allocation_ratio of %s: %.4g -> %.4g', nodename,
+                     memory['allocation_ratio'], ratio)
+            inventory = {**data.inventory, 'MEMORY_MB': {**memory, 'allocation_ratio': ratio}}
+            provider_tree.update_inventory(nodename, inventory)
+
+    def _ovc_restore_ratio(self) -> None:
+        """Give placement nova's own ratio back: without the controller nobody keeps the higher promise."""
+        client = self.virtapi.reportclient  # type: ignore[attr-defined]
+        admin = nova_context.get_admin_context()
+        data = client.get_provider_tree_and_ensure_root(admin, self._ovc_ratio_of).data(self._ovc_ratio_of)
+        memory = {**data.inventory['MEMORY_MB'], 'allocation_ratio': CONF.initial_ram_allocation_ratio}
+        client.set_inventory_for_provider(admin, self._ovc_ratio_of, {**data.inventory, 'MEMORY_MB': memory})
+        self._ovc_ratio_of = None
+
+    # -- arrivals ------------------------------------------------------------------------------------------------
+    def spawn(self, context: typing.Any, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> None:
+        # Only a guest that is being built or unshelved can go elsewhere; a rebuild or an evacuation would end in
+        # error, so it is counted and let in.
+        verdict = self._ovc_guarded('late check', 'Guests start unchecked, as nova has it.', self._ovc_admit, instance,
+                                    force=instance.task_state != task_states.SPAWNING)
+        if verdict is not None and not verdict.ok:
+            raise exception.ComputeResourcesUnavailable(reason=verdict.reason)
+        try:
+            super().spawn(context, instance, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._ovc_ledger.landed(instance.uuid, time.time())
+
+    def check_can_live_migrate_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                                           **kwargs: typing.Any) -> typing.Any:
+        # One that never comes is counted no longer than a report is believed.
+        verdict = self._ovc_guarded('late check', 'Guests arrive unchecked, as nova has it.', self._ovc_admit,
+                                    instance, expires=time.time() + self._ovc_settings.shared.report_max_age)
+        if verdict is not None and not verdict.ok:
+            raise exception.MigrationPreCheckError(reason=verdict.reason)
+        try:
+            return super().check_can_live_migrate_destination(context, instance, *args, **kwargs)  # type: ignore[misc]
+        except BaseException:
+            self._ovc_ledger.landed(instance.uuid, 0.0)
+            raise
+
+    def _ovc_admit(self, instance: typing.Any, *, force: bool = False, expires: float = float('inf')) -> Verdict | None:
+        controller = self._ovc
+        if controller is None or (report := controller.report) is None:
+            return None
+        settings, now = self._ovc_settings, time.time()
+        force = force or settings.host.dry_run
+        request = Asking(instance, settings.shared).of()
+
+        def judge(in_flight: InFlight) -> Verdict:
+            return controller.admits(request, in_flight, now)
+
+        counted = {guest['uuid'] for guest in controller.status()['guests']}
+        verdict = self._ovc_ledger.admit(request, judge, counted=counted, report_taken_at=report.taken_at, now=now,
+                                         expires=expires, force=force)
+        if not verdict.ok:
+            LOG.info('guest %s %s by this host: %s', instance.uuid,
+                     'would be refused' if force else 'refused', verdict.reason)
+        return dataclasses.replace(verdict, ok=verdict.ok or force,
+                                   reason=f'this host cannot take the guest: {verdict.reason}')
+
+    # -- the net -------------------------------------------------------------------------------------------------
+    def _ovc_guarded(self, what: str, remedy: str, call: typing.Callable[..., typing.Any], *args: typing.Any,
+                     **kwargs: typing.Any) -> typing.Any:
+        """``call``'s result, or ``None`` when it fails: logged when it begins and ends to fail, not at each audit."""
+        try:
+            result = call(*args, **kwargs)
+        except Exception as error:
+            if what not in self._ovc_failing:
+                self._ovc_failing.add(what)
+                LOG.error('ovc %s failed: %s: %s. %s', what, type(error).__name__, error, remedy,
+                          exc_info=not isinstance(error, ValueError))
+            return None
+        if what in self._ovc_failing:
+            self._ovc_failing.discard(what)
+            LOG.info('ovc %s works again', what)
+        return result
