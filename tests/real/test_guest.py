@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The test guest does what it is told, and tells the truth about it."""
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt_qemu
+import pytest
+from guest import client
+from guest.client import Console, GuestError
+from libvirt_host import LibvirtHost
+from onebox_cloud import cgroup, ksm
+
+MB = 1 << 20
+PAGES_PER_MB = 256
+
+
+def until(holds: Callable[[], object], seconds: float = 30.0) -> bool:
+    """Whether it comes to hold within the time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+@pytest.fixture(scope="module")
+def guest(host: LibvirtHost, guest_images: Path) -> tuple[Any, Console]:
+    """A guest of 512 MB that was told on its command line to touch 100 MB."""
+    domain, console = host.boot("told", guest_images, memory=512 * MB, start="ovc.beat=0.5 ovc.touch=100,rate=50")
+    console.wait_beats(1)
+    return domain, console
+
+
+@pytest.fixture
+def idle(guest: tuple[Any, Console]) -> Iterator[tuple[Any, Console]]:
+    """The same, holding nothing and doing nothing."""
+    domain, console = guest
+    client.wait(domain, client.tell(domain, "idle"))
+    client.wait(domain, client.tell(domain, "free"))
+    yield guest
+
+
+def do(domain: Any, command: str) -> int:
+    return client.wait(domain, client.tell(domain, command))
+
+
+def test_it_does_what_the_kernel_command_line_says(guest: tuple[Any, Console]) -> None:
+    _domain, console = guest
+    assert until(lambda: console.events("touched"))
+    assert console.events("touched")[0].words == ("100",)
+    assert float(console.events("touched")[0].fields["seconds"]) >= 1.9, "100 MB at 50 MB/s take two seconds"
+    assert console.wait_beats(1)[-1].touched == 100 * MB
+
+
+def test_beats_follow_each_other_without_a_gap(guest: tuple[Any, Console]) -> None:
+    beats = guest[1].wait_beats(4)
+    assert [beat.seq for beat in beats] == list(range(1, len(beats) + 1))
+    assert all(0.4 < later.up - earlier.up < 5 for earlier, later in zip(beats, beats[1:]))
+    assert beats[-1].worst == max(beat.stall for beat in beats)
+
+
+def test_touched_memory_is_taken_from_the_guest_and_given_back(idle: tuple[Any, Console]) -> None:
+    domain, console = idle
+    before = console.wait_beats(2)[-1]
+    assert do(domain, "touch 200") == client.DONE
+    during = console.wait_beats(2)[-1]
+    assert before.available - during.available == pytest.approx(200 * MB, rel=0.1)
+    assert do(domain, "free 150") == client.DONE
+    after = console.wait_beats(2)[-1]
+    assert after.touched == 50 * MB
+    assert after.available - during.available == pytest.approx(150 * MB, rel=0.1)
+
+
+def test_four_fifths_of_the_guest_can_be_touched_and_hold(idle: tuple[Any, Console]) -> None:
+    domain, console = idle
+    assert do(domain, "touch 400") == client.DONE
+    assert do(domain, "verify") == client.DONE
+    assert console.events("verify")[-1].words == ("ok",)
+    assert not console.events("oom")
+
+
+def test_rewriting_goes_on_until_the_next_command_and_verifies(idle: tuple[Any, Console]) -> None:
+    domain, console = idle
+    do(domain, "touch 20 kind=alike")
+    number = client.tell(domain, "rewrite 10 rate=5")
+    assert console.wait_beats(2)[-1].state == "rewriting"
+    assert client.outcome(domain, number) is None
+    assert do(domain, "verify") == client.DONE
+    assert client.outcome(domain, number) == client.DONE
+
+
+def test_reading_the_disk_fills_the_page_cache(idle: tuple[Any, Console]) -> None:
+    domain, console = idle
+    before = console.wait_beats(1)[-1]
+    assert do(domain, "cache 64") == client.DONE
+    assert console.wait_beats(2)[-1].cached - before.cached == pytest.approx(64 * MB, rel=0.1)
+
+
+def test_idle_ends_what_runs_and_what_waits(idle: tuple[Any, Console]) -> None:
+    domain, console = idle
+    running, waiting = client.tell(domain, "touch 300 rate=1"), client.tell(domain, "verify")
+    do(domain, "idle")
+    assert client.wait(domain, running) == client.DROPPED
+    assert client.wait(domain, waiting) == client.DROPPED
+    assert console.wait_beats(2)[-1].state == "idle"
+
+
+@pytest.mark.parametrize("command", ["dance", "touch", "touch -5", "touch 10 kind=odd", "touch 10 20", "verify 3",
+                                     "balloon off", 'touch "', "touch 99999999"])
+def test_a_command_that_makes_no_sense_is_refused_with_a_reason(guest: tuple[Any, Console], command: str) -> None:
+    with pytest.raises(GuestError, match=command.split()[0]):
+        client.tell(guest[0], command)
+
+
+def test_agent_refuses_what_it_does_not_know(guest: tuple[Any, Console]) -> None:
+    with pytest.raises(GuestError, match="does not know"):
+        client.ask_agent(guest[0], "guest-get-users")
+    with pytest.raises(GuestError, match="only path"):
+        client.ask_agent(guest[0], "guest-exec", path="/bin/sh", arg=[])
+    names = [entry["name"] for entry in client.ask_agent(guest[0], "guest-info")["supported_commands"]]
+    assert "guest-exec" in names and "guest-ping" in names
+
+
+def test_the_balloon_takes_memory_and_gives_it_back(idle: tuple[Any, Console]) -> None:
+    domain, console = idle
+    before = console.wait_beats(1)[-1].available
+    assert "usable" in domain.memoryStats()
+    domain.setMemory(256 * 1024)
+    assert until(lambda: domain.memoryStats()["actual"] == 256 * 1024)
+    # Not the total: with autodeflate on, the guest's driver leaves that as it was.
+    assert before - console.wait_beats(2)[-1].available == pytest.approx(256 * MB, rel=0.05)
+    domain.setMemory(512 * 1024)
+    assert until(lambda: domain.memoryStats()["actual"] == 512 * 1024)
+    assert console.wait_beats(2)[-1].available == pytest.approx(before, rel=0.02)
+
+
+def test_out_of_memory_in_the_guest_is_told_and_survived(idle: tuple[Any, Console]) -> None:
+    domain, console = idle
+    number = client.tell(domain, "touch 700")
+    assert until(lambda: console.events("oom"))
+    assert client.outcome(domain, number) == client.KILLED
+    beat = console.wait_beats(2)[-1]
+    assert (beat.touched, beat.state, beat.oom) == (0, "idle", 1)
+    assert do(domain, "touch 50") == client.DONE
+
+
+def test_without_its_balloon_driver_a_guest_gives_no_statistics(host: LibvirtHost, guest_images: Path) -> None:
+    domain, console = host.boot("deaf", guest_images, memory=192 * MB, start="ovc.balloon=off")
+    try:
+        console.wait_beats(4)
+        assert console.events("start")[0].fields["balloon"] == "off"
+        assert "usable" not in domain.memoryStats()
+        domain.setMemory(128 * 1024)
+        beats = console.wait_beats(3)
+        assert beats[-1].available == pytest.approx(beats[0].available, rel=0.02)
+        assert domain.memoryStats()["actual"] == 192 * 1024
+    finally:
+        host.discard(domain)
+
+
+def test_each_guest_has_a_memory_group_below_the_hosts(host: LibvirtHost, guest: tuple[Any, Console]) -> None:
+    group = host.guest_group(guest[0])
+    assert group.is_relative_to(host.group)
+    assert int((group / "memory.usage_in_bytes").read_text()) > 50 * MB
+
+
+def test_unique_pages_differ_between_guests_and_alike_pages_do_not(host: LibvirtHost, guest_images: Path) -> None:
+    wrote = []
+    for name in ("one", "two"):
+        domain, console = host.boot(name, guest_images, memory=128 * MB)
+        console.wait_beats(1)
+        before = _full_pages(host, domain)
+        assert do(domain, "touch 4 kind=alike") == do(domain, "touch 8") == client.DONE
+        wrote.append(_full_pages(host, domain) - before)
+        host.discard(domain)
+    one, two = wrote
+    assert 4 * PAGES_PER_MB <= len(one & two) < 5 * PAGES_PER_MB
+    assert 8 * PAGES_PER_MB <= len(one - two) < 9 * PAGES_PER_MB
+    assert 8 * PAGES_PER_MB <= len(two - one) < 9 * PAGES_PER_MB
+
+
+def _full_pages(host: LibvirtHost, domain: Any) -> set[bytes]:
+    """The guest's pages that hold nearly every value of a byte, as random data do and code does not."""
+    path = host.root / "memory"
+    save = {"val": 0, "size": domain.maxMemory() * 1024, "filename": str(path)}
+    libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": "pmemsave", "arguments": save}), 0)
+    data = path.read_bytes()
+    path.unlink()
+    pages = (data[i:i + 4096] for i in range(0, len(data), 4096))
+    return {page for page in pages if len(set(page)) > 250}
+
+
+def test_what_was_touched_survives_swap(host: LibvirtHost, idle: tuple[Any, Console]) -> None:
+    domain, console = idle
+    group = host.guest_group(domain)
+    limit = group / "memory.limit_in_bytes"
+    assert do(domain, "touch 200") == client.DONE
+    limit.write_text(str(200 * MB))
+    try:
+        assert (cgroup.swapped(group) or 0) > 50 * MB
+        assert console.wait_beats(2)[-1].touched == 200 * MB
+        assert do(domain, "verify") == client.DONE
+    finally:
+        limit.write_text("-1")
+
+
+def test_what_was_touched_survives_merging(host: LibvirtHost, idle: tuple[Any, Console], guest_images: Path) -> None:
+    domain, _console = idle
+    other, console = host.boot("twin", guest_images, memory=192 * MB, start="ovc.touch=60,kind=alike")
+    try:
+        assert do(domain, "touch 60 kind=alike") == client.DONE
+        (ksm.ROOT / "pages_to_scan").write_text("20000")
+        (ksm.ROOT / "run").write_text("1")
+        assert until(lambda: console.events("touched"))
+        assert until(lambda: int((ksm.ROOT / "pages_sharing").read_text()) > 50 * PAGES_PER_MB, 60)
+        assert do(domain, "verify") == do(other, "verify") == client.DONE
+        client.tell(other, "rewrite 30")
+        assert console.wait_beats(2)[-1].state == "rewriting"
+        assert do(domain, "verify") == do(other, "verify") == client.DONE
+    finally:
+        (ksm.ROOT / "run").write_text("2")
+        host.discard(other)
+
+
+def test_a_guest_told_to_shut_down_does(host: LibvirtHost, guest_images: Path) -> None:
+    domain, console = host.boot("brief", guest_images, memory=128 * MB)
+    try:
+        console.wait_beats(2)
+        domain.shutdown()
+        assert until(lambda: not domain.isActive(), 10)
+    finally:
+        host.discard(domain)
