@@ -61,7 +61,7 @@ def test_an_idle_guest_is_ballooned_and_gets_its_memory_back(host, guest_images,
     domain, console = host.boot('idle', guest_images, memory=512 * MB)
     own(domain)
     console.wait_beats(3)
-    wide = control(level_scale=32.0, swap=False)  # the minimum is beyond the host: a shortage that stays
+    wide = control(level_scale=200.0, swap=False)  # the minimum is beyond the host: a shortage that stays
     until(lambda: shrunk(wide, domain), 40, 'the balloon target to be reached')
     beats = console.wait_beats(2)
     assert beats[-1].total - beats[-1].available < 512 * MB
@@ -88,7 +88,7 @@ def test_one_guest_is_swapped_and_the_other_is_not(host, guest_images, control):
     own(kept, '100%')
     for console in (stuck_console, kept_console):
         until(lambda console=console: console.events('touched'), 120, 'the guests to fill')
-    controller = control(level_scale=32.0)
+    controller = control(level_scale=200.0)
     until(lambda: (controller.run_pass(), swapped(controller, 'stuck') > 100 * MB)[1], 60, 'the guest to be swapped')
     assert swapped(controller, 'kept') == 0
     floor = controller.status()['guests']
@@ -129,7 +129,7 @@ def test_a_dry_run_leaves_a_real_host_alone(host, guest_images, control):
     domain, console = host.boot('dry', guest_images, memory=256 * MB)
     own(domain)
     console.wait_beats(2)
-    controller = control(level_scale=32.0, dry_run=True, ksm='auto')
+    controller = control(level_scale=200.0, dry_run=True, ksm='auto')
     ksm = Path('/sys/kernel/mm/ksm/run').read_text()
     plan, outcomes = controller.run_pass()
     assert plan.level > Level.CLEAR and all(o.dry for o in outcomes)
@@ -143,7 +143,7 @@ def test_a_guest_that_is_gone_in_the_middle_ends_nothing(host, guest_images, con
     stays, _ = host.boot('staying', guest_images, memory=256 * MB)
     own(domain), own(stays)
     console.wait_beats(2)
-    controller = control(level_scale=32.0)
+    controller = control(level_scale=200.0)
     controller.run_pass()
     host.discard(domain)
     plan: Plan
