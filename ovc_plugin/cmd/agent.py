@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""``ovc-agent``: the host controller where there is no nova, on any libvirt host."""
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import typing
+
+import rich.console
+from oslo_config import cfg
+from oslo_log import log
+
+from ovc_plugin import conf as options
+from ovc_plugin import controller, display, rpc
+from ovc_plugin.hypervisor.connection import Connection
+from ovc_plugin.model import MIB
+from ovc_plugin.settings import Settings
+
+LOG = logging.getLogger(__name__)
+RESERVE = 512 * MIB
+
+EXAMPLES = '''\
+examples:
+  ovc-agent --once                 one look at this host's guests, and what would be done; in a dry
+                                   run (the default) nothing is
+  ovc-agent                        keep going; ^C or SIGTERM ends it, guests keep their sizes
+  kill -HUP PID                    read the files again; options marked so in the sample file change
+
+A file needs nothing but what differs from etc/ovc/ovc.conf.sample, for example:
+  [ovc_host]
+  dry_run = false
+'''
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='ovc-agent', formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES,
+        description='Keep the memory of this libvirt host in order: sense, decide, act, report; without nova.')
+    parser.add_argument('--config-file', action='append', default=[], metavar='FILE',
+                        help=f'may be given more than once (default: {options.OVC_CONF} if it is there)')
+    parser.add_argument('--once', action='store_true',
+                        help='one pass: print the host, its guests, the plan and its reasons, and exit')
+    parser.add_argument('--debug', action='store_true', help='log the numbers behind each decision')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, 1 when the host cannot be sensed, 2 for wrong usage or configuration."""
+    args = _arguments(sys.argv[1:] if argv is None else argv)
+    conf = cfg.CONF
+    try:
+        default = [options.OVC_CONF] if os.path.exists(options.OVC_CONF) else []
+        options.read_files(conf, args.config_file or default, prog='ovc-agent', also=(log.register_options,))
+        conf.set_default('debug', args.debug)
+        log.setup(conf, 'ovc')
+        if args.once and not args.debug:
+            logging.disable(logging.WARNING)  # all of it is in what is printed
+        host, built = _build(conf, options.load(conf))
+    except (options.ConfigError, rpc.RpcError) as error:
+        print(f'ovc-agent: {error}', file=sys.stderr)
+        return 2
+    return _once(host, built) if args.once else _Agent(conf, host, built).run()
+
+
+def _build(conf: cfg.ConfigOpts, settings: Settings) -> tuple[str, controller.Controller]:
+    agent = options.load_agent(conf)
+    host = agent.host or socket.gethostname()
+    reserve = settings.host.reserve if settings.host.reserve >= 0 else RESERVE
+    try:
+        return host, controller.build(host, settings, Connection(agent.connection_uri), reserve)
+    except ImportError as error:
+        raise options.ConfigError(f'{error}: install python3-libvirt from your distribution, or libvirt-python with '
+                                  'pip') from None
+
+
+def _once(host: str, built: controller.Controller) -> int:
+    built.recall()
+    try:
+        plan, outcomes = built.run_pass()
+    except (OSError, KeyError, ValueError) as error:
+        print(f'ovc-agent: this host\'s memory cannot be read: {error}; check boundary in [ovc_host]', file=sys.stderr)
+        return 1
+    status = built.status()
+    view = display.HostView(host=host, status=status, age=0.0)
+    console = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else display.WIDTH)
+    names = {guest['uuid']: guest['name'] for guest in status['guests']}
+    for part in (display.hosts([view]), display.guests([view], plan_time(status)), display.plan(plan, outcomes, names)):
+        console.print(part, soft_wrap=True)
+    return 0
+
+
+def plan_time(status: dict[str, typing.Any]) -> float:
+    """When the pass just made was made, by the clock that stamps actions."""
+    return float(status['report']['taken_at'])
+
+
+class _Agent:
+    """The main thread: waits for signals, and lets the controller and the message bus run in theirs."""
+
+    def __init__(self, conf: cfg.ConfigOpts, host: str, built: controller.Controller) -> None:
+        self._conf, self._host, self._controller = conf, host, built
+        self._wake = threading.Event()
+        self._ending = self._reread = False
+        self._server: typing.Any = None
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+        self._controller.start()
+        LOG.info('%s: started%s', self._host, ', in a dry run: set dry_run = false in [ovc_host] to act'
+                 if self._controller.settings.host.dry_run else '')
+        # A broker that is down must not keep the host's memory from being looked after.
+        bus = threading.Thread(target=self._serve, name='ovc-rpc', daemon=True)
+        bus.start()
+        while not self._ending:
+            self._wake.wait()
+            self._wake.clear()
+            if self._reread:
+                self._reread = False
+                self._reload()
+        LOG.info('%s: ending; guests keep their sizes', self._host)
+        self._controller.stop()
+        if self._server is not None:
+            self._server.stop()
+        return 0
+
+    def _signalled(self, number: int, _frame: typing.Any) -> None:
+        if number == signal.SIGHUP:
+            self._reread = True
+        else:
+            self._ending = True
+        self._wake.set()
+
+    def _serve(self) -> None:
+        if not rpc.has_transport(self._conf):
+            LOG.info('%s: transport_url is not set, so "ovc status" cannot ask this host', self._host)
+            return
+        try:
+            self._server = rpc.serve(rpc.transport(self._conf), self._host, rpc.StatusEndpoint(self._controller.status))
+            LOG.info('%s: answers "ovc status"', self._host)
+        except Exception:
+            LOG.exception('%s: "ovc status" cannot be answered; check transport_url and restart', self._host)
+
+    def _reload(self) -> None:
+        """Take what may change while running; a file that cannot be used changes nothing."""
+        try:
+            self._conf.mutate_config_files()
+            self._controller.settings = options.load(self._conf)
+            LOG.info('%s: configuration read again', self._host)
+        except (cfg.Error, ValueError) as error:
+            LOG.error('%s: configuration not taken over: %s', self._host, error)

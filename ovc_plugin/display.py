@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What the commands print: hosts, guests and plans as text that fits 100 columns. MB here, bytes everywhere else.
+
+What is shown came over the network: a field that is missing or odd is shown as "-", never an error.
+"""
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+import typing
+
+from rich.text import Text
+
+from ovc_plugin import describe
+from ovc_plugin.model import MIB, Outcome, Plan
+
+WIDTH = 100
+_NAME = 18
+_STYLES = {'CLEAR': 'green', 'SOFT': 'yellow', 'HARD': 'red', 'CRITICAL': 'bold red'}
+Fields = dict[str, typing.Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HostView:
+    """One host as the asker sees it: its ``status``, or the ``error`` and what it last told nova.
+
+    ``age`` is that of the report shown, in seconds.
+    """
+
+    host: str
+    status: Fields | None = None
+    error: str | None = None
+    last_report: Fields | None = None
+    age: float | None = None
+
+    def to_dict(self) -> Fields:
+        return {'error': self.error, 'age': self.age, 'status': self.status, 'last_report': self.last_report}
+
+
+def mb(amount: typing.Any) -> str:
+    return f'{amount / MIB:.0f}' if _number(amount) else '-'
+
+
+def seconds(amount: typing.Any) -> str:
+    """A duration in the largest unit that leaves two digits or fewer to read."""
+    if not _number(amount):
+        return '-'
+    for size, unit in ((86400, 'd'), (3600, 'h'), (120, 'min')):
+        if amount >= size:
+            return f'{amount / (60 if unit == "min" else size):.0f} {unit}'
+    return f'{amount:.0f} s'
+
+
+def _number(value: typing.Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _list(fields: Fields, name: str) -> list[Fields]:
+    value = fields.get(name)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _table(rows: list[list[str]], left: int, notes: list[list[str]]) -> Text:
+    """Columns of ``rows`` (the first is the heading), the first ``left`` flush left; below each row its notes."""
+    widths = [max(len(row[i]) if i < len(row) else 0 for row in rows) for i in range(len(rows[0]))]
+    text = Text()
+    for number, (row, below) in enumerate(zip(rows, [[], *notes], strict=True)):
+        cells = [cell.ljust(width) if i < left or i == len(rows[0]) - 1 else cell.rjust(width)
+                 for i, (cell, width) in enumerate(zip(row, widths, strict=False))]
+        line = Text('  '.join(cells).rstrip() + '\n', style='bold' if number == 0 else '')
+        for level, style in _STYLES.items():
+            line.highlight_words([level], style)
+        text.append(line)
+        for note in below:
+            text.append(_below(note), style='dim')
+    return text
+
+
+def hosts(views: typing.Iterable[HostView]) -> Text:
+    """Every host in one row, with its reason and its complaints below."""
+    rows = [['Host', 'Level', 'Avail', 'Headroom', 'Committed', 'Reserved', 'Saved', 'Swap', 'Age']]
+    notes = []
+    for view in views:
+        report = (view.status or {}).get('report') or view.last_report or {}
+        rows.append(_host_row(view, report) if view.status is not None else [_short(view.host), 'no answer'])
+        notes.append(_host_notes(view, report))
+    return Text('Hosts (MB)\n') + _table(rows, 2, notes)
+
+
+def _host_row(view: HostView, report: Fields) -> list[str]:
+    numbers = [report.get(name) for name in ('available', 'reserve', 'committed', 'total')]
+    headroom, ratio = None, ''
+    if all(map(_number, numbers)):
+        available, reserve, committed, total = typing.cast(list[int], numbers)
+        headroom = available - reserve
+        ratio = f' ({committed / (total - reserve):.2f}x)' if total > reserve else ''
+    return [_short(view.host), str(report.get('level', '-')), mb(report.get('available')),
+            mb(headroom), mb(report.get('committed')) + ratio, mb(report.get('reserved')), mb(report.get('saved')),
+            f'{mb(report.get("swap_used"))}/{mb(report.get("swap_usable"))}', seconds(view.age)]
+
+
+def _host_notes(view: HostView, report: Fields) -> list[str]:
+    if view.status is None:
+        return [str(view.error), _last_words(view, report)]
+    tick = view.status.get('tick')
+    error = tick.get('error') if isinstance(tick, dict) else None
+    dry = 'dry run: decides, but acts on nothing (dry_run in [ovc_host])' if view.status.get('dry_run') else ''
+    unbacked = '' if report.get('backed', True) else 'not every byte promised is backed by memory or swap'
+    notes = view.status.get('notes')
+    return [note for note in (
+        report.get('reason') or 'no pass has finished yet', dry, unbacked,
+        f'last pass failed: {error}' if error else '',
+        *map(str, notes if isinstance(notes, list) else [])) if note]
+
+
+def _last_words(view: HostView, report: Fields) -> str:
+    if not report:
+        return 'nothing is known of an earlier report'
+    return (f'last report {seconds(view.age)} old: {report.get("level", "-")}, {mb(report.get("available"))} MB of '
+            f'{mb(report.get("total"))} MB available, {mb(report.get("committed"))} MB committed')
+
+
+def guests(views: typing.Iterable[HostView], now: float) -> Text:
+    """Every guest in one row, with its state and its last action below."""
+    rows = [['Guest', 'Host', 'Maximum', 'Reserved', 'Target', 'Actual', 'Resident', 'Swapped', 'Heard']]
+    notes = []
+    for view in views:
+        for guest in _list(view.status or {}, 'guests'):
+            rows.append([_short(str(guest.get('name', '-'))), _short(view.host), *(mb(guest.get(name)) for name in (
+                'maximum', 'reservation', 'target', 'actual', 'resident', 'swapped')), seconds(guest.get('stats_age'))])
+            notes.append([f'{guest.get("uuid", "-")}: {state(guest)}', *_last_action(guest, now)])
+    return Text('Guests (MB)\n') + _table(rows, 2, notes) if notes else Text('No guests.\n')
+
+
+def state(guest: Fields) -> str:
+    """What can be done with the guest, in words."""
+    if not guest.get('running', True):
+        return 'stopped'
+    if why := guest.get('untouchable'):
+        return f'untouchable: {why}'
+    ways = [way for way, can in (('balloon', 'can_balloon'), ('swap', 'can_swap'), ('sharing', 'can_share'))
+            if guest.get(can)]
+    silent = '' if _number(guest.get('stats_age')) else '; says nothing of its memory, so it is not ballooned'
+    return f'reached by {", ".join(ways) or "no mechanism"}{silent}'
+
+
+def _last_action(guest: Fields, now: float) -> list[str]:
+    last = guest.get('last_action')
+    if not isinstance(last, dict):
+        return []
+    at = last.get('at')
+    when = f'{seconds(now - at)} ago' if _number(at) else 'once'
+    how = 'would ' if last.get('dry') else '' if last.get('done') else 'could not '
+    failed = f' ({last["error"]})' if last.get('error') else ''
+    return [f'{when}: {how}{last.get("text", last.get("what", "-"))}{failed}: {last.get("reason", "-")}']
+
+
+def plan(done: Plan, outcomes: typing.Sequence[Outcome], names: typing.Mapping[str, str]) -> Text:
+    """One pass's plan, with the reason of the level and of every action."""
+    text = Text(f'Plan: level {done.level.name}, {len(outcomes) or "no"} action{"s" * (len(outcomes) != 1)}\n')
+    text.highlight_words([done.level.name], _STYLES[done.level.name])
+    for line in (done.reason, *(describe.sentence(outcome, names) for outcome in outcomes)):
+        text.append(_below(line))
+    return text
+
+
+def _below(note: str) -> str:
+    return textwrap.fill(note, WIDTH, initial_indent='    ', subsequent_indent='      ') + '\n'
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f'{name[:_NAME - 6]}…{name[-5:]}'
