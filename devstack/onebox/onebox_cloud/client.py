@@ -58,10 +58,11 @@ def wait_for_hosts(names: list[str], since: float, timeout: float = 120) -> None
 
 
 def _reported(connection: Any, since: float) -> set[str]:
-    # The service's own word is not enough: after a restart the last run's is still "up".
+    # The service's own word is not enough: after a restart the last run's is still "up". One that never
+    # reported is new.
     after = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
     up = {service.host for service in connection.compute.services(binary="nova-compute")
-          if service.state == "up" and (service.updated_at or "") >= after}
+          if service.state == "up" and (service.updated_at is None or service.updated_at >= after)}
     # Only hosts that are mapped to a cell are listed as hypervisors.
     return up & {hypervisor.name for hypervisor in connection.compute.hypervisors()}
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from . import cgroup, config
 from .errors import OneboxError
 from .options import MB, Options
 from .process import Part, Runner
+from .state import cache_dir
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -77,12 +79,37 @@ def build_shim(runner: Runner) -> Path:
     return target
 
 
+def known_capabilities() -> Path:
+    """What libvirt learned of this QEMU, kept in the cache: asking it takes each new host 8 s.
+
+    libvirt itself throws away what does not fit its version, the QEMU binary or the kernel.
+    """
+    return cache_dir() / "qemu-capabilities"
+
+
+def seed_capabilities(runner: Runner, name: str) -> None:
+    target = runner.state.host(name) / "cache/qemu/capabilities"
+    if known_capabilities().is_dir() and not target.exists():
+        shutil.copytree(known_capabilities(), target)
+
+
+def keep_capabilities(runner: Runner, name: str) -> None:
+    source = runner.state.host(name) / "cache/qemu/capabilities"
+    temporary = known_capabilities().with_suffix(".new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    if source.is_dir():
+        shutil.copytree(source, temporary)
+        shutil.rmtree(known_capabilities(), ignore_errors=True)
+        temporary.rename(known_capabilities())
+
+
 def prepare(runner: Runner, options: Options) -> None:
     """Groups with their limits, configuration files, the shim. Raises OneboxError."""
     for host in all_hosts(runner, options):
         if not host.cgroup.exists():
             cgroup.create(host.cgroup, host.memory, host.swap)
         config.write_host(runner.state, options, host.name)
+        seed_capabilities(runner, host.name)
     build_shim(runner)
 
 

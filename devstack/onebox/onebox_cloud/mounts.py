@@ -10,8 +10,8 @@ from pathlib import Path
 from .errors import OneboxError
 
 MNT_DETACH = 2
-#: Mount points that each host covers with its own; libvirt's packages leave some of them to be made at start.
-COVERED = ("/run/libvirt", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
+#: What each host covers with its own, and what lxcfs makes; packages leave some of it to be made at start.
+COVERED = ("/run/lxcfs", "/run/libvirt", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
 
 
 def below(directory: Path, mountinfo: str | None = None) -> list[Path]:
@@ -30,7 +30,7 @@ def unmount_below(directory: Path) -> None:
 
 
 def cover(record: Path) -> None:
-    """Make the mount points that do not exist, and note which."""
+    """Make those of COVERED that do not exist, and note which."""
     made = [path for path in COVERED if not os.path.isdir(path)]
     if made:
         with open(record, "a", encoding="utf-8") as file:
@@ -40,14 +40,15 @@ def cover(record: Path) -> None:
 
 
 def uncover(record: Path) -> None:
-    """Remove the mount points that cover() made, where they are still empty."""
+    """Remove what cover() made, and empty directories in it; files that another put there stay."""
     try:
         lines = record.read_text(encoding="utf-8").split()
     except FileNotFoundError:
         return
     for path in lines:
-        try:
-            os.rmdir(path)
-        except OSError:
-            continue
+        for directory, _names, _files in os.walk(path, topdown=False):
+            try:
+                os.rmdir(directory)
+            except OSError:
+                continue
     record.unlink()

@@ -71,7 +71,7 @@ def prepare_machine(runner: Runner, options: Options, say: Progress) -> None:
     for path in (runner.servers, runner.setup):
         cgroup.create(path)
     cgroup.kill(runner.setup)  # what an interrupted `up` left at work
-    mounts.cover(state / "made-mount-points")
+    mounts.cover(state / "made-directories")
     config.write_services(state, options)
     hosts.prepare(runner, options)
     size = swap_size(options)
@@ -119,4 +119,5 @@ def start_services(runner: Runner, options: Options, say: Progress) -> None:
         runner.wait(part)
     say("nova-compute and the APIs: ready")
     client.wait_for_hosts(options.names, since)
+    hosts.keep_capabilities(runner, options.names[0])
     say(f"nova: accepts {', '.join(options.names)}")

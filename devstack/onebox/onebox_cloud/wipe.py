@@ -46,7 +46,7 @@ def give_back(state: State, say: Progress) -> None:
     _attempt(problems, swap.deactivate, state.dir)
     if not cgroup.find(state.group_name):
         problems += ksm.restore(state / "ksm.json")
-    mounts.uncover(state / "made-mount-points")
+    mounts.uncover(state / "made-directories")
     if problems:
         raise OneboxError("not everything could be given back:\n  " + "\n  ".join(problems))
     forget_running(state)
