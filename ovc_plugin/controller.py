@@ -178,6 +178,14 @@ class Controller:
             return Verdict(ok=False, reason='the host controller has not finished its first pass')
         return placement.fits(self.report, request, in_flight, self.settings.scheduler, self.settings.shared, now)
 
+    def _next_guest(self, now: float) -> dict[str, typing.Any] | None:
+        """What a scheduler would be told of one more guest like the largest that is here."""
+        if self.report is None or self._snapshot is None or not self._snapshot.guests:
+            return None
+        like = max(self._snapshot.guests, key=lambda g: g.maximum)
+        verdict = self.admits(Request(memory=like.maximum, reservation=like.reservation), InFlight(), now)
+        return {'memory': like.maximum, 'reservation': like.reservation, 'ok': verdict.ok, 'reason': verdict.reason}
+
     def status(self) -> dict[str, typing.Any]:
         """Everything an operator may ask, as JSON-able data in bytes and seconds."""
         snapshot, tick, now = self._snapshot, dict(self._tick), self._clock()
@@ -187,6 +195,7 @@ class Controller:
             'notes': sorted(self._notes), 'dry_run': self.settings.host.dry_run,
             'guests': [describe.guest_fields(g, self._guest_actions.get(g.uuid)) for g in snapshot.guests]
             if snapshot else [],
+            'next_guest': self._next_guest(now),
             'ksm': describe.ksm_fields(snapshot) if snapshot else None, 'last_host_action': self._host_action,
             'events': list(self._events)}
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""One run of the accident on fresh hosts."""
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cloud import Cloud
+from ..progress import Progress
+from .watch import Sample, Watcher
+
+if TYPE_CHECKING:
+    from . import Accident
+
+MB = 1 << 20
+LOOK = 2.0
+TELL = 10.0
+CALM = ('CLEAR', 'SOFT')
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """What became of it. ``placed`` by host; times in seconds since the request.
+
+    ``killed`` are placed guests that do not run any more, ``kernel_kills`` what the kernel counts. ``calm_after`` is
+    how long after the last touch every host was at SOFT or better and stayed so; ``None`` when that did not happen,
+    or without the plugin. ``why`` is nova's word on the first guest it refused, ``reason`` ours from its log.
+    """
+
+    part: str
+    asked: int
+    placed: dict[str, int]
+    killed: int
+    kernel_kills: int
+    alive: int
+    touched_at: float | None
+    calm_after: float | None
+    below: list[str]
+    why: str | None
+    reason: str | None
+    samples: list[Sample]
+
+    @property
+    def total(self) -> int:
+        return sum(self.placed.values())
+
+
+def play(part: str, accident: Accident, ratio: float | None, out: Path, say: Progress, *, keep: bool) -> Run:
+    """Bring a fresh cloud up, let the accident happen, and take the cloud down. Raises OneboxError."""
+    cloud = Cloud(options=accident.options(ratio), say=say)
+    title = f'stock nova, ram_allocation_ratio {ratio:g}' if ratio else 'the plugin in charge'
+    say(f'== {part}: {title}')
+    cloud.up()
+    try:
+        return _accident(part, accident, cloud, say)
+    finally:
+        logs = out / f'logs-{part}'
+        shutil.copytree(cloud.state / 'log', logs, dirs_exist_ok=True)
+        if not keep:
+            cloud.wipe()
+
+
+def _accident(part: str, accident: Accident, cloud: Cloud, say: Progress) -> Run:
+    rate = f',rate={accident.rate}' if accident.rate else ''
+    image = cloud.ensure_image('guest', f'console=ttyS0 quiet ovc.touch={accident.fill}{rate}')
+    flavor = cloud.ensure_flavor('accident', accident.guest_memory, {'ovc:reservation': accident.reservation})
+    connection = cloud.connect()
+    say(f'{part}: {accident.guests} guests of {accident.guest_memory} MB asked for, each fills {accident.fill} MB')
+    servers = {}
+    watcher = Watcher(cloud, servers, _reservation(accident) if cloud.options.plugin else None)
+    for number in range(accident.guests):
+        name = f'vm{number:02d}'
+        servers[name] = connection.compute.create_server(
+            name=name, image_id=image.id, flavor_id=flavor.id, networks='none').id
+    hosts, why = _settled(connection, servers, say, part, accident.limit)
+    placed = {name: host for name, host in hosts.items() if host}
+    samples, touched_at = _watch(watcher, placed, accident, say, part)
+    running = {uuid for host in cloud.hosts for uuid in _running(host, connection)}
+    counts = {h.name: sum(host == h.name for host in placed.values()) for h in cloud.hosts}
+    return Run(
+        part=part, asked=accident.guests, placed=counts,
+        killed=sum(servers[name] not in running for name in placed), kernel_kills=sum(samples[-1].kills.values()),
+        alive=sum(servers[name] in running and watcher.beating(name) for name in placed), touched_at=touched_at,
+        calm_after=_calm_after(samples, touched_at), below=sorted({b for s in samples for b in s.below}),
+        why=why, reason=_reason(cloud), samples=samples)
+
+
+def _reservation(accident: Accident) -> int:
+    from ovc_plugin.decide.guarantee import reservation
+
+    return reservation(accident.reservation, accident.guest_memory * MB)
+
+
+def _settled(connection: Any, servers: dict[str, str], say: Progress, part: str,
+             limit: float) -> tuple[dict[str, str | None], str | None]:
+    """Wait until nova has placed or refused each: its host or None, and why the first was refused."""
+    deadline = time.monotonic() + limit
+    while True:
+        found = {s.name: s for s in connection.compute.servers()}
+        open_ones = [s for s in found.values() if s.status == 'BUILD']
+        if not open_ones or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    refused = [s for s in found.values() if s.status != 'ACTIVE' and not _was_started(s)]
+    hosts = {name: None if s in refused else s.compute_host for name, s in found.items()}
+    message = (connection.compute.get_server(refused[0].id).fault or {}).get('message') if refused else None
+    say(f'{part}: {len(servers) - len(refused)} placed, {len(refused)} refused'
+        + (f' ({message.strip()})' if message else ''))
+    return hosts, message
+
+
+def _was_started(server: Any) -> bool:
+    """A guest that was killed before this look is SHUTOFF by now, or ACTIVE still; one refused is in ERROR."""
+    return server.status == 'SHUTOFF' or (server.status == 'ERROR' and bool(server.launched_at))
+
+
+def _watch(watcher: Watcher, placed: dict[str, str], accident: Accident, say: Progress,
+           part: str) -> tuple[list[Sample], float | None]:
+    """Sample until every placed guest has filled its memory or is gone, and the settling time after that."""
+    samples: list[Sample] = []
+    touched_at, told = None, 0.0
+    while True:
+        sample = watcher.sample()
+        samples.append(sample)
+        if sample.at - told >= TELL or len(samples) == 1:
+            told = sample.at
+            say(f'{part}: {_line(sample, accident, len(placed))}')
+        gone = len(placed) - sum(sample.running.values())
+        if touched_at is None and sample.touched + max(0, gone) >= len(placed):
+            touched_at = sample.at
+            say(f'{part}: all guests that live have filled their memory after {touched_at:.0f} s')
+        if touched_at is not None and sample.at - touched_at >= accident.settle or sample.at > accident.limit:
+            say(f'{part}: {_line(sample, accident, len(placed))}')
+            return samples, touched_at
+        time.sleep(LOOK)
+
+
+def _line(sample: Sample, accident: Accident, placed: int) -> str:
+    hosts = '  '.join(
+        f'{name} {used // MB:4d}/{accident.host_memory} MB swap {sample.swapped[name] // MB:4d} '
+        f'{sample.running[name]} guests {sample.kills[name]} killed {sample.level.get(name, "")}'.rstrip()
+        for name, used in sample.used.items())
+    return f'{sample.at:4.0f} s | {hosts} | {sample.touched} of {placed} filled'
+
+
+def _running(host: Any, connection: Any) -> list[str]:
+    """The uuids of the guests whose QEMU lives on a host, from libvirt itself."""
+    import libvirt
+
+    one = libvirt.openReadOnly(host.uri)
+    try:
+        return [d.UUIDString() for d in one.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING)]
+    finally:
+        one.close()
+
+
+def _calm_after(samples: list[Sample], touched_at: float | None) -> float | None:
+    """Seconds from the last touch until every host was calm and stayed so to the end."""
+    since = None
+    for sample in samples:
+        calm = bool(sample.level) and all(level in CALM for level in sample.level.values())
+        since = (since if since is not None else sample.at) if calm else None
+    if since is None or touched_at is None:
+        return None
+    return max(0.0, since - touched_at)
+
+
+def _reason(cloud: Cloud) -> str | None:
+    """Our filter's last refusal in the scheduler's log."""
+    if not cloud.options.plugin:
+        return None
+    lines = [line for line in cloud.log('nova-scheduler').read_text(errors='replace').splitlines()
+             if 'ovc_plugin' in line and 'refused' in line]
+    return lines[-1].strip() if lines else None
