@@ -21,7 +21,7 @@ class Known(typing.NamedTuple):
     """A host's last report as text (``None``: it sends none), and when its nova-compute was last seen, in seconds."""
 
     report: str | None
-    seen: float | None
+    seen: float
 
 
 def last_reports(conf: cfg.ConfigOpts) -> dict[str, str | None]:
@@ -44,10 +44,11 @@ def known_hosts(conf: cfg.ConfigOpts) -> dict[str, Known]:
     files += [part for name in conf.config_dir or () for part in ('--config-dir', name)]
     config.parse_args(['ovc', *files], init_rpc=False)
     objects.register_all()
-    return _all_cells(config.CONF)
+    return known_hosts_of(config.CONF)
 
 
-def _all_cells(nova_conf: typing.Any) -> dict[str, Known]:
+def known_hosts_of(nova_conf: typing.Any) -> dict[str, Known]:
+    """The same, for a nova that is configured already."""
     from nova import context, objects
     from oslo_db import exception as db_exception
     if not nova_conf.api_database.connection:
@@ -75,7 +76,7 @@ def _one_cell(targeted: typing.Any) -> dict[str, Known]:
     from nova import objects
     services = objects.ServiceList.get_by_binary(targeted, 'nova-compute', include_disabled=True)
     # Not updated_at: that moves with any change of the record, such as disabling the service.
-    found = {service.host: Known(None, service.last_seen_up.timestamp() if service.last_seen_up else None)
+    found = {service.host: Known(None, (service.last_seen_up or service.created_at).timestamp())
              for service in services}
     for node in objects.ComputeNodeList.get_all(targeted):
         if node.host in found:

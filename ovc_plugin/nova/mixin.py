@@ -34,6 +34,7 @@ CONF = nova.conf.CONF
 TESTED = range(32, 35)
 # nova's first audit follows init_host at once and should have a report; more than this would delay its start.
 PATIENCE = 5.0
+ATTEMPTS = 4
 
 
 class OvcMixin:
@@ -151,11 +152,19 @@ class OvcMixin:
 
     def _ovc_restore_ratio(self) -> None:
         """Give placement nova's own ratio back: without the controller nobody keeps the higher promise."""
-        client = self.virtapi.reportclient  # type: ignore[attr-defined]
+        client, uuid = self.virtapi.reportclient, self._ovc_ratio_of  # type: ignore[attr-defined]
         admin = nova_context.get_admin_context()
-        data = client.get_provider_tree_and_ensure_root(admin, self._ovc_ratio_of).data(self._ovc_ratio_of)
-        memory = {**data.inventory['MEMORY_MB'], 'allocation_ratio': CONF.initial_ram_allocation_ratio}
-        client.set_inventory_for_provider(admin, self._ovc_ratio_of, {**data.inventory, 'MEMORY_MB': memory})
+        for attempt in range(1, ATTEMPTS + 1):
+            # Guests came and went since nova-compute last looked.
+            client.invalidate_resource_provider(uuid)
+            data = client.get_provider_tree_and_ensure_root(admin, uuid).data(uuid)
+            memory = {**data.inventory['MEMORY_MB'], 'allocation_ratio': CONF.initial_ram_allocation_ratio}
+            try:
+                client.set_inventory_for_provider(admin, uuid, {**data.inventory, 'MEMORY_MB': memory})
+                break
+            except exception.ResourceProviderUpdateConflict:
+                if attempt == ATTEMPTS:
+                    raise
         self._ovc_ratio_of = None
 
     # -- arrivals ------------------------------------------------------------------------------------------------
