@@ -53,7 +53,7 @@ def cloud_configured() -> bool:
 
 
 def last_reports(conf: cfg.ConfigOpts) -> dict[str, str | None]:
-    """The last report of every host of nova's, as stored. ``conf`` must not be ``cfg.CONF``: nova takes that for itself.
+    """The last report of every host of nova's. ``conf`` must not be ``cfg.CONF``: nova takes that one for itself.
 
     :raises ConfigError: nova is not installed here, or its database cannot be read.
     """
