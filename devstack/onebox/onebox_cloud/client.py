@@ -113,7 +113,8 @@ def ensure_image(state: State, connection: Any, name: str, cmdline: str) -> Any:
         parts[key] = part.id
     image = connection.image.create_image(
         name=name, filename=str(directory / "disk.qcow2"), disk_format="qcow2", container_format="bare",
-        properties={**parts, **wanted, "hw_video_model": "none", "hw_rng_model": "virtio"})
+        properties={**parts, **wanted, "hw_video_model": "none", "hw_rng_model": "virtio",
+                    "hw_qemu_guest_agent": "yes"})
     return connection.image.get_image(image.id)
 
 
