@@ -66,7 +66,7 @@ def _table(rows: list[list[str]], left: int, notes: list[list[str]]) -> Text:
     widths = [max(len(row[i]) if i < len(row) else 0 for row in rows) for i in range(len(rows[0]))]
     text = Text()
     for number, (row, below) in enumerate(zip(rows, [[], *notes], strict=True)):
-        cells = [cell.ljust(width) if i < left or i == len(rows[0]) - 1 else cell.rjust(width)
+        cells = [cell.ljust(width) if i < left else cell.rjust(width)
                  for i, (cell, width) in enumerate(zip(row, widths, strict=False))]
         line = Text('  '.join(cells).rstrip() + '\n', style='bold' if number == 0 else '')
         for level, style in _STYLES.items():

@@ -84,7 +84,7 @@ def transport(conf: cfg.ConfigOpts) -> messaging.RPCTransport:
 def serve(bus: messaging.RPCTransport, host: str, endpoint: StatusEndpoint) -> messaging.RPCServer:
     """A started server for ``host`` outside nova; end it with ``stop()`` and ``wait()``."""
     server = messaging.get_rpc_server(
-        bus, messaging.Target(topic=AGENT_TOPIC, server=host), [endpoint], executor='threading',
+        bus, messaging.Target(topic=AGENT_TOPIC, server=host), [endpoint],
         access_policy=messaging.DefaultRPCAccessPolicy)
     server.start()
     return server
@@ -134,7 +134,7 @@ def _gather(hosts: list[str], topics: int, done: queue.SimpleQueue[tuple[str, An
             failures[host].append(answer)
         else:
             answers.setdefault(host, answer)
-    return {host: answers.get(host) or _worst(failures[host], timeout) for host in hosts}
+    return {host: answers[host] if host in answers else _worst(failures[host], timeout) for host in hosts}
 
 
 def _worst(failures: list[str], timeout: float) -> str:

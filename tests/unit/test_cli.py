@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""``ovc status`` as an operator meets it, over a message bus within this process."""
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import types
+
+import pytest
+
+from ovc_plugin import cli, describe, report
+from ovc_plugin.cli import hosts
+from ovc_plugin.model import MIB, Level, Outcome, ReclaimGuest, SetBalloon
+from tests.builders import GIB, a_guest, a_report
+
+
+def a_status(*guests, host='h1', actions=None, **changes):
+    """What a host's controller answers."""
+    known = a_report(**{'host': host, 'taken_at': time.time() - 3, 'committed': 20 * GIB, 'reserved': 4 * GIB,
+                        'saved': 300 * MIB, 'swap_used': 100 * MIB, 'reason': 'available 900 MB < 1000 MB'} | changes)
+    return {'report': report.to_dict(known), 'tick': {'seconds': 0.01, 'age': 3.0, 'error': None, 'passes': 7},
+            'notes': [], 'dry_run': False, 'ksm': None, 'last_host_action': None, 'events': [],
+            'guests': [describe.guest_fields(g, (actions or {}).get(g.uuid)) for g in guests]}
+
+
+def done(action, name, **changes):
+    return describe.action_fields(Outcome(**{'action': action, 'done': True} | changes), time.time() - 12,
+                                  {action.guest: name})
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """The command sets logging up for its whole process."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@pytest.fixture
+def ovc(written, bus, capsys, monkeypatch):
+    """Run the command with these arguments; returns (exit status, output, errors)."""
+    for name in ('OS_CLOUD', 'OS_AUTH_URL'):
+        monkeypatch.delenv(name, raising=False)
+    config = written('[DEFAULT]\ntransport_url = fake://\n')
+
+    def run(*arguments):
+        try:
+            status = cli.main([*arguments, '--config-file', config, '--timeout', '0.3'])
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr()
+    return run
+
+
+def test_every_host_and_guest_is_shown_with_what_was_done_and_why(ovc, serve):
+    shrunk, silent = a_guest('web', swapped=64 * MIB), a_guest('db', stats_age=None, usable=None)
+    fixed, off = a_guest('fast', untouchable='hugepages'), a_guest('off', running=False)
+    actions = {
+        shrunk.uuid: done(SetBalloon(guest=shrunk.uuid, target=512 * MIB, previous=GIB, reason='idle 400 MB'), 'web'),
+        silent.uuid: done(ReclaimGuest(guest=silent.uuid, amount=256 * MIB, floor=0, reason='stuck for 30 s'), 'db',
+                          done=False, error='PermissionError: no')}
+    serve('h1', lambda: a_status(shrunk, silent, fixed, off, actions=actions, level=Level.SOFT))
+    status, out, _ = ovc('status', '--host', 'h1')
+    assert status == 0
+    for shown in ('SOFT', '20480 (1.29x)', '15872', '100/8192', 'available 900 MB < 1000 MB', 'uuid-web',
+                  '12 s ago: shrink web from 1024 MB to 512 MB: idle 400 MB',
+                  'could not swap 256 MB of db (PermissionError: no): stuck for 30 s', 'untouchable: hugepages',
+                  'stopped', 'says nothing of its memory'):
+        assert shown in out
+
+
+def test_it_fits_a_hundred_columns_with_long_names_and_large_machines(ovc, serve):
+    guests = [a_guest(f'instance-{n:08x}-of-someone', maximum=900 * GIB, actual=900 * GIB, reservation=450 * GIB,
+                      resident=800 * GIB, swapped=90 * GIB, target=900 * GIB, uuid='0' * 36) for n in range(3)]
+    host = 'compute-rack17-slot03.region.example.org'
+    serve(host, lambda: a_status(*guests, host=host, total=2048 * GIB, available=1500 * GIB, swap_usable=1024 * GIB,
+                                 committed=3000 * GIB, reserved=1400 * GIB, saved=120 * GIB, swap_used=512 * GIB,
+                                 reason='available memory is what it is ' * 5))
+    out = ovc('status', '--host', host)[1]
+    assert max(map(len, out.splitlines())) <= 100
+    assert out.count('\n') > 8
+
+
+def test_a_silent_host_is_shown_with_its_last_report_and_makes_the_exit_status_1(ovc, serve, monkeypatch):
+    serve('h1', a_status)
+    last = a_report(host='h2', taken_at=time.time() - 600, level=Level.HARD, available=700 * MIB)
+    monkeypatch.setattr(hosts, 'find', lambda conf, named: hosts.Found(
+        names=['h1', 'h2', 'h3'], reports={'h1': None, 'h2': report.encode(last), 'h3': 'torn'}))
+    status, out, _ = ovc('status')
+    assert status == 1
+    for shown in ('no answer within 0.3 s', 'last report 10 min old: HARD, 700 MB of 16384 MB available',
+                  'its last report cannot be used'):
+        assert shown in ' '.join(out.split())
+
+
+def test_json_has_bytes_for_every_host_and_nothing_else_on_stdout(ovc, serve):
+    serve('h1', lambda: a_status(a_guest()))
+    status, out, _ = ovc('status', '--host', 'h1', '--host', 'h2', '--json')
+    told = json.loads(out)['hosts']
+    assert status == 1
+    assert told['h1']['error'] is None and told['h1']['age'] == 3.0
+    assert told['h1']['status']['guests'][0]['maximum'] == GIB
+    assert told['h1']['status']['report']['total'] == 16 * GIB
+    assert told['h2'] == {'error': 'no answer within 0.3 s', 'age': None, 'status': None, 'last_report': None}
+
+
+@pytest.mark.parametrize('odd', [
+    {}, {'report': None, 'guests': None, 'tick': None, 'notes': None},
+    {'report': {'available': 'much', 'level': 7, 'reserve': None}, 'guests': [None, 3, {'last_action': 'yes'}]}])
+def test_an_answer_that_lacks_fields_is_shown_as_far_as_it_goes(ovc, serve, odd):
+    serve('h1', lambda: odd)
+    status, out, _ = ovc('status', '--host', 'h1')
+    assert status == 0 and 'h1' in out
+
+
+def test_hosts_come_from_novas_database_where_it_is_configured(written, bus, serve, capsys, monkeypatch):
+    last = report.encode(a_report(host='h2', taken_at=time.time() - 60))
+    inventory = types.SimpleNamespace(last_reports=lambda conf: {'h1': None, 'h2': last})
+    monkeypatch.setitem(sys.modules, 'ovc_plugin.nova.inventory', inventory)
+    monkeypatch.setattr('ovc_plugin.nova.inventory', inventory, raising=False)
+    serve('h1', a_status)
+    config = written('[DEFAULT]\ntransport_url = fake://\n[api_database]\nconnection = mysql://there/nova_api\n')
+    assert cli.main(['status', '--config-file', config, '--timeout', '0.3']) == 1
+    assert 'last report 60 s old' in capsys.readouterr().out
+
+
+def test_a_database_that_cannot_be_read_does_not_keep_named_hosts_from_being_asked(written, bus, serve, capsys,
+                                                                                  monkeypatch):
+    def refuses(conf):
+        raise RuntimeError('access denied')
+    inventory = types.SimpleNamespace(last_reports=refuses)
+    monkeypatch.setitem(sys.modules, 'ovc_plugin.nova.inventory', inventory)
+    monkeypatch.setattr('ovc_plugin.nova.inventory', inventory, raising=False)
+    config = written('[DEFAULT]\ntransport_url = fake://\n[api_database]\nconnection = mysql://there/nova_api\n')
+    assert cli.main(['status', '--config-file', config, '--timeout', '0.3', '--host', 'h1']) == 1
+    out, err = capsys.readouterr()
+    assert 'no answer within 0.3 s' in out and 'access denied' in err
+    assert cli.main(['status', '--config-file', config]) == 2
+    assert 'check [api_database] connection' in capsys.readouterr().err
+
+
+def test_where_nothing_lists_hosts_this_machine_is_asked_and_that_is_said(ovc, serve, monkeypatch):
+    monkeypatch.setattr(hosts.socket, 'gethostname', lambda: 'me')
+    serve('me', lambda: a_status(host='me'))
+    status, out, err = ovc('status')
+    assert status == 0 and 'asking me alone' in err and 'me' in out
+
+
+@pytest.mark.parametrize(('arguments', 'remedy'), [
+    (['status', '--timeout', 'soon'], 'a number of seconds from 0.1 to 3600'),
+    (['status', '--watch', '--json'], 'run it with --json again and again'),
+    (['statis'], "'statis' is not an ovc command"),
+])
+def test_wrong_usage_is_exit_status_2_with_a_remedy(capsys, arguments, remedy):
+    try:
+        status = cli.main(arguments)
+    except SystemExit as ended:
+        status = ended.code
+    out, err = capsys.readouterr()
+    assert status == 2 and remedy in out + err
+
+
+def test_a_configuration_without_a_bus_is_exit_status_2_with_a_remedy(written, capsys):
+    assert cli.main(['status', '--config-file', written('')]) == 2
+    assert 'no transport_url' in capsys.readouterr().err
+    assert cli.main(['status', '--config-file', '/nowhere.conf']) == 2
+    assert 'name an existing, readable file' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('arguments', [['status', '--help'], ['help', 'status']])
+def test_help_teaches(capsys, arguments):
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert 'examples:' in out and 'exit status:' in out
+
+
+def test_without_a_command_the_commands_are_listed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert not ended.value.code
+    assert 'status ' in capsys.readouterr().out

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Asking hosts, over oslo.messaging's transport within one process. Nova's own server is met in tests/contract."""
+from __future__ import annotations
+
+import time
+
+import oslo_messaging as messaging
+import pytest
+from oslo_config import cfg
+
+from ovc_plugin import conf as options
+from ovc_plugin import rpc
+
+SILENCE = 'no answer within 0.3 s'
+
+
+def ask(bus, *hosts, timeout=0.3, **options):
+    return rpc.ask(bus, hosts, timeout=timeout, **options)
+
+
+def test_a_host_tells_its_status(bus, serve):
+    serve('h1', lambda: {'guests': [], 'dry_run': True})
+    assert ask(bus, 'h1', timeout=5) == {'h1': {'guests': [], 'dry_run': True}}
+
+
+def test_a_silent_host_is_text_and_costs_the_others_nothing(bus, serve):
+    serve('h1', lambda: {'n': 1})
+    assert ask(bus, 'h1', 'gone') == {'h1': {'n': 1}, 'gone': SILENCE}
+
+
+def test_many_silent_hosts_are_waited_for_together(bus):
+    began = time.monotonic()
+    answers = ask(bus, *(f'h{n}' for n in range(30)))
+    assert set(answers.values()) == {SILENCE}
+    assert time.monotonic() - began < 3
+
+
+def test_more_questions_than_workers_are_all_answered_or_waited_for(bus, serve, monkeypatch):
+    monkeypatch.setattr(rpc, 'WORKERS', 2)
+    serve('h3', lambda: {'n': 3})
+    answers = ask(bus, 'h1', 'h2', 'h3', topics=(rpc.AGENT_TOPIC,))
+    assert answers == {'h1': SILENCE, 'h2': SILENCE, 'h3': {'n': 3}}
+
+
+def test_a_host_whose_status_fails_says_what_failed(bus, serve):
+    def fails():
+        raise KeyError('no such sensor')
+    serve('h1', fails)
+    assert ask(bus, 'h1') == {'h1': "KeyError: 'no such sensor'"}
+
+
+def test_an_answer_that_is_no_status_is_told_as_such(bus, serve):
+    serve('h1', lambda: ['all', 'well'])
+    assert ask(bus, 'h1') == {'h1': "answered ['all', 'well'], which is no status"}
+
+
+def test_a_nova_compute_without_the_plugin_is_told_apart_from_silence(bus):
+    class Manager:
+        target = messaging.Target(version='6.4')
+
+    server = messaging.get_rpc_server(bus, messaging.Target(topic=rpc.COMPUTE_TOPIC, server='h1'), [Manager()])
+    server.start()
+    try:
+        assert ask(bus, 'h1') == {'h1': rpc.NO_PLUGIN}
+    finally:
+        server.stop()
+        server.wait()
+
+
+def test_a_bus_that_hangs_is_told_apart_from_silent_hosts(bus, monkeypatch):
+    monkeypatch.setattr(rpc, '_ask_one', lambda *_: time.sleep(5))
+    began = time.monotonic()
+    assert ask(bus, 'h1') == {'h1': rpc.NO_BUS}
+    assert time.monotonic() - began < 3
+
+
+def test_nobody_asked_is_nobody_answering(bus):
+    assert ask(bus) == {}
+
+
+def test_a_transport_url_that_cannot_be_used_names_the_remedy(written):
+    options.read_files(cfg.CONF, [written('[DEFAULT]\ntransport_url = pigeon://loft/\n')], prog='test')
+    assert rpc.has_transport(cfg.CONF)
+    with pytest.raises(rpc.RpcError, match='pigeon.*set it as in nova.conf'):
+        rpc.transport(cfg.CONF)
+
+
+def test_a_transport_url_left_at_its_default_is_not_set():
+    conf = cfg.ConfigOpts()
+    options.read_files(conf, [], prog='test')
+    assert not rpc.has_transport(conf)
