@@ -3,6 +3,7 @@
 """Every server of the cloud, as a table: how it is started, when it serves, how it is ended."""
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,12 @@ def rabbit(runner: Runner) -> Part:
            "RABBITMQ_DIST_PORT": str(PORTS["rabbit-dist"]), "RABBITMQ_ERLANG_COOKIE": "onebox",
            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS":
                "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none"}
-    return Part(name="rabbit", command=lambda: ["/usr/lib/rabbitmq/bin/rabbitmq-server"],
+
+    def command() -> list[str]:
+        shutil.rmtree(directory / "mnesia", ignore_errors=True)
+        return ["/usr/lib/rabbitmq/bin/rabbitmq-server"]
+
+    return Part(name="rabbit", command=command,
                 ready=lambda: ports.answers(PORTS["rabbit"]), extra_env=env,
                 ports={name: PORTS[name] for name in ("rabbit", "rabbit-dist", "epmd")},
                 more_logs=(directory / "log/onebox@localhost.log",))

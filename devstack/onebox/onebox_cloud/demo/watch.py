@@ -97,9 +97,9 @@ class Watcher:
 
         from ovc_plugin import rpc
         if self._bus is None:
-            conf = cfg.ConfigOpts()
-            conf([], default_config_files=[str(path) for path in self.cloud.nova_files('control')])
-            self._bus = rpc.transport(conf)
+            # oslo.messaging reads some of its options from the process-wide object, so ours must be that one.
+            cfg.CONF([], default_config_files=[str(path) for path in self.cloud.nova_files('control')])
+            self._bus = rpc.transport(cfg.CONF)
         return rpc.ask(self._bus, [h.name for h in self.cloud.hosts], topics=[rpc.COMPUTE_TOPIC], timeout=3)
 
 
