@@ -83,7 +83,7 @@ class HostSettings:
         'which the levels SOFT, HARD and CRITICAL follow. Raise it where memory is filled faster than it is freed.',
         low=0.1, high=32)
     dwell: float = knob(
-        15.0, 'Seconds for which the host must look better before the level falls by one.', low=0, high=3600, unit='s')
+        15.0, 'Seconds for which the host must look better before the level falls.', low=0, high=3600, unit='s')
     stall_soft: float = knob(
         0.10, 'Share of time in which tasks wait for memory (PSI some, 10 s average) from which the level is SOFT.',
         low=0.001, high=1)

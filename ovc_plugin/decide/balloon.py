@@ -15,6 +15,7 @@ from ovc_plugin.decide.state import Asked
 from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, SetBalloon
 from ovc_plugin.settings import HostSettings
 
+_LEAST = 2 * progress.ARRIVED  # less than this cannot be told from a guest that has arrived
 _PAGE = 1 << 20  # targets are whole MiB: libvirt and QEMU round, and a rounded target must compare equal
 
 
@@ -81,7 +82,7 @@ def _shrunk(guest: GuestSnapshot, amount: int, level: Level, shortage: int,
     amount = min(amount, int(settings.balloon_step * guest.maximum))
     lowest = floor(guest, level, settings)
     target = max(_up(guest.actual - amount), _up(lowest))
-    if guest.actual - target < max(_PAGE, settings.dead_band * guest.maximum):
+    if guest.actual - target < max(_LEAST, settings.dead_band * guest.maximum):
         return None
     return SetBalloon(
         guest=guest.uuid, target=target, previous=guest.actual,

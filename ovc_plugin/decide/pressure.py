@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""The level: how short of memory the host is. It rises at once and falls by one step after a dwell."""
+"""The level: how short of memory the host is. It rises at once and falls after a dwell."""
 from __future__ import annotations
 
 import dataclasses
@@ -53,7 +53,7 @@ def judge(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, no
     if now - since < settings.dwell:
         return Judgement(level=state.level, better_since=since,
                          reason=f'{reason}; better for {now - since:.0f} s of {settings.dwell:.0f} s')
-    return Judgement(level=Level(state.level - 1), better_since=now, reason=reason)
+    return Judgement(level=max(worst, staying), better_since=None, reason=reason)
 
 
 def _signs(snapshot: HostSnapshot, least: int, shares: dict[Level, float],

@@ -10,7 +10,7 @@ from ovc_plugin.decide.state import Asked
 from ovc_plugin.model import HostSnapshot
 from ovc_plugin.settings import HostSettings
 
-_ARRIVED = 4 << 20
+ARRIVED = 4 << 20
 
 
 def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float) -> dict[str, Asked]:
@@ -37,7 +37,7 @@ def shrinking(actual: int | None, asked: Asked | None) -> int:
     if actual is None or asked is None:
         return 0
     owed = actual - asked.target
-    return owed if owed > _ARRIVED else 0
+    return owed if owed > ARRIVED else 0
 
 
 def stuck(actual: int | None, asked: Asked | None, settings: HostSettings, now: float) -> bool:

@@ -55,6 +55,9 @@ class Guest:
 
 
 class World:
+    def __repr__(self):
+        return f'World({self.guests}, total={self.total}, swap={self.swap})'
+
     def __init__(self, guests, total, swap):
         self.guests, self.total, self.swap = guests, total, swap
         self.state, self.now, self.history = LadderState(), NOW, []

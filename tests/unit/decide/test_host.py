@@ -120,3 +120,11 @@ def test_switched_off_mechanisms_are_not_used():
     host = short(a_guest(), mb=100)
     assert actions(host, SetBalloon, settings=HostSettings(balloon=False)) == []
     assert actions(host, ReclaimGuest, settings=HostSettings(swap=False)) == []
+
+
+def test_a_stuck_guest_is_not_asked_for_a_crumb_again_and_again():
+    small = a_guest(maximum=128 * MIB, actual=128 * MIB, usable=56 * MIB, reservation=0, resident=128 * MIB)
+    state = LadderState()
+    for _ in range(3):
+        plan, state = decide_host(short(small, mb=572, swap_free=0), state, OPTIONS, NOW)
+        assert all(a.previous - a.target >= 8 * MIB for a in plan.actions if isinstance(a, SetBalloon))

@@ -32,11 +32,12 @@ def test_a_level_stays_between_its_exit_and_entry_thresholds():
         assert judged(available, LadderState(level=Level.SOFT)).level is Level.SOFT
 
 
-def test_a_level_falls_by_one_only_after_the_dwell():
+def test_a_level_falls_only_after_the_dwell_and_no_further_than_its_exit_threshold():
     first = judged(5000, LadderState(level=Level.CRITICAL))
     assert (first.level, first.better_since) == (Level.CRITICAL, NOW)
     waited = LadderState(level=Level.CRITICAL, better_since=NOW - 16)
-    assert judged(5000, waited).level is Level.HARD
+    assert judged(5000, waited).level is Level.CLEAR
+    assert judged(600, waited).level is Level.SOFT
 
 
 def test_stalls_raise_the_level_though_memory_looks_free():
