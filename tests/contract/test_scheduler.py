@@ -119,7 +119,8 @@ class TestExtraSpecs(CloudCase):
         self.api.post_extra_spec(flavor, {'extra_specs': good})
         for name, value in (('ovc:reservation', '150%'), ('ovc:reservation', 'half'), ('ovc:weight', '0'),
                             ('ovc:overcommit', 'maybe'), ('ovc:share', '2'), ('ovc:reservaton', '50%')):
-            error = self.assertRaises(client.OpenStackApiException, self.api.post_extra_spec, flavor, {'extra_specs': {name: value}})
+            error = self.assertRaises(client.OpenStackApiException, self.api.post_extra_spec, flavor,
+                                      {'extra_specs': {name: value}})
             self.assertEqual(400, error.response.status_code, (name, value))
 
     def test_a_value_set_without_the_validators_guarantees_everything_and_is_warned_of(self):
