@@ -6,6 +6,8 @@ All sums are of what guests may cost at most, so that they hold with no page sha
 """
 from __future__ import annotations
 
+import math
+
 from ovc_plugin.model import MIB, InFlight, Level, Request, Verdict
 from ovc_plugin.report import HostReport
 from ovc_plugin.settings import HostSettings, SchedulerSettings, SharedSettings
@@ -137,14 +139,15 @@ def permitted_ratio(report: HostReport, capacity: int, settings: HostSettings, s
     """The allocation ratio that lets placement hand out what the host can promise, and no more.
 
     ``capacity`` is what nova tells placement (total - reserved), in bytes. The sum of flavors may reach what is
-    claimed now plus what one more guest could still be given. Rounded down to ``ratio_step`` and kept within
-    [min_ratio, max_ratio]; without backing required, max_ratio alone.
+    claimed now plus what one more guest could still be given. Rounded down to ``ratio_step``, though not below what
+    is claimed (guests could then not be moved away with an old placement), and kept within [min_ratio, max_ratio];
+    without backing required, max_ratio alone.
     """
     if capacity <= 0:
         return settings.min_ratio
     if not report.backed:
         return settings.max_ratio
     left = backing(report.total, report.reserve, report.swap_usable) - report.committed - shared.default_overhead
-    wanted = (report.claimed + max(0, left)) / capacity
-    steps = int(wanted / settings.ratio_step + 1e-9)
-    return round(min(max(steps * settings.ratio_step, settings.min_ratio), settings.max_ratio), 4)
+    steps = int((report.claimed + max(0, left)) / capacity / settings.ratio_step + 1e-9)
+    claimed = math.ceil(report.claimed / capacity * 1e4) / 1e4
+    return round(min(max(steps * settings.ratio_step, claimed, settings.min_ratio), settings.max_ratio), 4)

@@ -95,6 +95,13 @@ def test_the_ratio_follows_what_can_be_promised_in_steps():
     assert placement.permitted_ratio(a_report(), 0, HOST, SHARED) == 1.0
 
 
+def test_the_ratio_is_never_below_what_is_claimed():
+    full = a_report(committed=24 * GIB, claimed=22 * GIB, guests=20)
+    capacity = 16 * GIB - 512 * MIB
+    ratio = placement.permitted_ratio(full, capacity, HOST, SHARED)
+    assert 22 * GIB <= ratio * capacity < 22 * GIB + 2 * MIB
+
+
 @given(total=st.integers(1, 64), swap=st.integers(0, 64), reserve=st.integers(0, 2048),
        sizes=st.lists(st.integers(64, 8192), max_size=60), share=st.integers(0, 100))
 def test_no_sequence_of_admissions_breaks_a_promise(total, swap, reserve, sizes, share):

@@ -37,6 +37,7 @@ class Accident:
     rate: int = 20
     reservation: str = '25%'
     settle: int = 60
+    pause: int = 1
     limit: int = 600
     high_ratio: float = 4.0
 
@@ -44,7 +45,7 @@ class Accident:
         return Options(hosts=self.hosts, host_memory_mb=self.host_memory, host_swap_mb=self.host_swap, ratio=ratio)
 
     def is_default(self) -> bool:
-        return self == Accident(rate=self.rate, settle=self.settle, limit=self.limit)
+        return self == Accident(rate=self.rate, settle=self.settle, pause=self.pause, limit=self.limit)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
             ('host-swap', 'MB', 'swap of each host'), ('guests', 'N', 'guests asked for'),
             ('guest-memory', 'MB', 'memory of each guest'), ('fill', 'MB', 'what each guest fills with unique data'),
             ('rate', 'MB/s', 'how fast each guest fills; 0: as fast as it can'),
+            ('pause', 'S', 'seconds between two requests; 0: all at once'),
             ('settle', 'S', 'seconds watched after the last guest has filled its memory'),
             ('limit', 'S', 'longest time for one run')):
         value = getattr(default, name.replace('-', '_'))

@@ -31,7 +31,7 @@ def table(accident: Accident, runs: dict[str, Run]) -> str:
     lines.insert(1, '  '.join('-' * width for width in widths))
     if (ovc := runs.get('ovc')) and ovc.why:
         lines += ['', f'refused guests got from nova: {ovc.why.strip()}']
-        lines += [f'and in the scheduler\'s log:   {ovc.reason}'] if ovc.reason else []
+        lines += [f'{where}: {reason}' for where, reason in ovc.reasons.items()]
     return '\n' + '\n'.join(lines) + '\n'
 
 

@@ -28,7 +28,7 @@ class Run:
 
     ``killed`` are placed guests that do not run any more, ``kernel_kills`` what the kernel counts. ``calm_after`` is
     how long after the last touch every host was at SOFT or better and stayed so; ``None`` when that did not happen,
-    or without the plugin. ``why`` is nova's word on the first guest it refused, ``reason`` ours from its log.
+    or without the plugin. ``why`` is nova's word on the first guest it refused, ``reasons`` ours, by where they are to be read.
     """
 
     part: str
@@ -41,7 +41,7 @@ class Run:
     calm_after: float | None
     below: list[str]
     why: str | None
-    reason: str | None
+    reasons: dict[str, str]
     samples: list[Sample]
 
     @property
@@ -76,6 +76,7 @@ def _accident(part: str, accident: Accident, cloud: Cloud, say: Progress) -> Run
         name = f'vm{number:02d}'
         servers[name] = connection.compute.create_server(
             name=name, image_id=image.id, flavor_id=flavor.id, networks='none').id
+        time.sleep(accident.pause)
     hosts, why = _settled(connection, servers, say, part, accident.limit)
     placed = {name: host for name, host in hosts.items() if host}
     samples, touched_at = _watch(watcher, placed, accident, say, part)
@@ -86,7 +87,7 @@ def _accident(part: str, accident: Accident, cloud: Cloud, say: Progress) -> Run
         killed=sum(servers[name] not in running for name in placed), kernel_kills=sum(samples[-1].kills.values()),
         alive=sum(servers[name] in running and watcher.beating(name) for name in placed), touched_at=touched_at,
         calm_after=_calm_after(samples, touched_at), below=sorted({b for s in samples for b in s.below}),
-        why=why, reason=_reason(cloud), samples=samples)
+        why=why, reasons=_reasons(cloud, watcher), samples=samples)
 
 
 def _reservation(accident: Accident) -> int:
@@ -169,10 +170,18 @@ def _calm_after(samples: list[Sample], touched_at: float | None) -> float | None
     return max(0.0, since - touched_at)
 
 
-def _reason(cloud: Cloud) -> str | None:
-    """Our filter's last refusal in the scheduler's log."""
+def _reasons(cloud: Cloud, watcher: Watcher) -> dict[str, str]:
+    """Our own words on refusals: the scheduler's and the hosts' logs, and what `ovc status` says of one more guest."""
     if not cloud.options.plugin:
-        return None
-    lines = [line for line in cloud.log('nova-scheduler').read_text(errors='replace').splitlines()
-             if 'ovc_plugin' in line and 'refused' in line]
-    return lines[-1].strip() if lines else None
+        return {}
+    found = {}
+    for part in ['nova-scheduler', *(f'compute-{host.name}' for host in cloud.hosts)]:
+        lines = [line for line in cloud.log(part).read_text(errors='replace').splitlines()
+                 if ' INFO ovc_plugin' in line and ' refused ' in line]
+        if lines:
+            found[f'log of {part}'] = lines[-1].rpartition('] ')[2].strip()
+    for host, answer in watcher.ask().items():
+        told = answer.get('next_guest') if isinstance(answer, dict) else None
+        if told and not told['ok']:
+            found[f'ovc status of {host}'] = f'one more guest of {told["memory"] // MB} MB: {told["reason"]}'
+    return found
