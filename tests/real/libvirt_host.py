@@ -96,6 +96,10 @@ class LibvirtHost:
         if domain in self.domains:
             self.domains.remove(domain)
 
+    def pid(self, domain: Any) -> int:
+        """Of the guest's QEMU."""
+        return int((self.root / "run" / "qemu" / f"{domain.name()}.pid").read_text())
+
     def guest_group(self, domain: Any) -> Path:
         """The guest's memory cgroup. Raises LookupError where it has none."""
         return guest_group(self.group, domain.ID(), domain.name())

@@ -129,7 +129,14 @@ class Console:
         for beats in _poll(self.beats, timeout):
             if len(beats) >= wanted:
                 return beats
-        raise GuestError(f"no {count} more heartbeats within {timeout:g} s in {self.path}; its end:\n{self.text()[-500:]}")
+        raise GuestError(f"no {count} more beats in {timeout:g} s in {self.path}, which ends:\n{self.text()[-500:]}")
+
+    def wait_event(self, name: str, count: int = 1, timeout: float = 60.0) -> Event:
+        """The count-th event of that name, waited for. Raises GuestError after timeout seconds."""
+        for events in _poll(lambda: self.events(name), timeout):
+            if len(events) >= count:
+                return events[count - 1]
+        raise GuestError(f"no ovc-{name} within {timeout:g} s in {self.path}; its end:\n{self.text()[-500:]}")
 
 
 def _poll(look: Any, timeout: float) -> Iterator[Any]:
@@ -179,3 +186,8 @@ def wait(domain: Any, number: int, timeout: float = 120.0) -> int:
         if code is not None:
             return int(code)
     raise GuestError(f"{domain.name()}: command {number} has not ended within {timeout:g} s")
+
+
+def do(domain: Any, command: str, timeout: float = 120.0) -> int:
+    """tell() and wait(): the command's outcome. Not for rewrite and read, which have no end of their own."""
+    return wait(domain, tell(domain, command), timeout)
