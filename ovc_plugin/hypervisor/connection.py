@@ -11,7 +11,7 @@ _KEEPALIVE_SECONDS, _KEEPALIVE_MISSES = 5, 3
 
 
 class Connection:
-    """Call it for a live connection. A libvirtd that hangs counts as dead after 15 s: its calls then fail.
+    """Call it for a live connection. A libvirtd that hangs counts as dead after 20 s: its calls then fail.
 
     :raises ImportError: libvirt-python is not installed.
     """

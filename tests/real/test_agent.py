@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""ovc-agent on a real libvirt: one pass over real guests, and a libvirtd that hangs and comes back."""
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from libvirt_host import LibvirtHost
+
+from ovc_plugin.hypervisor.connection import Connection
+
+MB = 1 << 20
+AGENT = pathlib.Path(sys.executable).parent / 'ovc-agent'
+
+
+@pytest.fixture
+def config(host: LibvirtHost, tmp_path: pathlib.Path) -> str:
+    """What an operator of this host would write."""
+    path = tmp_path / 'ovc.conf'
+    path.write_text(f'''
+[ovc_host]
+boundary = {host.group}
+run_path = {host.root}/run/qemu
+state_path = {tmp_path}/state
+reserve_mb = 128
+[ovc_agent]
+connection_uri = {host.uri}
+host = real
+''')
+    return str(path)
+
+
+def test_one_pass_shows_a_real_guest_and_asks_nothing_of_it(host: LibvirtHost, guest_images: pathlib.Path,
+                                                            config: str) -> None:
+    domain, _console = host.boot('seen', guest_images, memory=256 * MB)
+    try:
+        done = subprocess.run([AGENT, '--once', '--config-file', config], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        for shown in ('real', 'seen', domain.UUIDString(), 'dry run', 'Plan: level '):
+            assert shown in done.stdout, done.stdout
+        assert domain.info()[2] == 256 * 1024
+    finally:
+        host.discard(domain)
+
+
+@pytest.fixture
+def hung(host: LibvirtHost) -> Iterator[int]:
+    """The process id of a libvirtd that a test may stop; it runs again afterwards."""
+    pid = int((host.root / 'run' / 'libvirtd.pid').read_text())
+    yield pid
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_a_libvirtd_that_hangs_is_given_up_and_found_again(host: LibvirtHost, hung: int) -> None:
+    import libvirt
+    connection = Connection(host.uri)
+    first = connection()
+    assert connection() is first and first.getHostname()
+    os.kill(hung, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(libvirt.libvirtError):
+        connection().listAllDomains()
+    assert time.monotonic() - began < 30
+    os.kill(hung, signal.SIGCONT)
+    assert connection().listAllDomains() == []
+    assert connection() is not first
