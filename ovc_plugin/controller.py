@@ -16,8 +16,7 @@ from ovc_plugin import describe, privileged, publish, report
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide import placement, pressure, state
-from ovc_plugin.model import (
-    MIB, HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict)
+from ovc_plugin.model import MIB, HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict
 from ovc_plugin.samples import HostSample
 from ovc_plugin.sense.derive import derive
 from ovc_plugin.sense.sensor import Sensor

@@ -61,7 +61,7 @@ class GuestSnapshot:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KsmState:
-    """Page sharing as the kernel tells it: ``saved`` bytes merged away, ``shared`` bytes kept, pages scanned a wake-up."""
+    """Page sharing as the kernel tells it: bytes ``saved`` by merging, bytes ``shared``, pages scanned a wake-up."""
 
     run: int
     saved: int

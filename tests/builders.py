@@ -32,7 +32,8 @@ def a_host(*guests: GuestSnapshot, **changes) -> HostSnapshot:
 def a_report(**changes) -> HostReport:
     """An empty host of 16 GiB with 8 GiB of swap that reported just now."""
     fields = dict(host='h1', taken_at=NOW, level=Level.CLEAR, total=16 * GIB, reserve=512 * MIB, available=16 * GIB,
-                  committed=0, reserved=0, claimed=0, guests=0, reclaimable=0, saved=0, swap_usable=8 * GIB, swap_used=0)
+                  committed=0, reserved=0, claimed=0, guests=0, reclaimable=0, saved=0, swap_usable=8 * GIB,
+                  swap_used=0)
     return HostReport(**fields | changes)
 
 

@@ -18,7 +18,8 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     """
     asked = progress.follow(snapshot, state.asked, now)
     judged = pressure.judge(snapshot, state, settings, now)
-    level, actions = judged.level, []  # type: tuple[Level, list[Action]]
+    level = judged.level
+    actions: list[Action] = []
     if sharing := ksm.tune(snapshot, settings):
         actions.append(sharing)
     if short := shortage(snapshot, level, settings):

@@ -17,7 +17,8 @@ NONE = InFlight()
 
 
 def verdict(report, request=None, in_flight=NONE, now=NOW, scheduler=SCHEDULER):
-    return placement.fits(report, request or Request(memory=GIB, reservation=GIB // 2), in_flight, scheduler, SHARED, now)
+    request = request or Request(memory=GIB, reservation=GIB // 2)
+    return placement.fits(report, request, in_flight, scheduler, SHARED, now)
 
 
 def test_an_empty_host_takes_a_guest():

@@ -37,7 +37,8 @@ def draw(accident: Accident, runs: dict[str, Run], file: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel('seconds since the guests were asked for')
     handles = _legend(pyplot)
-    figure.legend(handles=handles, loc='lower center', ncol=len(handles) if len(runs) > 1 else 4, fontsize=8, frameon=False)
+    columns = len(handles) if len(runs) > 1 else 4
+    figure.legend(handles=handles, loc='lower center', ncol=columns, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.05 if len(runs) > 1 else 0.1, 1, 1))
     figure.savefig(file, dpi=110)
     pyplot.close(figure)

@@ -28,7 +28,8 @@ class Run:
 
     ``killed`` are placed guests that do not run any more, ``kernel_kills`` what the kernel counts. ``calm_after`` is
     how long after the last touch every host was at SOFT or better and stayed so; ``None`` when that did not happen,
-    or without the plugin. ``why`` is nova's word on the first guest it refused, ``reasons`` ours, by where they are to be read.
+    or without the plugin. ``why`` is nova's word on the first guest it refused, ``reasons`` ours, by where they
+    are to be read.
     """
 
     part: str
