@@ -57,6 +57,7 @@ class HostReport:
         return now - self.taken_at
 
 
+_KNOWN = frozenset(f.name for f in dataclasses.fields(HostReport))
 _INTS = tuple(f.name for f in dataclasses.fields(HostReport) if f.type == 'int' and f.name != 'version')
 
 
@@ -110,8 +111,7 @@ def decode(text: str) -> HostReport:
 
 
 def _checked(fields: dict[str, typing.Any]) -> HostReport:
-    known = {f.name for f in dataclasses.fields(HostReport)}
-    kept = {name: value for name, value in fields.items() if name in known}
+    kept = {name: value for name, value in fields.items() if name in _KNOWN}
     try:
         kept['level'] = Level[kept['level']]
         report = HostReport(**kept)

@@ -93,8 +93,8 @@ def with_wheels(source: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope='module')
 def nova_checkout(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    release = next(line.partition('==')[2].split()[0] for line in (CHECKOUT / 'constraints.txt').read_text().splitlines()
-                   if line.startswith('nova=='))
+    pins = (CHECKOUT / 'constraints.txt').read_text().splitlines()
+    release = next(pin.partition('==')[2].split()[0] for pin in pins if pin.startswith('nova=='))
     kept, name = CACHE / 'sdist', f'nova-{release}'
     if not (kept / f'{name}.tar.gz').exists():
         run(sys.executable, '-m', 'pip', '-q', 'download', '--no-deps', '--no-binary', 'nova', '-d', kept,

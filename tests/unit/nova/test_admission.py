@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The host's own count of arrivals that no report has yet."""
+from __future__ import annotations
+
+import threading
+
+from ovc_plugin.model import MIB, InFlight, Request, Verdict
+from ovc_plugin.nova.admission import Ledger
+from tests.builders import GIB, NOW
+
+
+def ask(ledger: Ledger, guest: str, room: int = 10 * GIB, *, counted=(), taken_at=NOW, now=NOW, **options) -> Verdict:
+    def judge(in_flight: InFlight) -> Verdict:
+        return Verdict(ok=in_flight.memory + GIB <= room, reason=f'{in_flight.guests} {in_flight.memory // MIB}')
+    return ledger.admit(Request(memory=GIB, reservation=GIB, guest=guest), judge, counted=counted,
+                        report_taken_at=taken_at, now=now, **options)
+
+
+def test_guests_that_arrive_together_are_not_all_let_in_by_one_report():
+    ledger = Ledger()
+    verdicts = []
+    threads = [threading.Thread(target=lambda n=n: verdicts.append(ask(ledger, f'g{n}', room=3 * GIB).ok))
+               for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(verdicts) == [False] * 5 + [True] * 3
+
+
+def test_an_arrival_counts_until_a_report_was_taken_after_it_landed():
+    ledger = Ledger()
+    ask(ledger, 'g1')
+    # Still on its way (an image is fetched): no report can know it, however new.
+    assert ask(ledger, 'g2', taken_at=NOW + 60, now=NOW + 61).reason == '1 1024'
+    ledger.landed('g1', NOW + 70)
+    assert ask(ledger, 'g2', taken_at=NOW + 65, now=NOW + 71).reason == '1 1024'
+    assert ask(ledger, 'g2', taken_at=NOW + 75, now=NOW + 76).reason == '0 0'
+
+
+def test_an_arrival_that_the_report_counts_is_in_flight_no_more():
+    ledger = Ledger()
+    ask(ledger, 'g1')
+    assert ask(ledger, 'g2', counted={'g1'}).reason == '0 0'
+
+
+def test_a_guest_that_is_here_already_is_not_judged_again():
+    assert ask(Ledger(), 'g1', room=0, counted={'g1'}).ok
+
+
+def test_asking_twice_does_not_count_the_guest_against_itself():
+    ledger = Ledger()
+    ask(ledger, 'g1')
+    assert ask(ledger, 'g1').reason == '0 0'
+
+
+def test_a_migration_that_never_comes_expires():
+    ledger = Ledger()
+    ask(ledger, 'g1', expires=NOW + 120)
+    assert ask(ledger, 'g2', now=NOW + 119).reason == '1 1024'
+    ledger.landed('g2', 0.0)
+    assert ask(ledger, 'g3', now=NOW + 121).reason == '0 0'
+
+
+def test_a_refused_arrival_is_counted_only_when_it_comes_all_the_same():
+    ledger = Ledger()
+    assert not ask(ledger, 'g1', room=0).ok
+    assert ask(ledger, 'g2').reason == '0 0'
+    assert not ask(ledger, 'g3', room=0, force=True).ok
+    assert ask(ledger, 'g4').reason == '2 2048'
+
+
+def test_landing_unknown_guests_is_no_error():
+    Ledger().landed('nobody', NOW)
