@@ -105,13 +105,13 @@ def _host_notes(view: HostView, report: Fields) -> list[str]:
         return [str(view.error), _last_words(view, report)]
     tick = view.status.get('tick')
     error = tick.get('error') if isinstance(tick, dict) else None
+    failed = '' if not error else f'last pass failed: {error}' if report else f'does not run: {error}'
     dry = 'dry run: decides, but acts on nothing (dry_run in [ovc_host])' if view.status.get('dry_run') else ''
     unbacked = '' if report.get('backed', True) else 'not every byte promised is backed by memory or swap'
     notes = view.status.get('notes')
     return [note for note in (
-        report.get('reason') or 'no pass has finished yet', dry, unbacked,
-        f'last pass failed: {error}' if error else '',
-        *map(str, notes if isinstance(notes, list) else [])) if note]
+        report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked,
+        *(str(note) for note in (notes if isinstance(notes, list) else ()) if note != error)) if note]
 
 
 def _last_words(view: HostView, report: Fields) -> str:

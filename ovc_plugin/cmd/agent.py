@@ -17,7 +17,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ovc_plugin import conf as options
-from ovc_plugin import controller, display, rpc
+from ovc_plugin import controller, display, privileged, rpc
 from ovc_plugin.hypervisor.connection import Connection
 from ovc_plugin.model import MIB
 from ovc_plugin.settings import Settings
@@ -59,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         options.read_files(conf, args.config_file or default, prog='ovc-agent', also=(log.register_options,))
         conf.set_default('debug', args.debug)
         log.setup(conf, 'ovc')
+        # Also in a dry run: SIGHUP may end that.
+        privileged.prepare(conf)
         if args.once and not args.debug:
             logging.disable(logging.WARNING)  # all of it is in what is printed
         host, built = _build(conf, options.load(conf))

@@ -109,6 +109,13 @@ def test_json_has_bytes_for_every_host_and_nothing_else_on_stdout(ovc, serve):
     assert told['h2'] == {'error': 'no answer within 0.3 s', 'age': None, 'status': None, 'last_report': None}
 
 
+def test_a_host_whose_controller_did_not_start_says_why_once(ovc, serve):
+    why = 'the host controller did not start: no libvirt'
+    serve('h1', lambda: a_status() | {'report': None, 'notes': [why], 'tick': {'error': why, 'age': None}})
+    status, out, _ = ovc('status', '--host', 'h1')
+    assert status == 0 and out.count(why) == 1
+
+
 @pytest.mark.parametrize('odd', [
     {}, {'report': None, 'guests': None, 'tick': None, 'notes': None},
     {'report': {'available': 'much', 'level': 7, 'reserve': None}, 'guests': [None, 3, {'last_action': 'yes'}]}])
