@@ -46,6 +46,7 @@ class Scene:
 
     def __init__(self, cloud: Cloud, options: argparse.Namespace, say: Progress) -> None:
         self.cloud, self.say = cloud, say
+        self.kills_before = watch.kernel_kills()
         image = cloud.ensure_image('guest', f'console=ttyS0 quiet ovc.touch={options.fill},rate={options.rate}')
         flavor = cloud.ensure_flavor('crash', options.guest_memory, {'ovc:reservation': '25%'})
         compute = cloud.connect().compute
@@ -65,6 +66,9 @@ class Scene:
         """The targets that the controller has written down, by guest."""
         saved = json.loads((self.cloud.state / 'ovc' / f'{self.host.name}.json').read_text())
         return {uuid: asked['target'] for uuid, asked in saved['ladder']['asked'].items()}
+
+    def killed(self) -> int:
+        return watch.kernel_kills() - self.kills_before
 
     def log(self) -> str:
         return self.cloud.log(f'compute-{self.host.name}').read_text(errors='replace')
@@ -98,7 +102,7 @@ def play(cloud: Cloud, options: argparse.Namespace, say: Progress) -> tuple[list
     time.sleep(options.dead)
     alone = len(scene.host.guests())
     limits = {(group / 'memory.limit_in_bytes').read_text().strip() for group in scene.host.guests().values()}
-    say(f'{options.dead} s without it: {alone} of {len(scene.placed)} guests run, {scene.host.oom_kills()} killed')
+    say(f'{options.dead} s without it: {alone} of {len(scene.placed)} guests run, {scene.killed()} killed')
     kept = scene.asked()
     began = time.monotonic()
     cloud.up()
@@ -114,13 +118,13 @@ def play(cloud: Cloud, options: argparse.Namespace, say: Progress) -> tuple[list
     anew = asked_in(scene.log()[written:])
     twice = [names[u] for u, target in kept.items() if target // MB in anew.get(names.get(u), ())]
     say(f'answers after {back:.0f} s; level {calm["report"]["level"]}, {alive} of {len(scene.placed)} beating')
-    rows = [('guests killed', f'{scene.host.oom_kills()}', scene.host.oom_kills() == 0),
+    rows = [('guests killed', f'{scene.killed()}', scene.killed() == 0),
             ('guests alive', f'{alive} of {len(scene.placed)}', alive == len(scene.placed) == alone),
             ('targets re-read', f'{len(reread)} of {len(kept)}', len(reread) == len(kept) > 0),
             ('asked twice for the same size', f'{twice or "nobody"}', not twice),
             ('limits left behind', f'{limits - {NONE} or "none"}', limits <= {NONE}),
             ('level', calm['report']['level'], True)]
-    line = (f'crash: guests={len(scene.placed)} killed={scene.host.oom_kills()} alive={alive} '
+    line = (f'crash: guests={len(scene.placed)} killed={scene.killed()} alive={alive} '
             f'targets_reread={len(reread)} asked_twice={len(twice)} back_seconds={back:.0f}')
     return rows, line
 

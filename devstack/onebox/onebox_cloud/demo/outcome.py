@@ -41,6 +41,9 @@ def failures(accident: Accident, runs: dict[str, Run]) -> list[str]:
     careful, careless, ovc = (runs.get(part) for part in ('ratio1', 'ratio4', 'ovc'))
     if careful and careful.killed:
         found.append(f'stock nova with ratio 1.0 had {careful.killed} guests killed, which no overcommit should')
+    if careless and careless.killed != careless.kernel_kills:
+        found.append(f'with ratio {accident.high_ratio:g} {careless.killed} guests are gone, but the kernel counts '
+                     f'{careless.kernel_kills} kills')
     if careless and not careless.killed:
         found.append(f'the accident did not happen: no guest was killed with ratio {accident.high_ratio:g} '
                      f'({careless.total} placed); ask for more guests, or give the hosts less')

@@ -85,7 +85,7 @@ def _accident(part: str, accident: Accident, cloud: Cloud, say: Progress) -> Run
     counts = {h.name: sum(host == h.name for host in placed.values()) for h in cloud.hosts}
     return Run(
         part=part, asked=accident.guests, placed=counts,
-        killed=sum(servers[name] not in running for name in placed), kernel_kills=sum(samples[-1].kills.values()),
+        killed=sum(servers[name] not in running for name in placed), kernel_kills=samples[-1].kernel_kills,
         alive=sum(servers[name] in running and watcher.beating(name) for name in placed), touched_at=touched_at,
         calm_after=_calm_after(samples, touched_at), below=sorted({b for s in samples for b in s.below}),
         why=why, reasons=_reasons(cloud, watcher), samples=samples)

@@ -21,6 +21,9 @@ PAGE = 4096
 class Sample:
     """One look. Bytes and seconds since the request; ``level`` by host where the plugin answers.
 
+    ``kills`` are guests that ran on the host and do not any more, ``kernel_kills`` what the kernel counts on the whole
+    machine since the request. (A group's own counter is of no use: libvirt removes the victim's group with it.)
+
     ``below`` are guests whose balloon, as libvirt tells it, is below their reservation, or that were touched beyond
     it and have less than it resident.
     """
@@ -30,6 +33,7 @@ class Sample:
     swapped: dict[str, int]
     swap_ins: dict[str, int]
     kills: dict[str, int]
+    kernel_kills: int
     running: dict[str, int]
     level: dict[str, str]
     touched: int
@@ -44,6 +48,11 @@ def swap_ins(host: Host) -> int:
     return 0
 
 
+def kernel_kills() -> int:
+    """Processes that the kernel has killed for want of memory since the machine started."""
+    return int(dict(line.split() for line in Path('/proc/vmstat').read_text().splitlines())['oom_kill'])
+
+
 class Watcher:
     """Samples a cloud. ``reservation`` in bytes is what each guest is owed."""
 
@@ -51,6 +60,8 @@ class Watcher:
         self.cloud, self.servers, self.reservation = cloud, servers, reservation
         self.began = time.monotonic()
         self._bus: Any = None
+        self._seen: dict[str, set[str]] = {}
+        self._kernel_kills = kernel_kills()
 
     def console(self, server: str) -> Console:
         return Console(Path(self.cloud.state / 'instances' / self.servers[server] / 'console.log'))
@@ -66,10 +77,14 @@ class Watcher:
     def sample(self) -> Sample:
         hosts = self.cloud.hosts
         levels = self.levels() if self.cloud.options.plugin else {}
+        running = {h.name: set(h.guests()) for h in hosts}
+        for name, guests in running.items():
+            self._seen.setdefault(name, set()).update(guests)
         return Sample(
             at=time.monotonic() - self.began, used={h.name: h.memory_used() or 0 for h in hosts},
             swapped={h.name: h.swap_used() or 0 for h in hosts}, swap_ins={h.name: swap_ins(h) for h in hosts},
-            kills={h.name: h.oom_kills() or 0 for h in hosts}, running={h.name: len(h.guests()) for h in hosts},
+            kills={name: len(self._seen[name] - guests) for name, guests in running.items()},
+            kernel_kills=kernel_kills() - self._kernel_kills, running={name: len(g) for name, g in running.items()},
             level=levels, touched=sum(self.touched(s) for s in self.servers), below=self.below(hosts))
 
     def below(self, hosts: list[Host]) -> list[str]:
