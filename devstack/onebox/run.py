@@ -2,7 +2,11 @@
 # Copyright ovc_plugin contributors
 """Started by ./onebox with the environment's Python; this directory is thereby on its path."""
 import sys
+import warnings
 
-from onebox_cloud.cli import main
+# Libraries of the cloud warn of what only their makers can change; the user shall see the cloud's own words.
+warnings.simplefilter("ignore")
+
+from onebox_cloud.cli import main  # noqa: E402
 
 sys.exit(main(sys.argv[1:]))

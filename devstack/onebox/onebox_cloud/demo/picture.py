@@ -48,16 +48,16 @@ def _panel(axis: Any, accident: Accident, run: Run, host: str) -> None:
     times = [s.at for s in run.samples]
     used = [s.used[host] / MB for s in run.samples]
     swapped = [s.swapped[host] / MB for s in run.samples]
-    axis.stackplot(times, used, swapped, colors=['#4a7fb5', '#b0763a'], alpha=0.85)
-    axis.axhline(accident.host_memory, color='#1f3b57', linewidth=1, linestyle='--')
-    axis.axhline(accident.host_memory + accident.host_swap, color='#a00000', linewidth=1, linestyle='--')
+    axis.stackplot(times, used, swapped, colors=['#4a7fb5', '#b0763a'], zorder=2)
+    axis.axhline(accident.host_memory, color='#1f3b57', linewidth=1, linestyle='--', zorder=3)
+    axis.axhline(accident.host_memory + accident.host_swap, color='#a00000', linewidth=1, linestyle='--', zorder=3)
     _levels(axis, run, host)
     kills = 0
     for sample in run.samples:
         if sample.kills[host] > kills:
-            axis.axvline(sample.at, color='#d00000', linewidth=1.6)
+            axis.axvline(sample.at, color='#d00000', linewidth=1.6, zorder=4)
             axis.annotate(f'{sample.kills[host] - kills} killed', (sample.at, accident.host_memory * 0.12), fontsize=8,
-                          color='#d00000', rotation=90, ha='right', va='bottom')
+                          color='white', rotation=90, ha='right', va='bottom', zorder=5)
             kills = sample.kills[host]
     axis.set_xlim(0, max(times) or 1)
     axis.set_ylim(0, (accident.host_memory + accident.host_swap) * 1.08)

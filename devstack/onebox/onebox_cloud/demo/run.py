@@ -83,12 +83,14 @@ def _accident(part: str, accident: Accident, cloud: Cloud, say: Progress) -> Run
     samples, touched_at = _watch(watcher, placed, accident, say, part)
     running = {uuid for host in cloud.hosts for uuid in _running(host, connection)}
     counts = {h.name: sum(host == h.name for host in placed.values()) for h in cloud.hosts}
+    reasons = _reasons(cloud, watcher)
+    watcher.close()
     return Run(
         part=part, asked=accident.guests, placed=counts,
         killed=sum(servers[name] not in running for name in placed), kernel_kills=samples[-1].kernel_kills,
         alive=sum(servers[name] in running and watcher.beating(name) for name in placed), touched_at=touched_at,
         calm_after=_calm_after(samples, touched_at), below=sorted({b for s in samples for b in s.below}),
-        why=why, reasons=_reasons(cloud, watcher), samples=samples)
+        why=why, reasons=reasons, samples=samples)
 
 
 def _reservation(accident: Accident) -> int:

@@ -106,6 +106,11 @@ class Watcher:
         return {host: answer['report']['level'] if isinstance(answer, dict) and answer.get('report') else 'no answer'
                 for host, answer in answers.items()}
 
+    def close(self) -> None:
+        """Leave the message bus, before the cloud that has it goes."""
+        if self._bus is not None:
+            self._bus.cleanup()
+
     def ask(self) -> dict[str, Any]:
         """Each host's own status over the message bus, as `ovc status` asks for it."""
         from oslo_config import cfg
