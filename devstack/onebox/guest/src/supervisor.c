@@ -39,6 +39,13 @@ uint64_t supervisor_submit(struct job *job)
     return write(commands, job, sizeof *job) == sizeof *job ? job->number : 0;
 }
 
+/* PID 1 must not end: the kernel would panic, and its last words hide ours. */
+static void __attribute__((noreturn)) halt(void)
+{
+    for (;;)
+        pause();
+}
+
 /* Different in every guest and boot, even where two guests' random generators start alike. */
 static uint64_t boot_seed(void)
 {
@@ -62,7 +69,7 @@ static void start_worker(void)
 
     if (pipe2(ends, O_CLOEXEC) < 0 || (worker = fork()) < 0) {
         say("ovc-fatal reason=\"cannot start the worker: %s\"", strerror(errno));
-        pause();
+        halt();
     }
     if (worker == 0) {
         close(ends[1]);
@@ -196,7 +203,7 @@ int main(void)
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) {
         say("ovc-fatal reason=\"no memory for one page\"");
-        pause();
+        halt();
     }
     /* Held open for good: a block device forgets its page cache at the last close. */
     int disk = open("/dev/vda", O_RDONLY | O_CLOEXEC), port = agent_open();
