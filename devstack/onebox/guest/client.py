@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 KIB = 1024
 #: A command's end, as the guest's agent reports it (the "exitcode" of guest-exec-status).
@@ -139,7 +141,7 @@ class Console:
         raise GuestError(f"no ovc-{name} within {timeout:g} s in {self.path}; its end:\n{self.text()[-500:]}")
 
 
-def _poll(look: Any, timeout: float) -> Iterator[Any]:
+def _poll(look: Callable[[], T], timeout: float) -> Iterator[T]:
     """What look() returns, every 0.2 s until timeout seconds have passed, at least once."""
     deadline = time.monotonic() + timeout
     while True:
@@ -184,7 +186,7 @@ def wait(domain: Any, number: int, timeout: float = 120.0) -> int:
     """Wait for a command's outcome. Raises GuestError after timeout seconds."""
     for code in _poll(lambda: outcome(domain, number), timeout):
         if code is not None:
-            return int(code)
+            return code
     raise GuestError(f"{domain.name()}: command {number} has not ended within {timeout:g} s")
 
 
