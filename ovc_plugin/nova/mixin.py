@@ -48,6 +48,7 @@ class OvcMixin:
         self._ovc_failing: set[str] = set()
         self._ovc_why_not = 'nova-compute is starting'
         self._ovc_ratio_of: str | None = None  # uuid of the resource provider whose ratio is ours
+        self._ovc_ratio: float | None = None  # as decided at the last audit; None: to be decided
 
     # -- start and stop ------------------------------------------------------------------------------------------
     def init_host(self, host: str) -> None:
@@ -74,8 +75,10 @@ class OvcMixin:
 
     def _ovc_start(self, host: str) -> None:
         try:
+            from ovc_plugin import privileged
             from ovc_plugin.nova import current
             self._ovc_settings = current.load()
+            privileged.prepare(CONF)  # Also in a dry run: SIGHUP may end that.
             self._ovc_check_release()
             reserve = self._ovc_settings.host.reserve
             controller = self._ovc_build(host, CONF.reserved_host_memory_mb * MIB if reserve < 0 else reserve)
@@ -113,9 +116,17 @@ class OvcMixin:
     # -- the report ----------------------------------------------------------------------------------------------
     def get_available_resource(self, nodename: str) -> typing.Any:
         resources = super().get_available_resource(nodename)  # type: ignore[misc]
+        self._ovc_ratio = None
+        self._ovc_guarded('configuration', 'The configuration before stays in force.', self._ovc_reread)
         self._ovc_guarded('report', 'Schedulers will refuse this host once its last report is stale.',
                           self._ovc_add_report, resources)
         return resources
+
+    def _ovc_reread(self) -> None:
+        """Take what SIGHUP has changed in nova's configuration."""
+        if self._ovc is not None:
+            from ovc_plugin.nova import current
+            self._ovc_settings = self._ovc.settings = current.get()
 
     def _ovc_add_report(self, resources: dict[str, typing.Any]) -> None:
         report = self._ovc.report if self._ovc is not None else None
@@ -133,7 +144,8 @@ class OvcMixin:
     def _ovc_set_ratio(self, provider_tree: typing.Any, nodename: str) -> None:
         host = self._ovc_settings.host
         report = self._ovc.report if self._ovc is not None else None
-        if report is None or host.dry_run or not host.manage_ratio:
+        ours = not host.dry_run and host.manage_ratio
+        if report is None or not (ours or self._ovc_ratio_of):
             return
         if CONF.ram_allocation_ratio:
             raise ValueError('[DEFAULT] ram_allocation_ratio is set, so placement\'s ratio is not ours to keep: '
@@ -141,13 +153,18 @@ class OvcMixin:
                              'false')
         data = provider_tree.data(nodename)
         memory = data.inventory['MEMORY_MB']
-        ratio = next_ratio(memory['allocation_ratio'], report, (memory['total'] - memory['reserved']) * MIB, host,
-                           self._ovc_settings.shared, time.time())
-        self._ovc_ratio_of = data.uuid
-        if ratio != memory['allocation_ratio']:
-            LOG.info('placement\'s MEMORY_MB allocation_ratio of %s: %.4g -> %.4g', nodename,
-                     memory['allocation_ratio'], ratio)
-            inventory = {**data.inventory, 'MEMORY_MB': {**memory, 'allocation_ratio': ratio}}
+        before = memory['allocation_ratio']
+        if self._ovc_ratio is None:
+            # Once an audit: claims come this way too, and each change in one of them costs placement a conflict.
+            self._ovc_ratio = CONF.initial_ram_allocation_ratio if not ours else next_ratio(
+                before, report, (memory['total'] - memory['reserved']) * MIB, host, self._ovc_settings.shared,
+                time.time())
+            if self._ovc_ratio != before:
+                LOG.info('placement\'s MEMORY_MB allocation_ratio of %s: %.4g -> %.4g', nodename, before,
+                         self._ovc_ratio)
+        self._ovc_ratio_of = data.uuid if ours else None
+        if self._ovc_ratio != before:
+            inventory = {**data.inventory, 'MEMORY_MB': {**memory, 'allocation_ratio': self._ovc_ratio}}
             provider_tree.update_inventory(nodename, inventory)
 
     def _ovc_restore_ratio(self) -> None:

@@ -22,14 +22,14 @@ class TestRatio(CloudCase):
         self.assertEqual(2.05, self.ratio('host1'))  # (7680 + 8192 - 128) / 7680, rounded down to 0.05
         for _ in range(2):
             self.boot(6000, extra={'ovc:reservation': '25%'})
-        # The swap is gone: what is there may stay, and nothing is to come.
+        # The swap is gone: what is there may stay (it keeps its share, or it could not be moved), nothing is to come.
         here = dict(claimed=12000 * MIB, guests=2, committed=12256 * MIB, reserved=3256 * MIB)
         self.tell('host1', swap_usable=0, **here)
         self.audit()
-        self.assertEqual(1.55, self.ratio('host1'))
+        self.assertEqual(1.5625, self.ratio('host1'))  # 12000 / 7680
         self.boot(256, state='ERROR')
         # One step up is not worth a write, two are.
-        for extra_mb, expected in ((400, 1.55), (800, 1.65)):
+        for extra_mb, expected in ((400, 1.5625), (800, 1.65)):
             self.tell('host1', swap_usable=(12256 - 7680 + 128 + extra_mb) * MIB, **here)
             self.audit()
             self.assertEqual(expected, self.ratio('host1'))
@@ -42,6 +42,23 @@ class TestRatio(CloudCase):
         self.computes['host1'].stop()
         self.assertEqual(1.0, self.ratio('host1'))
         self.assertFalse([line for line in self.log.splitlines() if line.startswith('ERROR')])
+
+    def test_a_claim_writes_no_ratio_and_ending_the_rule_by_sighup_gives_novas_own_back(self):
+        self.compute('host1')
+        self.tell('host1', swap_usable=4 * GB)
+        with mock.patch('ovc_plugin.nova.mixin.next_ratio') as decided:
+            self.boot()
+        decided.assert_not_called()
+        self.assertEqual(2.05, self.ratio('host1'))
+        self.audit()
+        self.assertEqual(1.5, self.ratio('host1'))
+        enable(self)
+        self.flags(dry_run=True, group='ovc_host')
+        self.audit()
+        self.assertEqual(1.0, self.ratio('host1'))
+        self.assertTrue(self.controller('host1').settings.host.dry_run)
+        self.audit()
+        self.assertEqual(2, self.log.count('MEMORY_MB allocation_ratio of host1') - 1)
 
     def test_a_ratio_set_by_the_operator_is_left_alone_and_said_once(self):
         self.flags(ram_allocation_ratio=1.3)
