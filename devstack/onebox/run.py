@@ -2,11 +2,10 @@
 # Copyright ovc_plugin contributors
 """Started by ./onebox with the environment's Python; this directory is thereby on its path."""
 import sys
-import warnings
 
-# Libraries of the cloud warn of what only their makers can change; the user shall see the cloud's own words.
-warnings.simplefilter("ignore")
-
-from onebox_cloud.cli import main  # noqa: E402
+try:
+    from onebox_cloud.cli import main
+except KeyboardInterrupt:  # loading takes half a second
+    sys.exit(130)
 
 sys.exit(main(sys.argv[1:]))

@@ -20,6 +20,8 @@ from .config import VENV
 from .errors import PartFailed
 from .state import State
 
+#: Started by this very process, which has to take note of their end.
+_children: list[subprocess.Popen] = []
 _JOIN = 'echo $$ >"$1" && echo $$ >"$2/cgroup.procs" && shift 2 && exec "$@"'
 
 
@@ -84,6 +86,7 @@ class Runner:
         with open(log, "wb") as output:
             child = subprocess.Popen(wrapped, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/",
                                      start_new_session=True, env=environment(self.state) | part.extra_env)
+        _children.append(child)
         deadline = time.monotonic() + 10
         while self.pid(part.name) != child.pid and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -151,6 +154,16 @@ class Command:
         """Wait for them. Raises PartFailed with the log's end when one fails."""
         if self.child.wait():
             raise PartFailed(self.name, f"failed with status {self.child.returncode}", self.logs)
+
+
+def wait_gone(pids: list[int], timeout: float = 5.0) -> None:
+    """Until ended processes have left the process table, or at most timeout seconds: that is up to their parent."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        _children[:] = [child for child in _children if child.poll() is None]
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return
+        time.sleep(0.05)
 
 
 def _quote(word: str) -> str:

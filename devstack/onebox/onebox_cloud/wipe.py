@@ -13,7 +13,7 @@ from pathlib import Path
 from . import cgroup, ksm, mounts, parts, swap
 from .errors import OneboxError
 from .options import Options
-from .process import Runner
+from .process import Runner, wait_gone
 from .progress import Progress
 from .state import State, forget_running
 
@@ -38,7 +38,9 @@ def give_back(state: State, say: Progress) -> None:
     """
     problems: list[str] = []
     for group in cgroup.find(state.group_name):
+        ended = cgroup.pids(group)
         _attempt(problems, cgroup.kill, group)
+        wait_gone(ended)
     # Mounts of the hosts' own namespaces went with their processes.
     _attempt(problems, mounts.unmount_below, state.dir)
     for group in cgroup.find(state.group_name):
