@@ -9,6 +9,7 @@ from nova.virt.libvirt import config as libvirt_config
 from nova.virt.libvirt import driver as libvirt_driver
 
 from ovc_plugin.decide import guarantee
+from ovc_plugin.nova.host_state import warn_once
 from ovc_plugin.nova.mixin import OvcMixin
 
 SHARE = 'ovc:share'
@@ -20,19 +21,25 @@ class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[
     def _ovc_connection(self) -> typing.Any:
         return self._host.get_connection()
 
-    def _get_guest_memory_backing_config(self, inst_topology: typing.Any, numatune: typing.Any, flavor: typing.Any,
-                                         image_meta: typing.Any) -> typing.Any:
-        backing = super()._get_guest_memory_backing_config(inst_topology, numatune, flavor, image_meta)
+    def _get_guest_memory_backing_config(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+        backing = super()._get_guest_memory_backing_config(*args, **kwargs)
         unshared = self._ovc_guarded('page sharing', 'The guest starts mergeable, as nova has it.', _unshared,
-                                     flavor, backing)
+                                     backing, *args, **kwargs)
         return unshared or backing
 
 
-def _unshared(flavor: typing.Any, backing: typing.Any) -> typing.Any:
+def _unshared(backing: typing.Any, inst_topology: typing.Any, numatune: typing.Any, flavor: typing.Any,
+              image_meta: typing.Any) -> typing.Any:
     """The memory backing of a guest whose flavor says ``ovc:share`` no: its pages are never merged."""
     text = (flavor.extra_specs if 'extra_specs' in flavor else {}).get(SHARE)
-    if text is None or guarantee.yes(text):
+    if text is None:
         return None
+    try:
+        if guarantee.yes(text):
+            return None
+    except ValueError as error:
+        warn_once(f'flavor {flavor.name!r}, extra spec {SHARE}: {error}; its guests are not merged until that is '
+                  'corrected')
     backing = backing or libvirt_config.LibvirtConfigGuestMemoryBacking()
     backing.sharedpages = False
     return backing
