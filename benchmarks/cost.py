@@ -71,7 +71,7 @@ def host_states(texts: list[str], specs: object) -> list[object]:
 
 
 def placement_cost(options: argparse.Namespace) -> tuple[float, float]:
-    """Median and largest time of filter and weigher per host, in microseconds."""
+    """Median and largest processor time of filter and weigher per host, in microseconds."""
     os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', '1')
     from nova import monkey_patch
     monkey_patch.patch()
@@ -93,11 +93,11 @@ def placement_cost(options: argparse.Namespace) -> tuple[float, float]:
                                    num_instances=1, scheduler_hints={}, is_bfv=False)
         # other reports each time: none is found decoded already
         states = host_states(host_texts(options.hosts, options.seed + number, time.time()), spec)
-        began = time.perf_counter()
+        began = time.thread_time()
         passed = list(host_filter.filter_all(states, spec))
         weighed = [weights.WeighedHost(state, 0.0) for state in passed]
         weigher.weigh_objects(weighed, spec)
-        taken.append((time.perf_counter() - began) / options.hosts * 1e6)
+        taken.append((time.thread_time() - began) / options.hosts * 1e6)
         assert 0 < len(passed) < options.hosts or options.hosts < 10, 'the hosts should be some full, some not'
     return statistics.median(taken), max(taken)
 

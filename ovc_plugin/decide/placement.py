@@ -6,6 +6,7 @@ All sums are of what guests may cost at most, so that they hold with no page sha
 """
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from ovc_plugin.model import MIB, InFlight, Level, Request, Verdict
@@ -22,6 +23,46 @@ def backing(total: int, reserve: int, swap_usable: int) -> int:
     return total - reserve + swap_usable
 
 
+@dataclasses.dataclass(slots=True)
+class Sums:
+    """What a host would hold with the request and everything in flight added, each with its limit. Bytes.
+
+    ``guaranteed`` of memory outside the reserve (promise 1); ``touched`` of memory and swap (promise 2); ``demanded``
+    if all that is in flight fills up, of what is there or can be freed for it. What arrives can itself be reclaimed
+    down to its reservation, as far as swap goes.
+    """
+
+    guaranteed: int
+    memory: int
+    touched: int
+    backing: int
+    demanded: int
+    supply: int
+
+    @property
+    def room(self) -> int:
+        """Left by the tighter of the latter two; negative when the request does not fit."""
+        return min(self.supply - self.demanded, self.backing - self.touched)
+
+
+def sums(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> Sums:
+    """Guarantees in flight are not known one by one: their share is taken as large as this request's.
+
+    The host checks again with the exact figures before it starts a guest.
+    """
+    guaranteed = request.reservation if request.overcommit else request.memory
+    flying = round(in_flight.memory * guaranteed / request.memory) if request.memory else in_flight.memory
+    arriving = in_flight.memory + request.memory
+    overhead = (in_flight.guests + 1) * shared.default_overhead
+    memory = report.total - report.reserve
+    swap_free = max(0, report.swap_usable - report.swap_used - report.reclaimable)
+    return Sums(
+        guaranteed=report.reserved + flying + guaranteed + overhead, memory=memory,
+        touched=report.committed + arriving + overhead, backing=memory + report.swap_usable,
+        demanded=report.total - report.available + arriving + overhead,
+        supply=memory + report.reclaimable + min(arriving - flying - guaranteed, swap_free))
+
+
 def fits(report: HostReport, request: Request, in_flight: InFlight, scheduler: SchedulerSettings,
          shared: SharedSettings, now: float) -> Verdict:
     """Can the host take the request and keep every promise?
@@ -31,97 +72,36 @@ def fits(report: HostReport, request: Request, in_flight: InFlight, scheduler: S
     total - reserve + swap); and that demand at the full size of everything in flight can be met by what is
     available or can be reclaimed. A guest that may not be overcommitted counts at its maximum throughout.
     """
-    for check in (_fresh, _calm):
-        if refusal := check(report, shared, now):
-            return Verdict(ok=False, reason=refusal)
-    for refusal in (_guarantee(report, request, in_flight, shared),
-                    _backed(report, request, in_flight, scheduler, shared),
-                    _in_time(report, request, in_flight, shared)):
-        if refusal:
-            return Verdict(ok=False, reason=f'{refusal} (report {report.age(now):.0f} s old)')
-    return Verdict(ok=True, reason=f'{mb(request.memory)} fits: {mb(room(report, request, in_flight, shared))} '
-                                   f'left after it (report {report.age(now):.0f} s old)')
-
-
-def _fresh(report: HostReport, shared: SharedSettings, now: float) -> str | None:
     age = report.age(now)
-    if age > shared.report_max_age:
-        return (f'report is {age:.0f} s old > {shared.report_max_age:.0f} s (report_max_age): the host controller has '
-                'stopped, or nova\'s update_resources_interval is too long')
-    if age < -shared.report_max_age:
-        return f'report is {-age:.0f} s ahead of this clock: set both clocks by the same time source'
-    return None
-
-
-def _calm(report: HostReport, shared: SharedSettings, now: float) -> str | None:
+    if abs(age) > shared.report_max_age:
+        return Verdict(ok=False, reason=_stale(age, shared.report_max_age))
     if report.level >= Level.HARD:
-        return f'level is {report.level.name}: {mb(report.available)} available of {mb(report.total)}'
+        return Verdict(ok=False, reason=f'level is {report.level.name}: {mb(report.available)} available of '
+                                        f'{mb(report.total)}')
+    found = sums(report, request, in_flight, shared)
+    refusal = _short(found, report, waived=not report.backed and not scheduler.require_swap_backing)
+    if refusal:
+        return Verdict(ok=False, reason=f'{refusal} (report {age:.0f} s old)')
+    return Verdict(ok=True, reason=f'{mb(request.memory)} fits, {mb(found.room)} left (report {age:.0f} s old)')
+
+
+def _stale(age: float, limit: float) -> str:
+    if age < 0:
+        return f'report is {-age:.0f} s ahead of this clock: set both clocks by the same time source'
+    return (f'report is {age:.0f} s old > {limit:.0f} s (report_max_age): the host controller has stopped, or nova\'s '
+            'update_resources_interval is too long')
+
+
+def _short(found: Sums, report: HostReport, *, waived: bool) -> str | None:
+    """The first sum that exceeds its limit, in words; ``waived`` when operator and host do without swap backing."""
+    if found.guaranteed > found.memory:
+        return f'guarantees would need {mb(found.guaranteed)} > {mb(found.memory)} of memory outside the reserve'
+    if found.touched > found.backing and not waived:
+        return (f'guests could touch {mb(found.touched)} > {mb(found.backing)} of memory and swap ({mb(found.memory)} '
+                f'+ {mb(report.swap_usable)})')
+    if found.demanded > found.supply:
+        return f'demand would be {mb(found.demanded)} > {mb(found.supply)} that is there or can be reclaimed'
     return None
-
-
-def _guaranteed(request: Request) -> int:
-    return request.reservation if request.overcommit else request.memory
-
-
-def _in_flight_reserved(request: Request, in_flight: InFlight) -> int:
-    """Guarantees in flight are not known one by one: their share is taken as large as this request's.
-
-    The host checks again with the exact figures before it starts a guest.
-    """
-    return round(in_flight.memory * _guaranteed(request) / request.memory) if request.memory else in_flight.memory
-
-
-def _guarantee(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> str | None:
-    limit = report.total - report.reserve
-    wanted = (report.reserved + _in_flight_reserved(request, in_flight) + _guaranteed(request)
-              + (in_flight.guests + 1) * shared.default_overhead)
-    if wanted > limit:
-        return f'guarantees would need {mb(wanted)} > {mb(limit)} of memory outside the reserve'
-    return None
-
-
-def _committed(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> int:
-    return (report.committed + in_flight.memory + request.memory
-            + (in_flight.guests + 1) * shared.default_overhead)
-
-
-def _backed(report: HostReport, request: Request, in_flight: InFlight, scheduler: SchedulerSettings,
-            shared: SharedSettings) -> str | None:
-    if not scheduler.require_swap_backing and not report.backed:
-        return None
-    limit = backing(report.total, report.reserve, report.swap_usable)
-    wanted = _committed(report, request, in_flight, shared)
-    if wanted > limit:
-        return (f'guests could touch {mb(wanted)} > {mb(limit)} of memory and swap '
-                f'({mb(report.total - report.reserve)} + {mb(report.swap_usable)})')
-    return None
-
-
-def _demand(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> tuple[int, int]:
-    """(bytes demanded if all that is in flight fills up, bytes there are or can be freed for it).
-
-    What arrives can itself be reclaimed down to its reservation, as far as swap goes.
-    """
-    demanded = (report.total - report.available + in_flight.memory + request.memory
-                + (in_flight.guests + 1) * shared.default_overhead)
-    arriving = (in_flight.memory - _in_flight_reserved(request, in_flight)) + (request.memory - _guaranteed(request))
-    swap_free = max(0, report.swap_usable - report.swap_used)
-    return demanded, report.total - report.reserve + report.reclaimable + min(
-        arriving, max(0, swap_free - report.reclaimable))
-
-
-def _in_time(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> str | None:
-    demanded, limit = _demand(report, request, in_flight, shared)
-    if demanded > limit:
-        return f'demand would be {mb(demanded)} > {mb(limit)} that is there or can be reclaimed'
-    return None
-
-
-def room(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> int:
-    """Bytes left after the request by the tightest of the sums; negative when it does not fit."""
-    demanded, limit = _demand(report, request, in_flight, shared)
-    backed = backing(report.total, report.reserve, report.swap_usable)
-    return min(limit - demanded, backed - _committed(report, request, in_flight, shared))
 
 
 def score(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> float:
@@ -129,7 +109,7 @@ def score(report: HostReport, request: Request, in_flight: InFlight, shared: Sha
 
     Absolute: two hosts that differ little score alike, whatever the other hosts look like.
     """
-    left = room(report, request, in_flight, shared)
+    left = sums(report, request, in_flight, shared).room
     if left <= 0 or request.memory <= 0:
         return 0.0
     return left / (left + request.memory)

@@ -11,7 +11,7 @@ from oslo_log import log as logging
 
 from ovc_plugin.decide import placement
 from ovc_plugin.model import MIB, Verdict
-from ovc_plugin.nova import current
+from ovc_plugin.nova import current, explain
 from ovc_plugin.nova import host_state as states
 from ovc_plugin.report import ReportError
 from ovc_plugin.settings import Settings
@@ -21,7 +21,8 @@ LOG = logging.getLogger(__name__)
 TOLD_AT_INFO = 5
 
 
-def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float) -> Verdict:
+def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float,
+          explainer: explain.Explainer | None = None) -> Verdict:
     """May the request go to this host? The reason has both numbers."""
     try:
         report = states.report_of(host_state)
@@ -30,8 +31,10 @@ def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now
     request = asking.of(host_state)
     if report is None:
         return _unreported(host_state, request.memory, settings.scheduler.unreported_ratio)
-    return placement.fits(report, request, states.in_flight(host_state, report), settings.scheduler,
-                          settings.shared, now)
+    flying = states.in_flight(host_state, report)
+    if explainer is not None:
+        explainer.saw(host_state.host, report, flying)
+    return placement.fits(report, request, flying, settings.scheduler, settings.shared, now)
 
 
 def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
@@ -57,6 +60,7 @@ class OvercommitFilter(filters.BaseHostFilter):
         super().__init__()
         current.load()  # A bad option stops nova-scheduler at its start, not at the first guest.
         self._failed = False
+        self._explainer = explain.attach(lambda: current.get().shared)
 
     def host_passes(self, host_state: typing.Any, spec_obj: typing.Any) -> bool:
         return bool(list(self.filter_all([host_state], spec_obj)))
@@ -80,7 +84,7 @@ class OvercommitFilter(filters.BaseHostFilter):
         asking = states.Asking(spec_obj, settings.shared)
         passed, refused = [], []
         for host in hosts:
-            verdict = judge(host, asking, settings, now)
+            verdict = judge(host, asking, settings, now, self._explainer)
             if verdict.ok:
                 passed.append(host)
             else:
