@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
 import typing
 
 from ovc_plugin.model import HostSnapshot, Level, Plan
@@ -59,6 +60,8 @@ class HostReport:
 
 _KNOWN = frozenset(f.name for f in dataclasses.fields(HostReport))
 _INTS = tuple(f.name for f in dataclasses.fields(HostReport) if f.type == 'int' and f.name != 'version')
+_MOST = 1 << 50
+_amounts = operator.attrgetter(*_INTS)
 
 
 def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int, backed: bool,
@@ -118,10 +121,11 @@ def _checked(fields: dict[str, typing.Any]) -> HostReport:
     except (KeyError, TypeError) as error:
         raise ReportError(f'report lacks or misnames a field ({error}): install the same ovc-plugin release on the '
                           'host and the scheduler') from None
-    for name in _INTS:
-        value = getattr(report, name)
-        if type(value) is not int or not -(1 << 50) < value < 1 << 50 or (value < 0 and name != 'available'):
-            raise ReportError(f'report says {name}={value!r}, which cannot be: look at the host\'s ovc log')
+    amounts = _amounts(report)
+    if set(map(type, amounts)) != {int} or min(amounts) < 0 or max(amounts) > _MOST:
+        name, value = next((n, v) for n, v in zip(_INTS, amounts, strict=True)
+                           if type(v) is not int or not 0 <= v <= _MOST)
+        raise ReportError(f'report says {name}={value!r}, which cannot be: look at the host\'s ovc log')
     if type(report.taken_at) not in (int, float) or not 0 < report.taken_at < 1e11:
         raise ReportError(f'report says taken_at={report.taken_at!r}, which cannot be: check the host\'s clock')
     if report.total <= 0:
