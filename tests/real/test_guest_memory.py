@@ -112,6 +112,11 @@ def test_what_was_touched_survives_merging(host: LibvirtHost, guest: tuple[Any, 
         assert do(domain, "touch 60 kind=alike") == client.DONE
         (ksm.ROOT / "pages_to_scan").write_text("20000")
         (ksm.ROOT / "sleep_millisecs").write_text("20")
+        smart_scan = ksm.ROOT / "smart_scan"
+        if smart_scan.exists():
+            # It looks at a page that found no twin only every ninth time: two pages that are due in
+            # different rounds never meet, and what a later guest brings stays apart for good.
+            smart_scan.write_text("0")
         (ksm.ROOT / "run").write_text("1")
         console.wait_event("touched")
         deadline = time.monotonic() + 100
