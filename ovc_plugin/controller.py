@@ -64,14 +64,24 @@ class Controller:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout)
-        if self._ksm_before is not None and self._ksm_before.run in (0, 1):
-            try:
-                self._tune_ksm('run', self._ksm_before.run)
-                self._ksm_before = None
-                self._save()
-            except Exception as error:
-                LOG.warning('%s: page sharing could not be put back to run=%s: %s', self.host,
-                            self._ksm_before.run if self._ksm_before else None, error)
+        self._restore_ksm()
+
+    def _restore_ksm(self) -> None:
+        """Page sharing as it was found before the first change, in this run or one before it."""
+        before = self._ksm_before
+        if before is None:
+            return
+        try:
+            self._tune_ksm('run', min(before.run, 1))  # 2 would unmerge at once, which may need memory there is not
+            if before.smart_scan is not None:
+                self._tune_ksm('smart_scan', before.smart_scan)
+            if not before.advisor:
+                self._tune_ksm('pages_to_scan', before.pages_to_scan)
+        except Exception as error:
+            LOG.warning('%s: page sharing could not be put back to run=%s: %s', self.host, before.run, error)
+            return
+        self._ksm_before = None
+        self._save()
 
     def recall(self) -> None:
         """Read back the targets and the level of the run before, so that nothing is asked twice."""

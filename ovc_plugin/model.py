@@ -61,13 +61,18 @@ class GuestSnapshot:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KsmState:
-    """Page sharing as the kernel tells it: bytes ``saved`` by merging, bytes ``shared``, pages scanned a wake-up."""
+    """Page sharing as the kernel tells it: bytes ``saved`` by merging, bytes ``shared``, pages scanned a wake-up.
+
+    ``advisor``: the kernel sets the speed itself. ``smart_scan``: it skips pages that found no twin; ``None`` before
+    Linux 6.7.
+    """
 
     run: int
     saved: int
     shared: int
     pages_to_scan: int
     advisor: bool = False
+    smart_scan: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +120,11 @@ class SetBalloon:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TuneKsm:
-    """Switch page sharing: ``run`` 1 merges, 0 stops merging (what is merged stays merged)."""
+    """Switch page sharing: ``run`` 1 merges, 0 stops merging (what is merged stays merged); ``None`` leaves a knob."""
 
     run: int
     pages_to_scan: int | None
+    smart_scan: int | None = None
     reason: str
 
 

@@ -24,7 +24,7 @@ from oslo_privsep import capabilities, priv_context
 
 KSM = pathlib.Path('/sys/kernel/mm/ksm')
 LEASES = pathlib.Path('/run/ovc-plugin')
-KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000)}
+KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1)}
 CHUNK = 32 << 20
 
 context = priv_context.PrivContext(

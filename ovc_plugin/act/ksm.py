@@ -14,4 +14,6 @@ def apply(action: TuneKsm) -> None:
     """
     if action.pages_to_scan is not None:
         privileged.set_ksm('pages_to_scan', action.pages_to_scan)
+    if action.smart_scan is not None:
+        privileged.set_ksm('smart_scan', action.smart_scan)
     privileged.set_ksm('run', action.run)

@@ -16,9 +16,12 @@ def tune(snapshot: HostSnapshot, settings: HostSettings) -> TuneKsm | None:
     if run is None:
         return None
     pages = settings.ksm_pages_to_scan if run and not state.advisor else None
-    if state.run == run and (pages is None or state.pages_to_scan == pages):
+    # The smart scan looks again at a page without a twin only every few rounds: twins that are due in different rounds,
+    # as those of a guest that comes later, then never meet.
+    smart = 0 if run and state.smart_scan else None
+    if state.run == run and (pages is None or state.pages_to_scan == pages) and smart is None:
         return None
-    return TuneKsm(run=run, pages_to_scan=pages, reason=reason)
+    return TuneKsm(run=run, pages_to_scan=pages, smart_scan=smart, reason=reason)
 
 
 def _wanted(snapshot: HostSnapshot, settings: HostSettings) -> tuple[int | None, str]:

@@ -144,7 +144,7 @@ def test_stopping_puts_page_sharing_back_as_it_was_found(tmp_path, monkeypatch):
     found = a_host().ksm
     host.run()
     host.controller.stop()
-    assert host.ksm == [('run', found.run)]
+    assert host.ksm == [('run', found.run), ('pages_to_scan', found.pages_to_scan)]
 
 
 def test_the_last_word_before_a_start_is_the_reports(tmp_path):

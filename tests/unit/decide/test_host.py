@@ -98,6 +98,13 @@ def test_sharing_runs_inside_one_trust_domain_and_pauses_across_two():
     assert actions(a_host(one, dataclasses.replace(other, can_share=False), ksm=off), TuneKsm) == []
 
 
+def test_the_smart_scan_that_keeps_twins_apart_is_switched_off_with_sharing():
+    smart = dataclasses.replace(a_host().ksm, smart_scan=1)
+    asked = actions(a_host(a_guest(), a_guest('g2'), ksm=smart), TuneKsm)
+    assert [(a.run, a.smart_scan) for a in asked] == [(1, 0)]
+    assert actions(a_host(a_guest(), a_guest('g2'), ksm=dataclasses.replace(smart, smart_scan=0)), TuneKsm) == []
+
+
 def test_sharing_across_tenants_takes_a_word_from_the_operator():
     off = dataclasses.replace(a_host().ksm, run=0)
     both = a_host(a_guest(), a_guest('g2', trust_domain='p2'), ksm=off)
