@@ -14,6 +14,7 @@ act/           edge out: carries a plan out, one file per effector
 hypervisor/    what we need of one, and libvirt
 privileged     the writes that need root, behind oslo.privsep
 controller     the host loop: sense, decide, act, report
+chronicle      what was told to the log and to operators
 publish        the report and the state that must survive a restart, as files
 rpc            the host's endpoint on oslo.messaging, and its client
 conf           settings as oslo.config options

@@ -3,7 +3,6 @@
 """The host loop: sense, derive, decide, act, report; every few seconds, and at once when memory falls short."""
 from __future__ import annotations
 
-import collections
 import dataclasses
 import logging
 import threading
@@ -14,6 +13,7 @@ from oslo_config import cfg
 
 from ovc_plugin import describe, privileged, publish, report
 from ovc_plugin.act.actuator import Actuator
+from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide import placement, pressure, state
 from ovc_plugin.model import MIB, HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict
@@ -45,11 +45,8 @@ class Controller:
         self._earlier: HostSample | None = None
         self._snapshot: HostSnapshot | None = None
         self._ksm_before: KsmState | None = None
-        self._guest_actions: dict[str, dict[str, typing.Any]] = {}
-        self._host_action: dict[str, typing.Any] | None = None
-        self._events: collections.deque[dict[str, typing.Any]] = collections.deque(maxlen=50)
+        self._told = Chronicle(host)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
-        self._notes: frozenset[str] = frozenset()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -72,7 +69,7 @@ class Controller:
         if before is None:
             return
         try:
-            self._tune_ksm('run', min(before.run, 1))  # 2 would unmerge at once, which may need memory there is not
+            self._tune_ksm('run', int(before.run == 1))  # 2 would unmerge at once, which may need memory there is not
             if before.smart_scan is not None:
                 self._tune_ksm('smart_scan', before.smart_scan)
             if not before.advisor:
@@ -99,9 +96,10 @@ class Controller:
             try:
                 self.run_pass()
             except Exception as error:  # the loop must outlive anything
-                self._tick['error'] = f'{type(error).__name__}: {error}'
-                LOG.exception('%s: this pass failed; the next one is tried in %s s', self.host,
-                              self.settings.host.tick)
+                text = f'{type(error).__name__}: {error}'
+                (LOG.debug if text == self._tick['error'] else LOG.exception)(
+                    '%s: this pass failed and is tried again every %s s', self.host, self.settings.host.tick)
+                self._tick['error'] = text
             self._wait()
 
     def run_pass(self) -> tuple[Plan, list[Outcome]]:
@@ -111,6 +109,9 @@ class Controller:
         """
         now, began = self._clock(), time.monotonic()
         sample = self._sensor.sample(now)
+        if sample.guests is None and (self._earlier is None or self._earlier.guests is None):
+            # Nothing is known of the guests: a report would promise away what they hold.
+            return self._not_yet(sample.notes)
         snapshot = derive(self._earlier, sample, self._state.targets(), self._reserve, self.settings)
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now)
         outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
@@ -124,41 +125,26 @@ class Controller:
             snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
             swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
             dry_run=self.settings.host.dry_run)
-        self._tell(plan, before, outcomes, snapshot, now)
+        self._told.tell(plan, before.level, outcomes, snapshot, now)
+        if self._ksm_before is None and any(o.done and isinstance(o.action, TuneKsm) for o in outcomes):
+            self._ksm_before = snapshot.ksm
         self._save()
         self._tick = {'passes': self._tick['passes'] + 1, 'seconds': time.monotonic() - began, 'error': None, 'at': now}
         return plan, outcomes
 
-    def _tell(self, plan: Plan, before: state.LadderState, outcomes: list[Outcome], snapshot: HostSnapshot,
-              now: float) -> None:
-        names = {g.uuid: g.name for g in snapshot.guests}
-        if plan.level != before.level:
-            LOG.info('%s: level %s -> %s: %s', self.host, before.level.name, plan.level.name, plan.reason)
-            self._events.append({'at': now, 'level': plan.level.name, 'text': plan.reason})
-        for note in set(snapshot.notes) - self._notes:
-            LOG.warning('%s: %s', self.host, note)
-        self._notes = frozenset(snapshot.notes)
-        self._guest_actions = {u: a for u, a in self._guest_actions.items() if u in names}
-        for outcome in outcomes:
-            fields, text = describe.action_fields(outcome, now, names), describe.sentence(outcome, names)
-            LOG.log(logging.INFO if outcome.done or outcome.dry else logging.WARNING, '%s: %s', self.host, text)
-            self._events.append({'at': now, 'action': fields['what'], 'text': text})
-            if isinstance(outcome.action, TuneKsm):
-                self._host_action = fields
-                if outcome.done and self._ksm_before is None:
-                    self._ksm_before = snapshot.ksm
-            else:
-                self._guest_actions[outcome.action.guest] = fields
+    def _not_yet(self, notes: tuple[str, ...]) -> tuple[Plan, list[Outcome]]:
+        self._told.note(notes)
+        self._tick['error'] = why = 'the hypervisor has not answered yet; the host sends no report until it does'
+        return Plan(level=self._state.level, actions=(), reason=why), []
 
     def _save(self) -> None:
         before = dataclasses.asdict(self._ksm_before) if self._ksm_before else None
         try:
             self._store.save({'ladder': state.to_dict(self._state), 'ksm_before': before})
+            self._told.unsaved(None)
         except OSError as error:
-            if (note := f'{self._store.path} cannot be written ({error}): after a restart targets are asked anew; '
-                        'give the controller a writable state_path') not in self._notes:
-                LOG.warning('%s: %s', self.host, note)
-            self._notes |= {note}
+            self._told.unsaved(f'{self._store.path} cannot be written ({error}): after a restart targets are asked '
+                               'anew; make [ovc_host] state_path a directory that this service may write')
 
     def _wait(self) -> None:
         """Until the next tick, or until a fast look sees memory fall below where SOFT begins."""
@@ -185,7 +171,10 @@ class Controller:
         """The last word before a guest is started here, by the last report."""
         if self.report is None:
             return Verdict(ok=False, reason='the host controller has not finished its first pass')
-        return placement.fits(self.report, request, in_flight, self.settings.scheduler, self.settings.shared, now)
+        # The host's own word on swap backing counts here, not what its file says to schedulers.
+        scheduler = dataclasses.replace(
+            self.settings.scheduler, require_swap_backing=self.settings.host.require_swap_backing)
+        return placement.fits(self.report, request, in_flight, scheduler, self.settings.shared, now)
 
     def _next_guest(self, now: float) -> dict[str, typing.Any] | None:
         """What a scheduler would be told of one more guest like the largest that is here."""
@@ -201,12 +190,10 @@ class Controller:
         tick['age'] = now - tick['at'] if tick['at'] is not None else None
         return {
             'report': report.to_dict(self.report) if self.report else None, 'tick': tick,
-            'notes': sorted(self._notes), 'dry_run': self.settings.host.dry_run,
-            'guests': [describe.guest_fields(g, self._guest_actions.get(g.uuid)) for g in snapshot.guests]
+            'dry_run': self.settings.host.dry_run, 'next_guest': self._next_guest(now),
+            'guests': [describe.guest_fields(g, self._told.guest_actions.get(g.uuid)) for g in snapshot.guests]
             if snapshot else [],
-            'next_guest': self._next_guest(now),
-            'ksm': describe.ksm_fields(snapshot) if snapshot else None, 'last_host_action': self._host_action,
-            'events': list(self._events)}
+            'ksm': describe.ksm_fields(snapshot) if snapshot else None, **self._told.fields()}
 
 
 def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any], reserve: int) -> Controller:
@@ -218,7 +205,11 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
     options = settings.host
     hypervisor = LibvirtHypervisor(connect)
     sensor = Sensor(host, hypervisor, options.boundary, run_path=options.run_path)
-    if not options.dry_run:
+    if not options.require_swap_backing:
+        LOG.warning('%s: require_swap_backing is off: guests may be promised more than memory and swap can hold, and '
+                    'the kernel may then kill them', host)
+    # In a dry run too, if there can be any: they are an earlier run's, and would outlive it.
+    if not options.dry_run or privileged.LEASES.exists():
         _lift_leftovers(host)
     return Controller(
         host=host, settings=settings, sensor=sensor, actuator=Actuator(hypervisor, sensor.group_of),

@@ -79,8 +79,9 @@ class KsmState:
 class HostSnapshot:
     """One host at one time. ``total`` and ``available`` are inside the boundary; rates are bytes per second.
 
-    ``stall`` is the share of time (0..1) in which some task waited for memory, ``growth`` the speed at which
-    available memory shrinks. ``notes`` are sensors that failed and why, in words for the operator.
+    ``others`` is what is used by anything but guests and cannot be dropped. ``stall`` is the share of time (0..1) in
+    which some task waited for memory, ``growth`` the speed at which available memory shrinks. ``notes`` are sensors
+    that failed and why, in words for the operator.
     """
 
     host: str
@@ -88,6 +89,7 @@ class HostSnapshot:
     total: int
     available: int
     reserve: int
+    others: int = 0
     swap_total: int
     swap_free: int
     swap_in: float | None = None
@@ -174,10 +176,14 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """What was promised on a host after its report was taken, by count and memory."""
+    """What was promised on a host after its report was taken, by count and memory.
+
+    ``reserved`` is what of the memory is guaranteed, without overhead; ``None`` where only the sum of memory is known.
+    """
 
     guests: int = 0
     memory: int = 0
+    reserved: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

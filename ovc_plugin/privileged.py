@@ -16,8 +16,10 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 import sys
 import time
+import typing
 
 from oslo_config import cfg
 from oslo_privsep import capabilities, priv_context
@@ -26,6 +28,8 @@ KSM = pathlib.Path('/sys/kernel/mm/ksm')
 LEASES = pathlib.Path('/run/ovc-plugin')
 KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1)}
 CHUNK = 32 << 20
+_FILES_V1 = ('total_inactive_file', 'total_active_file')
+_FILES_V2 = ('inactive_file', 'active_file')
 
 context = priv_context.PrivContext(
     'ovc_plugin', cfg_section='ovc_privileged', pypath=f'{__name__}.context',
@@ -85,16 +89,22 @@ def checked(group: str) -> pathlib.Path:
 
 def reclaim_group(path: pathlib.Path, amount: int, floor: int, seconds: float, leases: pathlib.Path = LEASES) -> int:
     v2 = (path / 'memory.current').exists()
-    usage_file = path / ('memory.current' if v2 else 'memory.usage_in_bytes')
-    first = usage = int(usage_file.read_text())
+    first = usage = _resident(path, v2)
     goal, deadline = max(floor, first - amount), time.monotonic() + seconds
     while usage > goal and time.monotonic() < deadline:
         step = min(CHUNK, usage - goal)
-        moved = _write(path / 'memory.reclaim', str(step)) if v2 else _squeeze(path, usage - step, leases)
-        usage = int(usage_file.read_text())
+        moved = _write(path / 'memory.reclaim', str(step)) if v2 else _squeeze(path, step, leases)
+        usage = _resident(path, v2)
         if not moved:
             break
     return max(0, first - usage)
+
+
+def _resident(path: pathlib.Path, v2: bool) -> int:
+    """Bytes charged that are no file pages: the floor is of the guest's own memory."""
+    charged = int((path / ('memory.current' if v2 else 'memory.usage_in_bytes')).read_text())
+    return charged - sum(int(line.split()[1]) for line in (path / 'memory.stat').read_text().splitlines()
+                         if line.split()[0] in (_FILES_V2 if v2 else _FILES_V1))
 
 
 def _write(file: pathlib.Path, text: str) -> bool:
@@ -108,14 +118,19 @@ def _write(file: pathlib.Path, text: str) -> bool:
     return True
 
 
-def _squeeze(path: pathlib.Path, limit: int, leases: pathlib.Path) -> bool:
-    """Lower a version 1 limit and put it back. The kernel takes a limit only once usage is below it."""
+def _squeeze(path: pathlib.Path, step: int, leases: pathlib.Path) -> bool:
+    """Lower a version 1 limit below usage and put it back. The kernel takes it only once usage is below it."""
     file = path / 'memory.limit_in_bytes'
     before = file.read_text().strip()
+    limit = int((path / 'memory.usage_in_bytes').read_text()) - step
     if limit >= int(before):
         return True
-    lease = leases / hashlib.sha256(str(path).encode()).hexdigest()[:16]
     leases.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not own(leases):
+        raise PermissionError(f'{leases} belongs to somebody else: remove it')
+    lease = leases / hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    if told := _told(lease):
+        before = told[1]  # a killed process left its limit: what it found is what goes back
     lease.write_text(json.dumps({'group': str(path), 'limit': before}))
     try:
         return _write(file, str(limit))
@@ -130,16 +145,30 @@ def _put_back(file: pathlib.Path, before: str) -> None:
         file.write_text(before)
 
 
-def lift(leases: pathlib.Path) -> list[str]:
+def own(leases: pathlib.Path) -> bool:
+    """Whether the directory is ours alone: what it says is acted on as root."""
+    try:
+        found = leases.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def _told(lease: pathlib.Path) -> tuple[str, str] | None:
+    """(group, limit) of a lease; ``None`` where there is none that can be read."""
+    try:
+        told = json.loads(lease.read_text())
+        return str(told['group']), str(int(told['limit']))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def lift(leases: pathlib.Path, check: typing.Callable[[str], pathlib.Path] = checked) -> list[str]:
     lifted = []
-    for lease in sorted(leases.glob('*')) if leases.is_dir() else ():
-        try:
-            told = json.loads(lease.read_text())
-            path = pathlib.Path(told['group'])
-            if path.is_dir():
-                _put_back(path / 'memory.limit_in_bytes', told['limit'])
-                lifted.append(str(path))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    for lease in sorted(leases.glob('*')) if own(leases) else ():
+        if told := _told(lease):
+            with contextlib.suppress(ValueError, OSError):  # the guest, and its group with it, may have ended
+                _put_back(check(told[0]) / 'memory.limit_in_bytes', told[1])
+                lifted.append(told[0])
         lease.unlink(missing_ok=True)
     return lifted

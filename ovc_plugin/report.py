@@ -66,10 +66,11 @@ _amounts = operator.attrgetter(*_INTS)
 
 def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int, backed: bool,
        dry_run: bool) -> HostReport:
-    """The report of one pass."""
+    """The report of one pass. What others use beyond the reserve is not there for guests, and not in ``total``."""
     managed = [g for g in snapshot.guests if g.managed]
     return HostReport(
-        host=snapshot.host, taken_at=snapshot.taken_at, level=plan.level, total=snapshot.total,
+        host=snapshot.host, taken_at=snapshot.taken_at, level=plan.level,
+        total=snapshot.total - max(0, snapshot.others - snapshot.reserve),
         reserve=snapshot.reserve, available=snapshot.available,
         committed=sum(g.committed for g in snapshot.guests), reserved=sum(g.guaranteed for g in snapshot.guests),
         claimed=sum(g.maximum for g in managed), guests=len(managed), reclaimable=reclaimable,

@@ -62,17 +62,28 @@ def shrink(snapshot: HostSnapshot, level: Level, shortage: int, asked: typing.Ma
             continue
         if owed := progress.shrinking(guest.actual, mine):
             under_way += owed
+        elif not _spoke_since(guest, mine, now):
+            continue  # what it said then has been taken from it already
         elif spare := givable(guest, level, settings):
             wanted[guest] = spare / guest.weight
     todo, total = shortage - under_way, sum(wanted.values())
-    if todo <= 0 or not wanted:
-        return Ballooning(actions=(), credit=max(0, under_way))
-    actions = []
-    for guest, part in wanted.items():
-        amount = min(int(todo * part / total) + 1, givable(guest, level, settings))
+    actions: list[SetBalloon] = []
+    left = todo
+    # Those with most to spare first: shares too small to be worth a change fall together on them.
+    for guest, part in sorted(wanted.items(), key=lambda one: -one[1]):
+        if left <= 0:
+            break
+        least = max(_LEAST, int(settings.dead_band * guest.maximum) + _PAGE)
+        amount = min(max(int(todo * part / total) + 1, least), givable(guest, level, settings))
         if action := _shrunk(guest, amount, level, shortage, settings):
             actions.append(action)
+            left -= action.previous - action.target
     return Ballooning(actions=tuple(actions), credit=under_way + sum(a.previous - a.target for a in actions))
+
+
+def _spoke_since(guest: GuestSnapshot, asked: Asked | None, now: float) -> bool:
+    """Whether the guest has spoken of its memory since it last moved: usable is told rarely, actual at once."""
+    return asked is None or (guest.stats_age is not None and now - guest.stats_age > asked.moved_at)
 
 
 def _shrunk(guest: GuestSnapshot, amount: int, level: Level, shortage: int,
@@ -107,11 +118,34 @@ def grow(snapshot: HostSnapshot, surplus: int, asked: typing.Mapping[str, Asked]
     return Ballooning(actions=tuple(actions), credit=0)
 
 
+def relieve(snapshot: HostSnapshot, spare: int, asked: typing.Mapping[str, Asked], settings: HostSettings,
+            now: float) -> Ballooning:
+    """Give guests that need more than they have what they lack of it, out of ``spare`` bytes that are free already.
+
+    Without this a guest that was shrunk while idle would starve on a host that never has much over.
+    """
+    actions: list[SetBalloon] = []
+    for guest in snapshot.running:
+        size = _size(guest, asked)
+        if size is None or not guest.can_balloon or not fresh(guest, settings):
+            continue
+        lack = min(guest.maximum, floor(guest, Level.SOFT, settings)) - size
+        least = max(_LEAST, int(settings.dead_band * guest.maximum))
+        amount = min(_up(lack), int(settings.balloon_step * guest.maximum), spare) // _PAGE * _PAGE
+        if lack >= least and amount >= _PAGE and _spoke_since(guest, asked.get(guest.uuid), now):
+            spare -= amount
+            actions.append(SetBalloon(
+                guest=guest.uuid, target=min(guest.maximum, size + amount), previous=size,
+                reason=f'{guest.name} can use {(guest.usable or 0) // MIB} MB of {size // MIB} MB, and needs '
+                       f'{lack // MIB} MB more'))
+    return Ballooning(actions=tuple(actions), credit=-sum(a.target - a.previous for a in actions))
+
+
 def _size(guest: GuestSnapshot, asked: typing.Mapping[str, Asked]) -> int | None:
-    """What the guest has or has been asked to have, the smaller: a target below it must be lifted first."""
+    """What the guest has been asked to have, or has: an old target must be lifted even where it was never reached."""
     mine = asked.get(guest.uuid)
-    if mine is not None and guest.actual is not None and mine.target > guest.actual:
-        return mine.target  # still growing towards what it was given
+    if mine is not None and guest.actual is not None:
+        return mine.target  # on its way there, or stuck above it: a driver that loads late would still obey
     return guest.actual
 
 

@@ -8,13 +8,16 @@ from ovc_plugin.decide.state import Asked, LadderState
 from ovc_plugin.model import Action, HostSnapshot, Level, Plan, SetBalloon
 from ovc_plugin.settings import HostSettings
 
+_CRUMB = 16 << 20  # rounding to whole MiB leaves the like of this; the next pass sees whether it is still missing
+
 
 def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
                 now: float) -> tuple[Plan, LadderState]:
     """What to do now, and what to remember.
 
-    CLEAR hands memory back. SOFT asks balloons, and swaps what they cannot give. HARD asks down to bare need. At
-    CRITICAL the balloon, which takes seconds, is given no credit: swap covers the whole shortage.
+    Below HARD, guests that need more than they have are given it first. CLEAR hands memory back. SOFT asks balloons,
+    and swaps what they cannot give. HARD asks down to bare need. At CRITICAL the balloon, which takes seconds, is given
+    no credit: swap covers the whole shortage.
     """
     asked = progress.follow(snapshot, state.asked, now)
     judged = pressure.judge(snapshot, state, settings, now)
@@ -22,15 +25,19 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     actions: list[Action] = []
     if sharing := ksm.tune(snapshot, settings):
         actions.append(sharing)
-    if short := shortage(snapshot, level, settings):
+    lifted = balloon.Ballooning(actions=(), credit=0)
+    if level < Level.HARD:
+        lifted = balloon.relieve(snapshot, spare(snapshot, settings), asked, settings, now)
+        actions += lifted.actions
+    if (short := shortage(snapshot, level, settings)) and (short := short - lifted.credit):
         credit = 0
         if settings.balloon:
             balloons = balloon.shrink(snapshot, level, short, asked, settings, now)
             actions += balloons.actions
             credit = balloons.credit if level < Level.CRITICAL else 0
-        if settings.swap and short > credit:
+        if settings.swap and short - credit > (_CRUMB if level < Level.HARD else 0):
             actions += swap.reclaim(snapshot, level, short - credit, asked, settings, now)
-    elif level is Level.CLEAR and settings.balloon and (over := surplus(snapshot, settings)):
+    elif level is Level.CLEAR and not lifted.actions and (over := surplus(snapshot, settings)):
         actions += balloon.grow(snapshot, over, asked, settings).actions
     for action in actions:
         if isinstance(action, SetBalloon):
@@ -45,6 +52,12 @@ def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> in
         return 0
     coming = int(max(0.0, snapshot.growth or 0.0) * settings.tick)
     return max(0, pressure.goal(snapshot.total, settings) + coming - snapshot.available)
+
+
+def spare(snapshot: HostSnapshot, settings: HostSettings) -> int:
+    """Bytes that may go to guests in need: what is available beyond the minimum, and beyond the reserve."""
+    keep = max(pressure.minimum(snapshot.total, settings.level_scale), snapshot.reserve)
+    return max(0, snapshot.available - keep)
 
 
 def surplus(snapshot: HostSnapshot, settings: HostSettings) -> int:

@@ -19,7 +19,7 @@ def tune(snapshot: HostSnapshot, settings: HostSettings) -> TuneKsm | None:
     # The smart scan looks again at a page without a twin only every few rounds: twins that are due in different rounds,
     # as those of a guest that comes later, then never meet.
     smart = 0 if run and state.smart_scan else None
-    if state.run == run and (pages is None or state.pages_to_scan == pages) and smart is None:
+    if int(state.run == 1) == run and (pages is None or state.pages_to_scan == pages) and smart is None:
         return None
     return TuneKsm(run=run, pages_to_scan=pages, smart_scan=smart, reason=reason)
 
@@ -27,12 +27,16 @@ def tune(snapshot: HostSnapshot, settings: HostSettings) -> TuneKsm | None:
 def _wanted(snapshot: HostSnapshot, settings: HostSettings) -> tuple[int | None, str]:
     if settings.ksm == 'off':
         return 0, 'sharing is off by configuration'
+    # The kernel merges whatever is marked mergeable, also of guests that we would leave alone: they count here.
     sharers = [g for g in snapshot.running if g.can_share]
     domains = {g.trust_domain for g in sharers}
-    if len(sharers) < 2:
-        return None, 'fewer than two guests can share'
+    if alone := [g for g in sharers if g.untouchable]:
+        return 0, (f'{alone[0].name} must not be touched ({alone[0].untouchable}) and is mergeable: sharing is paused '
+                   'until it is started anew without')
     if settings.ksm == 'all-tenants':
         return 1, f'{len(sharers)} guests of {len(domains)} trust domains share by configuration (all-tenants)'
+    if len(sharers) < 2:
+        return 0, 'fewer than two guests can share: nothing to merge, and the next guest may be another tenant\'s'
     if len(domains) > 1:
         return 0, (f'{len(sharers)} mergeable guests of {len(domains)} trust domains are on this host: sharing is '
                    'paused, since merging across tenants leaks')

@@ -46,12 +46,14 @@ class Sums:
 
 
 def sums(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> Sums:
-    """Guarantees in flight are not known one by one: their share is taken as large as this request's.
+    """Where the guarantees in flight are not known (in a scheduler), their share is taken as large as this request's.
 
-    The host checks again with the exact figures before it starts a guest.
+    The host knows them, and checks again before it starts a guest.
     """
     guaranteed = request.reservation if request.overcommit else request.memory
-    flying = round(in_flight.memory * guaranteed / request.memory) if request.memory else in_flight.memory
+    flying = in_flight.reserved
+    if flying is None:
+        flying = round(in_flight.memory * guaranteed / request.memory) if request.memory else in_flight.memory
     arriving = in_flight.memory + request.memory
     overhead = (in_flight.guests + 1) * shared.default_overhead
     memory = report.total - report.reserve

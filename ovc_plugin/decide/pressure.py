@@ -49,7 +49,7 @@ def judge(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, no
     staying, why = max(_signs(snapshot, least, _LEAVE, settings), key=lambda sign: sign[0])
     if staying >= state.level:
         return Judgement(level=state.level, better_since=None, reason=why)
-    since = now if state.better_since is None else state.better_since
+    since = now if state.better_since is None else min(state.better_since, now)  # a clock may have been set back
     if now - since < settings.dwell:
         return Judgement(level=state.level, better_since=since,
                          reason=f'{reason}; better for {now - since:.0f} s of {settings.dwell:.0f} s')

@@ -23,13 +23,23 @@ def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float
         before = asked.get(guest.uuid)
         if before is None:
             continue
+        before = _not_ahead(before, now)
         if guest.actual is None:
             followed[guest.uuid] = before
+        elif guest.actual > max(before.nearest, before.target) + ARRIVED:
+            continue  # larger than it has ever been since: it was started anew, at its full size
         elif abs(guest.actual - before.target) < abs(before.nearest - before.target):
             followed[guest.uuid] = dataclasses.replace(before, nearest=guest.actual, moved_at=now)
         else:
             followed[guest.uuid] = before
     return followed
+
+
+def _not_ahead(asked: Asked, now: float) -> Asked:
+    """The same, with no time later than now: a clock that was set back must not make a guest look busy for hours."""
+    if asked.moved_at <= now:
+        return asked
+    return dataclasses.replace(asked, at=min(asked.at, now), moved_at=now)
 
 
 def shrinking(actual: int | None, asked: Asked | None) -> int:

@@ -48,10 +48,16 @@ def _calm(guest: GuestSnapshot, level: Level, settings: HostSettings) -> bool:
 def _share(guests: dict[GuestSnapshot, int], wanted: int, level: Level, shortage: int,
            settings: HostSettings) -> list[ReclaimGuest]:
     total = sum(s / g.weight for g, s in guests.items())
-    actions = []
-    for guest, spare in guests.items():
-        amount = min(int(wanted * spare / guest.weight / total) + 1, spare, settings.swap_step)
-        if amount >= _LEAST and guest.resident is not None:
+    actions: list[ReclaimGuest] = []
+    left = wanted
+    # Those with most to spare first: shares too small to be worth an action fall together on them.
+    for guest, spare in sorted(guests.items(), key=lambda one: -one[1] / one[0].weight):
+        if left <= 0:
+            break
+        share = max(int(wanted * spare / guest.weight / total) + 1, _LEAST)
+        amount = min(share, spare, settings.swap_step)
+        if guest.resident is not None:
+            left -= amount
             actions.append(ReclaimGuest(
                 guest=guest.uuid, amount=amount, floor=floor(guest),
                 reason=f'level {level.name}, {shortage // MIB} MB short after ballooning: {guest.name} has '

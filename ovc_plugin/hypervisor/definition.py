@@ -11,6 +11,10 @@ _OVC = '{https://ovc-plugin/xmlns/domain/1.0}'
 _UNITS = {'b': 1, 'bytes': 1, 'kb': 1000, 'k': 1024, 'kib': 1024, 'mb': 10**6, 'm': 1 << 20, 'mib': 1 << 20,
           'gb': 10**9, 'g': 1 << 30, 'gib': 1 << 30, 'tb': 10**12, 't': 1 << 40, 'tib': 1 << 40}
 
+# Memory that the kernel itself cannot merge: shared mappings, huge pages, and pages that a device holds.
+_UNMERGEABLE = frozenset({'hugepages', 'file-backed memory', 'memfd-backed memory', 'passed-through device',
+                          'encrypted memory'})
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
@@ -46,12 +50,14 @@ def read(xml: str) -> Definition:
     nova = domain.find(f'metadata/{_NOVA}instance')
     project = nova.find(f'{_NOVA}owner/{_NOVA}project') if nova is not None else None
     own = domain.find(f'metadata/{_OVC}guest')
+    untouchable = _untouchable(domain)
     specs = {s.get('name', ''): s.text or '' for s in nova.iter(f'{_NOVA}extraSpec')} if nova is not None else {}
     if own is not None:
         specs |= {f'ovc:{name}': value for name, value in own.attrib.items()}
     return Definition(
         maximum=maximum, has_balloon=balloon is not None and balloon.get('model') != 'none',
-        mergeable=domain.find('memoryBacking/nosharepages') is None, untouchable=_untouchable(domain),
+        mergeable=domain.find('memoryBacking/nosharepages') is None and untouchable not in _UNMERGEABLE,
+        untouchable=untouchable,
         managed=nova is not None, extra_specs=specs,
         project=project.get('uuid') if project is not None else specs.get('ovc:trust-domain'))
 
@@ -62,7 +68,9 @@ def _untouchable(domain: etree.Element) -> str | None:
                       ('launchSecurity', 'encrypted memory'), ('cputune/vcpusched', 'realtime'),
                       ("devices/hostdev[@type='pci']", 'passed-through device'),
                       ("devices/hostdev[@type='mdev']", 'passed-through device'),
-                      ("devices/interface[@type='hostdev']", 'passed-through device')):
+                      ("devices/interface[@type='hostdev']", 'passed-through device'),
+                      ("devices/interface[@type='vdpa']", 'passed-through device'),
+                      ("cpu/numa/cell[@memAccess='shared']", 'file-backed memory')):
         if domain.find(path) is not None:
             return why
     source = domain.find('memoryBacking/source')

@@ -32,7 +32,8 @@ class LibvirtHypervisor:
     def guests(self) -> list[GuestFacts]:
         """All defined guests.
 
-        :raises libvirt.libvirtError: the hypervisor does not answer.
+        :raises libvirt.libvirtError: the hypervisor does not answer, or not of a guest that was never read before.
+        :raises ValueError: such a guest's definition cannot be understood.
         """
         lv = self._libvirt
         kinds = lv.VIR_DOMAIN_STATS_STATE | lv.VIR_DOMAIN_STATS_BALLOON
@@ -52,12 +53,16 @@ class LibvirtHypervisor:
         domain.setMemoryFlags(target // 1024, self._libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def _facts(self, domain: typing.Any, stats: dict[str, typing.Any]) -> GuestFacts | None:
+        uuid, number = domain.UUIDString(), domain.ID()
         try:
-            uuid, number = domain.UUIDString(), domain.ID()
             known = self._definition(domain, uuid, number)
         except (self._libvirt.libvirtError, ValueError, KeyError) as error:
-            LOG.debug('a guest vanished or cannot be read between two calls: %s', error)
-            return None
+            if getattr(error, 'get_error_code', lambda: 0)() == self._libvirt.VIR_ERR_NO_DOMAIN:
+                return None  # it ended between the two calls
+            if uuid not in self._definitions:
+                raise  # a guest that is there and unknown must not count as nothing
+            LOG.debug('definition of guest %s cannot be read this time: %s', uuid, error)
+            known = self._definitions[uuid][2]
         lv, state = self._libvirt, stats.get('state.state')
         specs = known.extra_specs
         running = number >= 0 and state not in (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_CRASHED)

@@ -40,12 +40,17 @@ def group(path: pathlib.Path) -> GroupSample:
     """
     if is_v2(path):
         stat = table((path / 'memory.stat').read_text())
-        return GroupSample(usage=int((path / 'memory.current').read_text()),
-                           swapped=_optional(path / 'memory.swap.current'),
-                           refault_pages=stat.get('workingset_refault_anon'))
+        return GroupSample(
+            usage=int((path / 'memory.current').read_text()), swapped=_optional(path / 'memory.swap.current'),
+            refault_pages=stat.get('workingset_refault_anon'), cached=_cached(stat, ''),
+            can_reclaim=(path / 'memory.reclaim').exists() and _optional(path / 'memory.swap.max') != 0)
     stat = table((path / 'memory.stat').read_text())
     return GroupSample(usage=int((path / 'memory.usage_in_bytes').read_text()), swapped=stat.get('total_swap'),
-                       refault_pages=stat.get('total_workingset_refault_anon'))
+                       refault_pages=stat.get('total_workingset_refault_anon'), cached=_cached(stat, 'total_'))
+
+
+def _cached(stat: dict[str, int], prefix: str) -> int:
+    return stat.get(f'{prefix}inactive_file', 0) + stat.get(f'{prefix}active_file', 0)
 
 
 def boundary(path: pathlib.Path, machine: MemorySample) -> MemorySample:

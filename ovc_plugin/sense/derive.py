@@ -26,14 +26,26 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
     else:
         guests = tuple(_guest(g, known.get(g.facts.uuid), seconds, later.taken_at, targets, settings, notes)
                        for g in later.guests)
+    others = _others(later, guests)
+    if others is not None and others > reserve:
+        notes.append(f'more than the reserve of {reserve >> 20} MB is used by others than guests, and what they use is '
+                     'not promised to guests: raise reserve_mb, or see what runs beside them')
     before = earlier.memory if earlier else later.memory
     growth = (before.available - later.memory.available) / seconds if seconds > 0 else None
     return HostSnapshot(
         host=later.host, taken_at=later.taken_at, total=later.memory.total, available=later.memory.available,
-        reserve=reserve, swap_total=later.memory.swap_total, swap_free=later.memory.swap_free,
+        reserve=reserve, others=others or 0, swap_total=later.memory.swap_total, swap_free=later.memory.swap_free,
         swap_in=_rate(before.swap_in_pages, later.memory.swap_in_pages, seconds, PAGE),
         swap_out=_rate(before.swap_out_pages, later.memory.swap_out_pages, seconds, PAGE),
         stall=later.stall, growth=growth, ksm=later.ksm, guests=guests, notes=tuple(dict.fromkeys(notes)))
+
+
+def _others(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int | None:
+    """Bytes that cannot be dropped and belong to no guest; unknown while some guest's size is."""
+    residents = [g.resident for g in guests if g.running]
+    if later.guests is None or any(size is None for size in residents):
+        return None
+    return max(0, later.memory.total - later.memory.available - sum(size or 0 for size in residents))
 
 
 def _rate(before: int | None, after: int | None, seconds: float, factor: int = 1) -> float | None:
@@ -52,10 +64,17 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         notes.append(f'guest {facts.name}: {complaint}')
     untouchable = facts.untouchable or _opted_out(facts, notes)
     actual, usable, age = _believed(facts, now, notes)
-    resident = group.usage if group else facts.rss
+    resident = group.usage - group.cached if group else facts.rss
     overhead = settings.shared.default_overhead
-    if group is not None and facts.running:
-        overhead = max(overhead, group.usage + (group.swapped or 0) - facts.maximum)
+    if resident is not None and facts.running:
+        overhead = max(overhead, resident + (group.swapped or 0 if group else 0) - facts.maximum)
+    if group is not None and not group.can_reclaim:
+        notes.append(f'guest {facts.name}: the kernel cannot swap it alone: cgroup v2 needs Linux 5.19 or later '
+                     '(memory.reclaim) and memory.swap.max above 0')
+    if facts.running and facts.has_balloon and facts.usable is None and now is not None and not untouchable:
+        notes.append(f'guest {facts.name}: says nothing of its memory and is not shrunk: give it a statistics period '
+                     '(nova: [libvirt] mem_stats_period_seconds; libvirt: <stats period=...> in <memballoon>) and a '
+                     'balloon driver')
     before = earlier.group if earlier else None
     return GuestSnapshot(
         uuid=facts.uuid, name=facts.name, maximum=facts.maximum, reservation=reservation, overhead=overhead,
@@ -64,8 +83,9 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         swapped=group.swapped if group else None,
         refaults=_rate(before.refault_pages, group.refault_pages, seconds) if before and group else None,
         can_balloon=facts.running and facts.has_balloon and not facts.busy and not untouchable,
-        can_share=facts.mergeable and not untouchable,
-        can_swap=facts.running and group is not None and not untouchable, untouchable=untouchable,
+        can_share=facts.mergeable,
+        can_swap=facts.running and group is not None and group.can_reclaim and not untouchable,
+        untouchable=untouchable,
         trust_domain=facts.project or f'guest:{facts.uuid}')
 
 

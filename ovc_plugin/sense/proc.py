@@ -28,10 +28,27 @@ def memory(proc: pathlib.Path) -> MemorySample:
     """
     info = table((proc / 'meminfo').read_text())
     vmstat = table((proc / 'vmstat').read_text())
+    zram_total, zram_free = zram(proc)
     return MemorySample(
         total=info['MemTotal'] * 1024, available=info['MemAvailable'] * 1024,
-        swap_total=info.get('SwapTotal', 0) * 1024, swap_free=info.get('SwapFree', 0) * 1024,
+        swap_total=max(0, info.get('SwapTotal', 0) * 1024 - zram_total),
+        swap_free=max(0, info.get('SwapFree', 0) * 1024 - zram_free),
         swap_in_pages=vmstat.get('pswpin'), swap_out_pages=vmstat.get('pswpout'))
+
+
+def zram(proc: pathlib.Path) -> tuple[int, int]:
+    """(size, free) of swap that is itself memory: it backs no promise."""
+    total = free = 0
+    try:
+        lines = (proc / 'swaps').read_text().splitlines()[1:]
+    except OSError:
+        return 0, 0
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 4 and '/zram' in fields[0]:
+            total += int(fields[2]) * 1024
+            free += (int(fields[2]) - int(fields[3])) * 1024
+    return total, free
 
 
 def stall(text: str) -> float:

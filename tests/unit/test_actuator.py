@@ -42,3 +42,19 @@ def test_every_failure_is_told_and_the_rest_is_done(monkeypatch):
     outcomes = Actuator(hypervisor, lambda uuid: None).apply(plan(SHRINK, SWAP, SHARE, GROW), dry_run=False)
     assert [o.done for o in outcomes] == [False, False, False, True]
     assert 'no memory control group' in outcomes[1].error and 'PermissionError' in outcomes[2].error
+
+
+def test_at_critical_swap_does_not_wait_for_balloons(monkeypatch):
+    monkeypatch.setattr(privileged, 'reclaim', lambda *args: MIB)
+    worst = Plan(level=Level.CRITICAL, actions=(SHRINK, SWAP), reason='')
+    outcomes = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g')).apply(worst, dry_run=False)
+    assert [o.action for o in outcomes] == [SWAP, SHRINK]
+
+
+def test_a_guest_that_takes_long_is_left_out_for_a_while():
+    times = iter((0.0, 30.0, 30.0, 31.0, 95.0, 95.0))
+    hypervisor = FakeHypervisor()
+    actuator = Actuator(hypervisor, lambda uuid: None, clock=lambda: next(times))
+    for expected in (True, False, True):
+        assert actuator.apply(plan(SHRINK), dry_run=False)[0].done is expected
+    assert len(hypervisor.asked) == 2

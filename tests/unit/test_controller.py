@@ -94,6 +94,25 @@ def test_a_hypervisor_that_is_gone_for_a_minute_leaves_commitments_standing(tmp_
     assert host.controller.report.committed == committed
 
 
+def test_a_host_whose_hypervisor_never_answered_sends_no_report(tmp_path):
+    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host.hypervisor.down = True
+    plan, outcomes = host.run()
+    assert host.controller.report is None and outcomes == []
+    assert 'no report until it does' in host.controller.status()['tick']['error']
+    host.hypervisor.down = False
+    host.run()
+    assert host.controller.report.committed > 0
+
+
+def test_the_hosts_own_word_on_swap_backing_counts_at_its_door(tmp_path):
+    host = Host(tmp_path, available=20 * GIB, require_swap_backing=False)
+    host.run()
+    crowd = InFlight(guests=20, memory=29 * GIB, reserved=0)
+    told = host.controller.admits(Request(memory=GIB, reservation=0), crowd, host.now)
+    assert 'guests could touch' not in told.reason
+
+
 def test_a_pass_that_fails_is_shown_and_followed_by_another(tmp_path, monkeypatch):
     host = Host(tmp_path, tick=0.2)
     monkeypatch.setattr(host, 'sample', lambda now: (_ for _ in ()).throw(OSError('no /proc')))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """Root writes touch only what they are for, and leave no limit behind."""
+import json
 import pathlib
 
 import pytest
@@ -80,9 +81,40 @@ def test_a_limit_left_by_a_killed_process_is_lifted(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             privileged.reclaim_group(group, 100 * MB, 0, 5, tmp_path / 'leases')
     assert (group / 'memory.limit_in_bytes').read_text() != '9223372036854771712'
-    assert privileged.lift(tmp_path / 'leases') == [str(group)]
+    assert privileged.lift(tmp_path / 'leases', pathlib.Path) == [str(group)]
     assert (group / 'memory.limit_in_bytes').read_text() == '9223372036854771712'
     assert privileged.lift(tmp_path / 'leases') == []
+
+
+def test_a_second_attempt_over_a_leftover_puts_back_what_the_first_one_found(tmp_path, monkeypatch):
+    group = a_v1_group(tmp_path / 'g', usage=500 * MB)
+    with monkeypatch.context() as patched:
+        Kernel(patched, group, die=True)
+        patched.setattr(privileged, '_put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            privileged.reclaim_group(group, 100 * MB, 0, 5, tmp_path / 'leases')
+    Kernel(monkeypatch, group)
+    privileged.reclaim_group(group, 64 * MB, 0, 5, tmp_path / 'leases')
+    assert (group / 'memory.limit_in_bytes').read_text() == '9223372036854771712'
+
+
+def test_a_lease_that_points_elsewhere_is_not_followed(tmp_path):
+    leases = tmp_path / 'leases'
+    leases.mkdir(mode=0o700)
+    victim = a_v1_group(tmp_path / 'evil', usage=1)
+    (leases / 'x').write_text(json.dumps({'group': str(victim), 'limit': '12345'}))
+    assert privileged.lift(leases) == []
+    assert (victim / 'memory.limit_in_bytes').read_text().strip() == '9223372036854771712'
+
+
+def test_a_lease_directory_that_others_may_write_is_not_believed(tmp_path):
+    leases = tmp_path / 'leases'
+    leases.mkdir()
+    leases.chmod(0o777)
+    (leases / 'x').write_text(json.dumps({'group': str(tmp_path), 'limit': '1'}))
+    assert privileged.lift(leases, pathlib.Path) == []
+    with pytest.raises(PermissionError, match='belongs to somebody else'):
+        privileged.reclaim_group(a_v1_group(tmp_path / 'g', usage=500 * MB), 10 * MB, 0, 5, leases)
 
 
 @pytest.mark.parametrize('path', ['/etc', '/sys/fs/cgroup', '/sys/fs/cgroup/memory', 'relative',

@@ -135,3 +135,64 @@ def test_a_stuck_guest_is_not_asked_for_a_crumb_again_and_again():
     for _ in range(3):
         plan, state = decide_host(short(small, mb=572, swap_free=0), state, OPTIONS, NOW)
         assert all(a.previous - a.target >= 8 * MIB for a in plan.actions if isinstance(a, SetBalloon))
+
+
+def test_one_word_of_a_guest_is_not_spent_twice():
+    """Usable is told every ten seconds, actual at once: between two words a guest is shrunk once."""
+    state, size, last = LadderState(level=Level.SOFT), GIB, NOW
+    for second in range(11):
+        guest = a_guest(actual=size, target=size, usable=GIB // 2, stats_age=float(second), reservation=GIB // 4)
+        plan, state = decide_host(short(guest, mb=570, swap_free=0), state, OPTIONS, last + second)
+        for action in plan.actions:
+            if isinstance(action, SetBalloon):
+                size = action.target
+    assert size >= GIB * 0.89
+
+
+def test_a_guest_that_needs_memory_again_gets_it_though_the_host_has_little_over():
+    hungry = a_guest(actual=GIB // 4, target=GIB // 4, usable=0)
+    idle = a_guest('g2', usable=900 * MIB)
+    for mb in (950, 1000, 1700):
+        grown = [a for a in actions(short(hungry, idle, mb=mb), SetBalloon) if a.guest == hungry.uuid]
+        assert grown and grown[0].target > GIB // 4, mb
+    assert not [a for a in actions(short(hungry, mb=200), SetBalloon) if a.target > a.previous]
+
+
+def test_a_guest_started_anew_at_full_size_is_asked_anew():
+    arrived = Asked(target=GIB // 2, at=NOW - 500, nearest=GIB // 2, moved_at=NOW - 400)
+    asked = actions(short(a_guest(), mb=300), SetBalloon, LadderState(level=Level.SOFT, asked={'uuid-g1': arrived}))
+    assert [a.previous for a in asked] == [GIB]
+
+
+def test_an_old_target_of_a_stuck_guest_is_lifted_once_the_host_is_clear():
+    stuck = Asked(target=GIB // 2, at=NOW - 500, nearest=GIB, moved_at=NOW - 500)
+    lifted = actions(a_host(a_guest()), SetBalloon, LadderState(asked={'uuid-g1': stuck}))
+    assert lifted and lifted[0].target > GIB // 2
+
+
+def test_many_small_guests_give_what_a_few_large_ones_would():
+    crowd = [a_guest(f'g{i}') for i in range(80)]
+    assert actions(short(*crowd, mb=820), SetBalloon, LadderState(level=Level.SOFT)) != []
+    small = [a_guest(f'g{i}', usable=0, maximum=64 * MIB, actual=64 * MIB, resident=60 * MIB, reservation=0, overhead=0)
+             for i in range(40)]
+    swapped = actions(a_host(*small, total=4 * GIB, available=15 * MIB), ReclaimGuest)
+    assert sum(a.amount for a in swapped) >= 100 * MIB
+
+
+def test_a_clock_set_back_holds_neither_the_level_nor_a_stuck_guests_credit():
+    ahead = Asked(target=GIB // 2, at=NOW + 3600, nearest=GIB, moved_at=NOW + 3600)
+    state = LadderState(level=Level.HARD, better_since=NOW + 3600, asked={'uuid-g1': ahead})
+    for second in (0.0, 16.0, 21.0):
+        plan, state = decide_host(a_host(a_guest(), available=5 * GIB), state, OPTIONS, NOW + second)
+    assert plan.level is Level.CLEAR
+
+
+def test_sharing_pauses_beside_a_mergeable_guest_that_must_not_be_touched():
+    opted_out = a_guest(untouchable='opted out by ovc:overcommit', can_balloon=False, can_swap=False)
+    two = a_guest('g2'), a_guest('g3')
+    assert [a.run for a in actions(a_host(opted_out, *two), TuneKsm)] == [0]
+    assert actions(a_host(dataclasses.replace(opted_out, can_share=False), *two), TuneKsm) == []
+
+
+def test_sharing_waits_until_there_is_something_to_share():
+    assert [a.run for a in actions(a_host(a_guest()), TuneKsm)] == [0]

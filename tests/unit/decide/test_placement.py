@@ -68,6 +68,11 @@ def test_claims_in_flight_count_in_full():
     assert not verdict(report, in_flight=InFlight(guests=3, memory=3 * GIB)).ok
 
 
+def test_guarantees_in_flight_that_are_known_count_exactly():
+    big = InFlight(guests=2, memory=15 * GIB, reserved=15 * GIB)
+    assert not verdict(a_report(), Request(memory=4 * GIB, reservation=4 * GIB // 5), big).ok
+
+
 def test_a_guest_that_may_not_be_overcommitted_is_guaranteed_all_of_it():
     report = a_report(reserved=15 * GIB - 500 * MIB)
     assert verdict(report, Request(memory=GIB, reservation=GIB // 4)).ok

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """From samples to a snapshot: rates, ages, what is believed, and what is promised."""
-from ovc_plugin.model import MIB
-from ovc_plugin.samples import MemorySample
+from ovc_plugin import report
+from ovc_plugin.model import MIB, Level, Plan
+from ovc_plugin.samples import GroupSample, GuestSample, MemorySample
 from ovc_plugin.sense.derive import derive
 from ovc_plugin.settings import Settings
-from tests.builders import GIB, NOW, a_sample, sampled
+from tests.builders import GIB, NOW, a_sample, facts, sampled
 
 SETTINGS = Settings()
 
@@ -81,7 +82,7 @@ def test_guests_without_an_owner_share_with_nobody():
 
 def test_an_untouchable_guest_gives_nothing_and_is_owed_everything():
     guest = one(untouchable='hugepages')
-    assert not (guest.can_balloon or guest.can_share or guest.can_swap)
+    assert not (guest.can_balloon or guest.can_swap)
     assert guest.guaranteed == guest.committed
 
 
@@ -103,3 +104,27 @@ def test_a_paused_guest_is_not_ballooned():
 def test_a_stopped_guest_counts_since_it_may_be_started_at_any_time():
     guest = one(running=False)
     assert guest.committed > GIB and not guest.can_balloon and not guest.can_swap
+
+
+def test_page_cache_is_neither_overhead_nor_the_guests_own():
+    cached = GuestSample(facts=facts(), group=GroupSample(usage=21 * GIB, cached=20 * GIB, swapped=0))
+    guest = derived(a_sample(cached)).guests[0]
+    assert (guest.overhead, guest.resident) == (128 * MIB, GIB)
+
+
+def test_what_others_use_beyond_the_reserve_is_not_promised():
+    found = derived(a_sample(sampled(usage=GIB)))
+    assert found.others == 17 * GIB and any('used by others' in note for note in found.notes)
+    plan = Plan(level=Level.CLEAR, actions=(), reason='')
+    told = report.of(found, plan, reclaimable=0, swap_usable=0, backed=True, dry_run=False)
+    assert told.total - told.reserve == 28 * GIB - 17 * GIB
+
+
+def test_a_kernel_that_cannot_swap_one_guest_is_named_with_the_remedy():
+    stubborn = GuestSample(facts=facts(), group=GroupSample(usage=GIB, can_reclaim=False))
+    found = derived(a_sample(stubborn))
+    assert not found.guests[0].can_swap and any('5.19' in note for note in found.notes)
+
+
+def test_a_guest_that_says_nothing_is_named_with_the_remedy():
+    assert any('mem_stats_period_seconds' in note for note in derived(a_sample(sampled(usable=None))).notes)

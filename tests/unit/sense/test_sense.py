@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """Readings from small trees of files, one source at a time."""
+import dataclasses
+
 import pytest
 
 from ovc_plugin.model import MIB
@@ -14,6 +16,13 @@ V1 = '32 31 0:29 / {mnt} rw - cgroup cgroup rw,memory\n'
 def test_the_machine_is_read_from_meminfo(tmp_path):
     found = proc.memory(a_proc(tmp_path))
     assert (found.total, found.available, found.swap_free, found.swap_in_pages) == (28 * GIB, 10 * GIB, 8 * GIB, 0)
+
+
+def test_swap_that_is_itself_memory_backs_nothing(tmp_path):
+    found = a_proc(tmp_path)
+    (found / 'swaps').write_text('Filename Type Size Used Priority\n/dev/zram0 partition 4194304 1048576 100\n'
+                                 '/swapfile file 4194304 0 -2\n')
+    assert (proc.memory(found).swap_total, proc.memory(found).swap_free) == (4 * GIB, 5 * GIB)
 
 
 def test_pressure_stall_is_a_share_of_time():
@@ -53,7 +62,9 @@ def test_a_v2_boundary_never_has_more_swap_than_the_machine(tmp_path):
 def test_a_guest_group_is_read_in_both_versions(tmp_path):
     one = cgroup.group(a_v1_group(tmp_path / '1', usage=5, total_swap=6, total_workingset_refault_anon=7))
     two = cgroup.group(a_v2_group(tmp_path / '2', usage=5, swap=6, workingset_refault_anon=7))
-    assert one == two and (one.usage, one.swapped, one.refault_pages) == (5, 6, 7)
+    assert (two.can_reclaim, one.can_reclaim) == (False, True)
+    assert dataclasses.replace(two, can_reclaim=True) == one
+    assert (one.usage, one.swapped, one.refault_pages) == (5, 6, 7)
 
 
 @pytest.mark.parametrize('name, root', [

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What a host's controller has told: to the log as it happens, to ``ovc status`` when asked. Nothing is said twice."""
+from __future__ import annotations
+
+import collections
+import logging
+import typing
+
+from ovc_plugin import describe
+from ovc_plugin.model import HostSnapshot, Level, Outcome, Plan, TuneKsm
+
+LOG = logging.getLogger(__name__)
+KEPT = 50
+
+
+class Chronicle:
+    """The last action on each guest and on the host, the notes that hold now, and the last events."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self.guest_actions: dict[str, dict[str, typing.Any]] = {}
+        self._host_action: dict[str, typing.Any] | None = None
+        self._events: collections.deque[dict[str, typing.Any]] = collections.deque(maxlen=KEPT)
+        self._notes: frozenset[str] = frozenset()
+        self._unsaved: str | None = None
+
+    def note(self, notes: typing.Iterable[str]) -> None:
+        """What the sensors could not do, in words; logged when it begins."""
+        for note in set(notes) - self._notes:
+            LOG.warning('%s: %s', self._host, note)
+        self._notes = frozenset(notes)
+
+    def unsaved(self, note: str | None) -> None:
+        """Why the state could not be saved; ``None`` when it was."""
+        if note is not None and note != self._unsaved:
+            LOG.warning('%s: %s', self._host, note)
+        self._unsaved = note
+
+    def tell(self, plan: Plan, before: Level, outcomes: list[Outcome], snapshot: HostSnapshot, now: float) -> None:
+        """One pass: a change of level, and each action with its reason."""
+        names = {g.uuid: g.name for g in snapshot.guests}
+        if plan.level != before:
+            LOG.info('%s: level %s -> %s: %s', self._host, before.name, plan.level.name, plan.reason)
+            self._events.append({'at': now, 'level': plan.level.name, 'text': plan.reason})
+        self.note(snapshot.notes)
+        self.guest_actions = {u: a for u, a in self.guest_actions.items() if u in names}
+        for outcome in outcomes:
+            self._one(outcome, names, now)
+
+    def _one(self, outcome: Outcome, names: dict[str, str], now: float) -> None:
+        fields, text = describe.action_fields(outcome, now, names), describe.sentence(outcome, names)
+        if isinstance(outcome.action, TuneKsm):
+            earlier, self._host_action = self._host_action, fields
+        else:
+            earlier = self.guest_actions.get(outcome.action.guest)
+            self.guest_actions[outcome.action.guest] = fields
+        again = outcome.error is not None and earlier is not None and outcome.error == earlier['error']
+        grave = logging.DEBUG if again else logging.WARNING if outcome.error else logging.INFO
+        LOG.log(grave, '%s: %s', self._host, text)
+        self._events.append({'at': now, 'action': fields['what'], 'text': text})
+
+    def fields(self) -> dict[str, typing.Any]:
+        """The part of the status that is told here."""
+        notes = self._notes | ({self._unsaved} if self._unsaved else frozenset())
+        return {'notes': sorted(notes), 'last_host_action': self._host_action, 'events': list(self._events)}
