@@ -37,9 +37,15 @@ class GuestFacts:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSample:
-    """One control group's memory: bytes charged, bytes in swap, pages read back from swap since its start."""
+    """One control group's memory: bytes charged, bytes in swap, pages read back from swap since its start.
+
+    ``cached`` bytes of what is charged are file pages, which the kernel drops when it must. ``can_reclaim`` is false
+    where the kernel offers no way to swap this group alone.
+    """
 
     usage: int
+    cached: int = 0
+    can_reclaim: bool = True
     swapped: int | None = None
     refault_pages: int | None = None
 
