@@ -16,6 +16,7 @@ from tests.builders import GIB, NOW, a_guest
 
 OPTIONS = HostSettings(ksm='leave', dwell=10)
 TICK = 5.0
+OVERHEAD = 16 * MIB
 MANNERS = ('willing', 'stuck', 'silent', 'untouchable', 'no balloon')
 
 
@@ -47,9 +48,9 @@ class Guest:
     def snapshot(self):
         spoke = self.manner != 'silent'
         return a_guest(
-            self.name, maximum=self.maximum, reservation=self.reservation, overhead=0, target=self.target,
+            self.name, maximum=self.maximum, reservation=self.reservation, overhead=OVERHEAD, target=self.target,
             actual=self.size, usable=max(0, self.size - self.used) if spoke else None,
-            stats_age=1.0 if spoke else None, resident=self.resident, swapped=self.swapped,
+            stats_age=1.0 if spoke else None, resident=self.resident + OVERHEAD, swapped=self.swapped,
             can_balloon=self.manner not in ('untouchable', 'no balloon'), can_swap=self.manner != 'untouchable',
             can_share=False, untouchable='test' if self.manner == 'untouchable' else None)
 
@@ -66,7 +67,7 @@ class World:
         free = self.swap - sum(g.swapped for g in self.guests)
         return HostSnapshot(
             host='h', taken_at=self.now, total=self.total, reserve=0, swap_total=self.swap, swap_free=free,
-            available=max(0, self.total - sum(g.resident for g in self.guests)),
+            available=max(0, self.total - sum(g.resident + OVERHEAD for g in self.guests)),
             guests=tuple(g.snapshot() for g in self.guests))
 
     def step(self):
@@ -79,7 +80,7 @@ class World:
             if isinstance(action, SetBalloon):
                 guest.target = action.target
             elif isinstance(action, ReclaimGuest):
-                guest.swapped += min(action.amount, max(0, guest.resident - action.floor))
+                guest.swapped += min(action.amount, max(0, guest.resident + OVERHEAD - action.floor))
         for guest in self.guests:
             guest.tick()
         self.now += TICK
@@ -117,8 +118,8 @@ def test_no_guest_is_asked_or_swapped_below_what_it_is_owed(world):
                     cushion = OPTIONS.cushion * guest.maximum if plan.level < Level.HARD else 0
                     assert action.target >= min(guest.maximum, need + cushion)
             else:
-                assert action.floor >= guest.reservation
-                assert guest.resident - action.amount >= guest.reservation
+                assert action.floor >= guest.reservation + OVERHEAD
+                assert guest.resident - action.amount >= guest.reservation + OVERHEAD
 
 
 @given(worlds())

@@ -62,11 +62,11 @@ def test_a_guest_that_reads_its_pages_back_is_not_swapped_further_below_critical
 
 def test_a_stuck_guest_is_not_asked_twice_and_swap_takes_its_part():
     stuck = Asked(target=GIB // 2, at=NOW - 30, nearest=GIB, moved_at=NOW - 30)
-    host = short(a_guest(), a_guest('g2', usable=0), mb=300)
+    host = short(a_guest('g0', usable=0, reservation=0), a_guest(), mb=300)
     state = LadderState(level=Level.HARD, asked={'uuid-g1': stuck})
     assert actions(host, SetBalloon, state) == []
     swapped = actions(host, ReclaimGuest, state)
-    assert swapped[0].guest == 'uuid-g1'
+    assert swapped[0].guest == 'uuid-g1' and swapped[0].amount == OPTIONS.swap_step
 
 
 def test_a_guest_under_way_is_not_asked_again():
@@ -196,3 +196,13 @@ def test_sharing_pauses_beside_a_mergeable_guest_that_must_not_be_touched():
 
 def test_sharing_waits_until_there_is_something_to_share():
     assert [a.run for a in actions(a_host(a_guest()), TuneKsm)] == [0]
+
+
+def test_a_guest_is_not_shrunk_by_more_than_a_step_at_once():
+    asked = actions(short(a_guest(usable=GIB, reservation=0), mb=300), SetBalloon)
+    assert [a.previous - a.target for a in asked] == [int(OPTIONS.balloon_step * GIB) // MIB * MIB]
+
+
+def test_what_a_guest_costs_beyond_its_memory_is_not_taken_from_its_reservation():
+    asked = actions(short(a_guest(usable=0, resident=400 * MIB), mb=50), ReclaimGuest)
+    assert [(a.floor, a.amount) for a in asked] == [(384 * MIB, 16 * MIB)]
