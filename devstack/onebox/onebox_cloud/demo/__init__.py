@@ -9,6 +9,8 @@ import json
 import time
 from pathlib import Path
 
+from ovc_plugin.decide import guarantee
+
 from ..errors import OneboxError
 from ..options import Options
 from ..progress import Progress
@@ -75,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check(accident: Accident) -> None:
-    """Raises OneboxError for sizes that cannot work."""
+    """Raises OneboxError or ValueError for sizes that cannot work."""
     if accident.fill >= accident.guest_memory - 60:
         raise OneboxError(f'--fill {accident.fill} does not fit a guest of {accident.guest_memory} MB: its kernel '
                           f'needs some 60 MB itself; use at most {accident.guest_memory - 64}')
@@ -84,6 +86,7 @@ def check(accident: Accident) -> None:
     if accident.guests < 1 or accident.limit < 60:
         raise OneboxError('--guests must be at least 1 and --limit at least 60')
     accident.options(None)
+    guarantee.reservation(accident.reservation, accident.guest_memory << 20)
 
 
 def main(argv: list[str]) -> int:
