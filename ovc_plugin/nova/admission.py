@@ -56,4 +56,5 @@ class Ledger:
 
     def _in_flight(self, but: str) -> InFlight:
         others = [entry.request for guest, entry in self._entries.items() if guest != but]
-        return InFlight(guests=len(others), memory=sum(request.memory for request in others))
+        return InFlight(guests=len(others), memory=sum(r.memory for r in others),
+                        reserved=sum(r.reservation if r.overcommit else r.memory for r in others))

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import threading
 
+from ovc_plugin.decide import placement
 from ovc_plugin.model import MIB, InFlight, Request, Verdict
 from ovc_plugin.nova.admission import Ledger
-from tests.builders import GIB, NOW
+from ovc_plugin.settings import SchedulerSettings, SharedSettings
+from tests.builders import GIB, NOW, a_report
 
 
 def ask(ledger: Ledger, guest: str, room: int = 10 * GIB, *, counted=(), taken_at=NOW, now=NOW, **options) -> Verdict:
@@ -69,6 +71,23 @@ def test_a_refused_arrival_is_counted_only_when_it_comes_all_the_same():
     assert ask(ledger, 'g2').reason == '0 0'
     assert not ask(ledger, 'g3', room=0, force=True).ok
     assert ask(ledger, 'g4').reason == '2 2048'
+
+
+def test_what_is_in_flight_counts_with_its_own_guarantee_and_not_with_the_next_guests():
+    """16 GB, empty; 15 of them are promised in full to guests on their way. A fifth of 4 GB more is not there."""
+    ledger, report = Ledger(), a_report()
+
+    def arrive(guest: str, memory: int, reservation: int, overcommit: bool = True) -> Verdict:
+        request = Request(memory=memory, reservation=reservation, guest=guest, overcommit=overcommit)
+        return ledger.admit(request, lambda flying: placement.fits(report, request, flying, SchedulerSettings(),
+                                                                   SharedSettings(), NOW),
+                            counted=(), report_taken_at=NOW, now=NOW)
+
+    large = 15 * GIB // 2
+    assert arrive('g1', large, large).ok
+    assert arrive('g2', large, large // 4, overcommit=False).ok  # as good as a full reservation
+    refused = arrive('g3', 4 * GIB, 4 * GIB // 5)
+    assert not refused.ok and 'guarantees would need 16563 MB > 15872 MB' in refused.reason
 
 
 def test_landing_unknown_guests_is_no_error():
