@@ -7,6 +7,7 @@ Nothing of nova is imported here: its objects are known by their attributes, so 
 from __future__ import annotations
 
 import logging
+import re
 import typing
 
 from ovc_plugin import report as reports
@@ -20,6 +21,10 @@ LOG = logging.getLogger(__name__)
 RESERVATION = 'ovc:reservation'
 OVERCOMMIT = 'ovc:overcommit'
 
+# Resource classes of devices that reach into a guest's memory. Not all custom classes are such: these are what nova
+# itself makes of devices.
+DEVICES = re.compile(r'resources[^:]*:(VGPU|PGPU|PCI_DEVICE|CUSTOM_PCI_\w+)')
+DEVICE_SPECS = ('pci_passthrough:alias', 'accel:device_profile')
 SMALL_PAGE_KIB = 4
 _warned: set[str] = set()
 
@@ -103,13 +108,17 @@ class Asking:
 
 
 def untouchable(asked: typing.Any, specs: typing.Mapping[str, str]) -> str | None:
-    """Why no mechanism may touch the guest, so that it counts at its full size; ``None`` when one may."""
+    """Why no mechanism may touch the guest, so that it counts at its full size; ``None`` when one may.
+
+    What only the host can see (an interface of type vdpa, a device class of the operator's own making) is counted by
+    its report once the guest runs there.
+    """
     cells = getattr(_given(asked, 'numa_topology'), 'cells', None) or ()
     if any((_given(cell, 'pagesize') or SMALL_PAGE_KIB) != SMALL_PAGE_KIB for cell in cells):
         return 'huge pages'
     if any(_given(cell, 'cpu_policy') in ('dedicated', 'mixed') for cell in cells):
         return 'pinned processors'
-    if getattr(_given(asked, 'pci_requests'), 'requests', None):
+    if getattr(_given(asked, 'pci_requests'), 'requests', None) or any(map(_is_device, specs.items())):
         return 'passed-through devices'
     image = getattr(_given(asked, 'image'), 'properties', None)
     for name in ('locked_memory', 'mem_encryption'):
@@ -117,6 +126,11 @@ def untouchable(asked: typing.Any, specs: typing.Mapping[str, str]) -> str | Non
         if str(text or '').strip().lower() in ('true', 'yes', '1', 'on', 't', 'y'):
             return name.replace('_', ' ')
     return None
+
+
+def _is_device(spec: tuple[str, str]) -> bool:
+    name, value = spec
+    return bool(value) and (name in DEVICE_SPECS or (DEVICES.fullmatch(name) is not None and value.strip() != '0'))
 
 
 def _given(thing: typing.Any, name: str) -> typing.Any:
