@@ -20,5 +20,6 @@ rpc            the host's endpoint on oslo.messaging, and its client
 conf           settings as oslo.config options
 nova/          the only importer of nova: driver, filter, weigher, extra specs
 cli, cmd/      the ``ovc`` and ``ovc-agent`` commands
+simulate/      modelled hosts that run the same rules; nothing else knows of them
 =============  ======================================================================
 """

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Random worlds from a seed: any mix of manners, hosts from roomy to far too small, guests that come later."""
+from __future__ import annotations
+
+import dataclasses
+import random
+
+from ovc_plugin.model import MIB
+from ovc_plugin.settings import HostSettings
+from ovc_plugin.simulate.guest import Habit
+from ovc_plugin.simulate.kernel import Machine
+from ovc_plugin.simulate.manners import CONSTANT, MANNERS, guest
+
+GIB = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that makes one world. ``constant``: no guest's wants ever change, and nobody arrives later."""
+
+    seed: str
+    machine: Machine
+    habits: tuple[Habit, ...]
+    settings: HostSettings
+    ticks: int
+    constant: bool
+
+    @property
+    def seconds(self) -> float:
+        return self.ticks * self.settings.tick
+
+
+def recipe(seed: int | str, guests: int = 50, ticks: int = 500) -> Recipe:
+    """A world of up to that many guests and passes; half of the worlds are constant."""
+    chance = random.Random(f'promises {seed}')
+    constant = chance.random() < 0.5
+    count = chance.randint(1, guests)
+    length = ticks if constant else chance.randint(min(20, ticks), ticks)
+    settings = HostSettings(
+        dry_run=False, ksm=chance.choice(('auto', 'auto', 'leave')), level_scale=chance.choice((0.5, 1.0, 1.0, 3.0)),
+        balloon_step=chance.choice((0.05, 0.1, 0.3)), dwell=chance.choice((0.0, 15.0, 60.0)))
+    horizon = length * settings.tick
+    # Most worlds know a few manners only: pure ones show what a mixture hides.
+    known = chance.sample(CONSTANT if constant else tuple(MANNERS), chance.randint(1, 5))
+    habits = tuple(guest(
+        chance.choice(known), f'g{number}', chance, horizon,
+        trust_domain=chance.choice(('blue', 'blue', 'blue', 'red')),
+        stirs=0.0 if constant else chance.uniform(0, 0.001),
+        arrives=0.0 if constant or chance.random() < 0.6 else float(int(chance.uniform(1, horizon))),
+        maximum=chance.choice((256, 512, 1024, 2048, 4096, 8192)) * MIB) for number in range(count))
+    most = sum(h.maximum + h.overhead for h in habits)
+    machine = Machine(total=GIB + int(most * chance.uniform(0.2, 1.1)), reserve=512 * MIB,
+                      swap=int(most * chance.choice((0.0, chance.uniform(0, 1), 1.0))))
+    return Recipe(seed=str(seed), machine=machine, habits=habits, settings=settings, ticks=length, constant=constant)

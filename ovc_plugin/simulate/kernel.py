@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""A modelled host kernel: RAM, swap, page sharing, and who is killed when both are full. Bytes and seconds."""
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from ovc_plugin.model import MIB, KsmState
+from ovc_plugin.simulate.guest import Guest
+
+SWAP_SPEED = 300 * MIB    # an SSD, each way
+SCAN_WAKEUP = 0.02        # seconds that ksmd sleeps between two lots of pages
+SCAN_LIMIT = 400 * MIB    # what one core can scan in a second
+HOT_RESISTS = 0.1         # how much less likely the kernel takes a page in use than an idle one
+PAGE = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """``other`` is what the host uses itself, within its ``reserve``; ``watermark`` is never handed out."""
+
+    total: int
+    reserve: int
+    swap: int
+    other: int = 256 * MIB
+    watermark: int = 64 * MIB
+
+
+class Kernel:
+    """Grants what guests ask for; reclaims for it by its own lights; kills the largest when nothing is left."""
+
+    def __init__(self, machine: Machine, guests: list[Guest]) -> None:
+        self.machine, self.guests = machine, guests
+        self.ksm_run, self.ksm_pages = 0, 100
+        self.stall = 0.0
+        self.swap_ins = self.swap_outs = 0
+        self.killed: list[str] = []
+
+    @property
+    def available(self) -> int:
+        return self.machine.total - self.machine.other - sum(g.resident for g in self.guests)
+
+    @property
+    def swap_free(self) -> int:
+        return self.machine.swap - sum(g.swapped for g in self.guests)
+
+    @property
+    def ksm(self) -> KsmState:
+        saved = sum(g.merged for g in self.guests)
+        return KsmState(run=self.ksm_run, saved=saved, shared=saved // 4, pages_to_scan=self.ksm_pages)
+
+    def step(self, when: float, seconds: float) -> None:
+        guests = [g for g in self.guests if g.alive]
+        for guest in guests:
+            guest.step(when, seconds)
+        self._unshare(guests, seconds)
+        wanted = sum(g.asks for g in guests)
+        part = self._provide(guests, wanted, seconds) if wanted else 1.0
+        for guest in guests:
+            if guest.alive:
+                guest.grant(part, seconds)
+                self.swap_ins += guest.swap_ins
+                guest.tell(when)
+        if self.ksm_run == 1:
+            self._merge(guests, seconds)
+        waiting = max((g.waited for g in guests), default=0.0) / seconds
+        self.stall += (waiting - self.stall) * (1 - math.exp(-seconds / 10))
+
+    def _provide(self, guests: list[Guest], wanted: int, seconds: float) -> float:
+        """Make room for ``wanted`` bytes; returns the share of them that could be granted."""
+        room = self.available - self.machine.watermark
+        most = int(SWAP_SPEED * seconds)
+        while wanted > room:
+            missing = wanted - room
+            got = self.reclaim(guests, min(missing, most))
+            most -= got
+            room += got
+            if wanted <= room or most <= MIB:
+                break
+            if room > MIB:
+                break  # the rest waits; what is granted now can be taken in the next step
+            if got < min(missing, most + got) - len(guests):  # nothing left to take: not slow, but full
+                victim = max((g for g in guests if g.alive), key=lambda g: g.resident + g.swapped)
+                wanted -= victim.asks
+                self.killed.append(victim.habit.name)
+                victim.end()
+                room = self.available - self.machine.watermark
+        return max(0.0, min(1.0, room / wanted)) if wanted > 0 else 1.0
+
+    def reclaim(self, guests: list[Guest], amount: int) -> int:
+        """The kernel's own choice: idle pages of whoever has most of them."""
+        amount = min(amount, self.swap_free)
+        parts = {g: g.swappable - (1 - HOT_RESISTS) * min(g.hot, g.swappable) for g in guests if g.swappable}
+        total, got = sum(parts.values()), 0
+        if amount <= 0 or total <= 0:
+            return 0
+        for guest, part in parts.items():
+            got += guest.swap_out(min(amount - got, int(amount * part / total) + 1))
+        for guest in parts:  # what rounding and small guests left over
+            if got < amount:
+                got += guest.swap_out(amount - got)
+        self.swap_outs += got
+        return got
+
+    def reclaim_guest(self, guest: Guest, amount: int, floor: int, seconds: float) -> int:
+        """One guest's group is reclaimed, not below ``floor`` resident bytes, as far as swap and time go."""
+        amount = min(amount, guest.resident - floor, self.swap_free, int(SWAP_SPEED * seconds))
+        got = guest.swap_out(amount) if amount > 0 else 0
+        self.swap_outs += got
+        return got
+
+    def _unshare(self, guests: list[Guest], seconds: float) -> None:
+        """Merged pages that are written take memory of their own again (evaporation)."""
+        for guest in guests:
+            if guest.merged and guest.habit.rewrites:
+                guest.merged -= min(guest.merged, int(guest.habit.rewrites * seconds))
+
+    def _merge(self, guests: list[Guest], seconds: float) -> None:
+        """Equal pages meet at the speed of the scan; of each image, one copy stays."""
+        groups: dict[str, list[tuple[Guest, int]]] = {}
+        for guest in guests:
+            if guest.alive and guest.habit.alike:
+                size = min(guest.habit.alike, guest.anon, guest.resident - guest.habit.own_overhead + guest.merged)
+                groups.setdefault(guest.habit.image, []).append((guest, size))
+        total = sum(size for group in groups.values() for _, size in group)
+        speed = min(SCAN_LIMIT, self.ksm_pages * PAGE / SCAN_WAKEUP)
+        for group in groups.values():
+            for guest, size in group:
+                possible = size * (len(group) - 1) // len(group)
+                step = int(possible * min(1.0, speed * seconds / max(1, total)))
+                guest.merged = min(possible, guest.merged + step)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What a policy cost and brought on one modelled host."""
+from __future__ import annotations
+
+import dataclasses
+
+from ovc_plugin.model import MIB
+from ovc_plugin.simulate.guest import Guest
+from ovc_plugin.simulate.kernel import Kernel
+
+CALM = 30.0      # seconds without anybody waiting after which a shock counts as under control
+WAITS = 0.05     # share of its time that a guest waits for the host's memory, above which it is not calm
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Measures:
+    """Sums over one run. ``lost`` of ``lived`` guest seconds were spent waiting; ``freed`` is in byte seconds.
+
+    ``troubled`` is when a guest last waited noticeably for the host's memory. ``targets`` holds each guest's last
+    target, and which way it went.
+    """
+
+    seconds: float = 0.0
+    lived: float = 0.0
+    lost: float = 0.0
+    dead: float = 0.0
+    freed: float = 0.0
+    asks: int = 0
+    reversals: int = 0
+    passes: int = 0
+    trouble: list[float] = dataclasses.field(default_factory=list)
+    available: list[int] = dataclasses.field(default_factory=list)
+    targets: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+    def second(self, when: float, seconds: float, guests: list[Guest], kernel: Kernel) -> None:
+        self.seconds += seconds
+        self.available.append(kernel.available)
+        worst = 0.0
+        for guest in guests:
+            self.lived += seconds
+            if not guest.alive:
+                self.dead += seconds
+                continue
+            self.lost += guest.lost
+            worst = max(worst, guest.waited)
+            self.freed += (guest.unballooned() + guest.habit.own_overhead - guest.resident) * seconds
+        if worst > WAITS * seconds:
+            self.trouble.append(when)
+
+    def asked(self, guest: str, target: int, before: int) -> None:
+        """A balloon target was set; it is a reversal if it goes the other way than the last change did."""
+        last, way = self.targets.get(guest, (before, 0))
+        if target == last:
+            return
+        self.asks += 1
+        now = 1 if target > last else -1
+        self.reversals += way == -now
+        self.targets[guest] = (target, now)
+
+    @property
+    def slowdown(self) -> float:
+        """Share of guest time lost to waiting; the time after a kill is lost altogether."""
+        return (self.lost + self.dead) / self.lived if self.lived else 0.0
+
+    @property
+    def freed_mb(self) -> float:
+        """Mean of what was kept out of memory by balloon, swap and sharing, in MiB."""
+        return self.freed / self.seconds / MIB if self.seconds else 0.0
+
+    def controlled(self, shock: float) -> float:
+        """Seconds from ``shock`` until nobody waited for the next half minute; up to the end where that never was."""
+        since = shock
+        for when in self.trouble:
+            if when < shock:
+                continue
+            if when - since >= CALM:
+                break
+            since = when
+        return since - shock

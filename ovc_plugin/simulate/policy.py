@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What runs a modelled host: anything that turns readings into plans, and our own rules as one of them."""
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from ovc_plugin.decide import host as ladder
+from ovc_plugin.decide import pressure, state
+from ovc_plugin.model import MIB, HostSnapshot, Level, Plan
+from ovc_plugin.settings import HostSettings
+
+_FALL = 8 * MIB
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A host at one time. ``unused`` is what each guest calls free (without its cache), which our rules do not use."""
+
+    snapshot: HostSnapshot
+    unused: typing.Mapping[str, int | None]
+
+
+class Policy(typing.Protocol):
+    """``tick``: seconds between two passes."""
+
+    name: str
+    tick: float
+
+    def decide(self, reading: Reading, now: float) -> Plan:
+        """What to do now; may remember."""
+
+    def failed(self, guests: typing.Collection[str]) -> None:
+        """These guests could not be told of their balloon targets."""
+
+    def wakes(self, available: int, total: int) -> bool:
+        """Whether a pass is due at once, by a cheap look at available memory."""
+
+
+class Ours:
+    """The product's ladder, called as the host controller calls it. ``before``: what it remembered a pass ago."""
+
+    name = 'ovc'
+
+    def __init__(self, settings: HostSettings | None = None) -> None:
+        self.settings = settings or HostSettings()
+        self.tick = self.settings.tick
+        self.state = self.before = state.LadderState()
+        self._available: int | None = None
+
+    def decide(self, reading: Reading, now: float) -> Plan:
+        self.before = self.state
+        plan, self.state = ladder.decide_host(reading.snapshot, self.state, self.settings, now)
+        self._available = reading.snapshot.available
+        return plan
+
+    def failed(self, guests: typing.Collection[str]) -> None:
+        self.state = state.without(self.state, guests)
+
+    def wakes(self, available: int, total: int) -> bool:
+        return (bool(self.settings.fast_look) and self._available is not None
+                and available < pressure.enter_soft(total, self.settings) and available < self._available - _FALL)
+
+
+class Nothing:
+    """No policy: the kernel alone swaps."""
+
+    name = 'nothing'
+    tick = 60.0
+
+    def decide(self, reading: Reading, now: float) -> Plan:
+        return Plan(level=Level.CLEAR, actions=(), reason='no policy')
+
+    def failed(self, guests: typing.Collection[str]) -> None:
+        pass
+
+    def wakes(self, available: int, total: int) -> bool:
+        return False

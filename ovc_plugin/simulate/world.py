@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Time on one modelled host: the kernel steps each second, and the policy passes when it is due."""
+from __future__ import annotations
+
+import typing
+
+from ovc_plugin.model import Action, HostSnapshot, Plan, ReclaimGuest, SetBalloon, TuneKsm
+from ovc_plugin.simulate.guest import PAGE, Guest, Habit
+from ovc_plugin.simulate.kernel import Kernel, Machine
+from ovc_plugin.simulate.measure import Measures
+from ovc_plugin.simulate.policy import Policy, Reading
+
+START = 1_000_000.0
+STEP = 1.0
+RECLAIM_SECONDS = 2.0   # for all reclaims of one pass together, as the actuator has it
+LEAST_PAUSE = 1.0       # between two passes brought forward
+
+Watch = typing.Callable[['World', Reading, Plan], None]
+Door = typing.Callable[['World', Habit], bool]
+
+
+class World:
+    """One host, its guests and one policy. ``watch`` sees each plan before it is carried out; ``door`` says of each
+    guest that arrives whether it may (everybody may where there is none)."""
+
+    def __init__(self, machine: Machine, habits: typing.Iterable[Habit], policy: Policy, *,
+                 watch: Watch | None = None, door: Door | None = None) -> None:
+        self.machine, self.policy, self.watch, self.door = machine, policy, watch, door
+        self.coming = sorted(habits, key=lambda h: h.arrives)
+        self.guests: list[Guest] = []
+        self.kernel = Kernel(machine, self.guests)
+        self.measures = Measures()
+        self.time = 0.0
+        self.refused: list[str] = []
+        self._due, self._passed = 0.0, -1e9
+        self._earlier: tuple[float, int, int, int] | None = None
+        self._ins: dict[str, int] = {}
+
+    @property
+    def now(self) -> float:
+        return START + self.time
+
+    def run(self, seconds: float) -> World:
+        end = self.time + seconds
+        while self.time < end:
+            self.step()
+        return self
+
+    def step(self) -> None:
+        self._welcome()
+        self.kernel.step(self.time, STEP)
+        for guest in self.guests:
+            self._ins[guest.uuid] = self._ins.get(guest.uuid, 0) + (guest.swap_ins if guest.alive else 0)
+        self.measures.second(self.time, STEP, self.guests, self.kernel)
+        self.time += STEP
+        if self.time >= self._due or (self.time - self._passed >= LEAST_PAUSE
+                                      and self.policy.wakes(self.kernel.available, self.machine.total)):
+            self.run_pass()
+
+    def _welcome(self) -> None:
+        while self.coming and self.coming[0].arrives <= self.time:
+            habit = self.coming.pop(0)
+            if self.door is None or self.door(self, habit):
+                guest = Guest(habit)
+                if habit.arrives or guest.resident > self.kernel.available - self.machine.watermark:
+                    guest.anon = guest.cache = guest.backed = 0  # it boots: what it touches is still to come
+                self.guests.append(guest)
+            else:
+                self.refused.append(habit.name)
+
+    def run_pass(self) -> None:
+        """One pass of the policy, as the controller does it: read, decide, act, shrink first and grow last."""
+        reading = self.read()
+        plan = self.policy.decide(reading, self.now)
+        self.measures.passes += 1
+        if self.watch:
+            self.watch(self, reading, plan)
+        known = {g.uuid: g for g in self.guests}
+        swaps = sum(isinstance(a, ReclaimGuest) for a in plan.actions)
+        untold = {a.guest for a in sorted(plan.actions, key=_order)
+                  if not self._act(a, known, RECLAIM_SECONDS / max(1, swaps)) and isinstance(a, SetBalloon)}
+        self.policy.failed(untold)
+        self._passed, self._due = self.time, self.time + self.policy.tick
+
+    def _act(self, action: Action, known: dict[str, Guest], seconds: float) -> bool:
+        """Carry one action out; false when the call fails."""
+        if isinstance(action, TuneKsm):
+            self.kernel.ksm_run = action.run
+            self.kernel.ksm_pages = action.pages_to_scan or self.kernel.ksm_pages
+            return True
+        guest = known[action.guest]
+        if not guest.habit.reachable:
+            return False
+        if isinstance(action, SetBalloon):
+            self.measures.asked(guest.uuid, action.target, guest.target)
+            guest.target = action.target
+        else:
+            self.kernel.reclaim_guest(guest, action.amount, action.floor, seconds)
+        return True
+
+    def read(self) -> Reading:
+        """The host as a sensor would have it, with rates since the reading before."""
+        kernel, alive = self.kernel, [g for g in self.guests if g.alive]
+        available = max(0, kernel.available)
+        before = self._earlier
+        seconds = self.time - before[0] if before else 0.0
+        growth = swap_in = swap_out = None
+        if before and seconds > 0:
+            growth = (before[1] - available) / seconds
+            swap_in, swap_out = (kernel.swap_ins - before[2]) / seconds, (kernel.swap_outs - before[3]) / seconds
+        guests = tuple(g.snapshot(self.now, self._ins.get(g.uuid, 0) / PAGE / seconds if seconds else None, START)
+                       for g in alive)
+        self._earlier = (self.time, available, kernel.swap_ins, kernel.swap_outs)
+        self._ins = {}
+        snapshot = HostSnapshot(
+            host='modelled', taken_at=self.now, total=self.machine.total, available=available,
+            reserve=self.machine.reserve, swap_total=self.machine.swap, swap_free=kernel.swap_free, swap_in=swap_in,
+            swap_out=swap_out, stall=kernel.stall, growth=growth, ksm=kernel.ksm, guests=guests)
+        return Reading(snapshot=snapshot, unused={g.uuid: g.told_unused for g in alive})
+
+
+def _order(action: Action) -> int:
+    if isinstance(action, SetBalloon):
+        return 0 if action.target < action.previous else 3
+    return 1 if isinstance(action, ReclaimGuest) else 2

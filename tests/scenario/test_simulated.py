@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The promises on simulated hosts, and that the simulation is one in which they could break."""
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ovc_plugin.model import MIB, Plan, ReclaimGuest, SetBalloon
+from ovc_plugin.settings import HostSettings
+from ovc_plugin.simulate import generate, manners
+from ovc_plugin.simulate.guest import Demand, Habit
+from ovc_plugin.simulate.kernel import Machine
+from ovc_plugin.simulate.policy import Nothing, Ours
+from ovc_plugin.simulate.promises import Watcher
+from ovc_plugin.simulate.world import World
+from tests.builders import GIB
+
+
+def watched(recipe, policy=None):
+    watcher = Watcher(recipe.settings, recipe.seconds * 0.6 if recipe.constant else None)
+    world = World(recipe.machine, recipe.habits, policy or Ours(recipe.settings), watch=watcher.watch,
+                  door=watcher.door)
+    world.run(recipe.seconds)
+    watcher.finish(world)
+    return world, watcher
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=15, deadline=None)
+def test_every_promise_holds_in_random_worlds(seed):
+    _, watcher = watched(generate.recipe(seed, guests=12, ticks=300))
+    assert not watcher.breaches
+
+
+def test_the_same_seed_is_the_same_world():
+    first, second = (watched(generate.recipe(7, guests=10, ticks=60))[0] for _ in range(2))
+    assert first.measures == second.measures and first.measures.passes
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=20, deadline=None)
+def test_no_byte_is_made_or_lost(seed):
+    """Whatever happens, no guest holds more than its size or has more away than it has, and swap is not overfull."""
+    recipe = generate.recipe(seed, guests=8, ticks=40)
+    world = World(recipe.machine, recipe.habits, Ours(recipe.settings))
+    while world.time < recipe.seconds:
+        world.step()
+        assert world.kernel.swap_free >= 0 and world.kernel.available >= 0
+        for guest in world.guests:
+            assert 0 <= guest.anon + guest.cache <= guest.size <= guest.habit.maximum
+            assert min(guest.warm, guest.cold, guest.merged) >= 0
+            assert guest.warm + guest.cold + guest.merged <= guest.backed <= guest.habit.maximum
+
+
+class Rogue(Ours):
+    """Breaks what it is told to break, so that a check that cannot fail is found out."""
+
+    def __init__(self, rule) -> None:
+        super().__init__(HostSettings(ksm='leave'))
+        self.rule = rule
+
+    def decide(self, reading, now):
+        plan = super().decide(reading, now)
+        return Plan(level=plan.level, actions=tuple(self.rule(g) for g in reading.snapshot.guests), reason='rogue')
+
+
+def shrunk(guest, target):
+    return SetBalloon(guest=guest.uuid, target=target, previous=guest.maximum, reason='rogue')
+
+
+@pytest.mark.parametrize('promise, manner, rule', [
+    ('3 floor', 'ideal', lambda g: shrunk(g, g.reservation - MIB)),
+    ('6 unknown holds', 'silent', lambda g: shrunk(g, g.maximum - MIB)),
+    ('7 untouchables', 'untouchable', lambda g: shrunk(g, g.maximum - MIB)),
+    ('1 guarantee', 'ideal', lambda g: ReclaimGuest(guest=g.uuid, amount=g.maximum, floor=0, reason='rogue')),
+    ('5 free before give', 'ideal', lambda g: SetBalloon(
+        guest=g.uuid, target=g.maximum + 64 * GIB, previous=g.maximum, reason='rogue')),
+    ('10 settles', 'ideal', lambda g: shrunk(g, g.maximum - random.randrange(9) * MIB))])
+def test_a_broken_promise_is_found(promise, manner, rule):
+    chance = random.Random(1)
+    recipe = dataclasses.replace(
+        generate.recipe(1), machine=Machine(total=32 * GIB, reserve=GIB, swap=0), constant=True, ticks=60,
+        habits=tuple(manners.guest(manner, f'g{n}', chance, 300.0, maximum=GIB) for n in range(3)))
+    _, watcher = watched(recipe, Rogue(rule))
+    assert promise in watcher.breaches
+
+
+def a_full_host(swap):
+    """Four guests that grow to twice what the host has."""
+    habits = [Habit(name=f'g{n}', manner='leaking', maximum=2 * GIB, reservation=GIB // 2, demand=Demand(
+        base=GIB // 2, peak=2 * GIB, rise=8 * MIB)) for n in range(4)]
+    return World(Machine(total=4 * GIB, reserve=512 * MIB, swap=swap), habits, Nothing()).run(600)
+
+
+def test_without_swap_the_kernel_kills():
+    assert a_full_host(swap=0).kernel.killed
+
+
+def test_with_every_byte_backed_nobody_is_killed_but_all_are_slow():
+    world = a_full_host(swap=6 * GIB)
+    assert not world.kernel.killed and world.measures.slowdown > 0.01
+
+
+def test_equal_guests_save_memory_until_they_write():
+    def saved(rewrites):
+        habits = [Habit(name=f'g{n}', manner='alike', maximum=2 * GIB, reservation=GIB, demand=Demand(base=GIB),
+                        alike=GIB // 2, image='common', rewrites=rewrites) for n in range(4)]
+        world = World(Machine(total=16 * GIB, reserve=GIB, swap=0), habits, Ours(HostSettings())).run(120)
+        return world.kernel.ksm.saved
+    assert saved(0.0) >= 3 * GIB // 2 * 0.9
+    assert saved(400.0 * MIB) < saved(0.0) / 2
