@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What predictors are told: the demand of a host's guests, gathered into steps of five minutes."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+
+STEP = 300.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GuestDemand:
+    """What a guest makes its host back, and the most it ever may: bytes. ``used`` is ``None`` where unknown."""
+
+    uuid: str
+    used: int | None
+    limit: int
+
+    @property
+    def bounded(self) -> int | None:
+        """``used`` within what is possible: one reading gone wild must not stand for weeks."""
+        return None if self.used is None else max(0, min(self.used, self.limit))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostDemand:
+    """The guests of one host at one time. ``peak`` is the largest sum of their demands within the step, if known to
+    differ from the sum of their peaks."""
+
+    at: float
+    guests: tuple[GuestDemand, ...]
+    peak: int | None = None
+
+    @functools.cached_property
+    def total(self) -> int | None:
+        """Bytes the guests used together; ``None`` when one of them is unknown."""
+        if self.peak is not None:
+            return self.peak
+        used = [g.bounded for g in self.guests]
+        known = [amount for amount in used if amount is not None]
+        return sum(known) if len(known) == len(used) else None
+
+    @functools.cached_property
+    def limit(self) -> int:
+        return sum(g.limit for g in self.guests)
+
+
+class Steps:
+    """Merges what is seen at every tick into steps: for each guest, and for their sum, the largest of the step."""
+
+    def __init__(self, step: float = STEP) -> None:
+        self._step = step
+        self._began: float | None = None
+        self._guests: dict[str, GuestDemand] = {}
+        self._peak: int | None = None
+
+    def add(self, seen: HostDemand) -> HostDemand | None:
+        """The step that ended before this look, if one did. A clock set back begins a new step."""
+        done = None
+        if self._began is None or not 0 <= seen.at - self._began < self._step:
+            done = self._close(seen.at)
+            self._began = seen.at
+        for guest in seen.guests:
+            before = self._guests.get(guest.uuid)
+            if before is None or guest.used is None or before.used is None:
+                self._guests[guest.uuid] = guest if before is None or before.used is None else before
+            elif guest.used >= before.used or guest.limit != before.limit:
+                self._guests[guest.uuid] = dataclasses.replace(guest, used=max(guest.used, before.used))
+        if seen.total is not None:
+            self._peak = max(self._peak or 0, seen.total)
+        return done
+
+    def _close(self, now: float) -> HostDemand | None:
+        if self._began is None:
+            return None
+        done = HostDemand(at=now, guests=tuple(self._guests.values()), peak=self._peak)
+        self._guests, self._peak = {}, None
+        return done
+
+
+def percentile(values: typing.Sequence[float], share: float) -> float:
+    """The value below which ``share`` (0..1) of the values lie, interpolated. At least one value is needed."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
