@@ -36,13 +36,15 @@ def known_hosts(conf: cfg.ConfigOpts) -> dict[str, Known]:
     """
     try:
         # Without nova.monkey_patch: we start none of nova's threads, and oslo.messaging may be loaded already.
-        from nova import config, objects
+        from nova import config, objects, rpc
     except ImportError:
         raise InventoryError('nova is not installed in this environment: run the command where nova-scheduler runs, '
                              'or name the hosts to ask') from None
     files = [part for name in conf.config_file or () for part in ('--config-file', name)]
     files += [part for name in conf.config_dir or () for part in ('--config-dir', name)]
     config.parse_args(['ovc', *files], init_rpc=False)
+    # A cell's mapping may refer to nova's own transport_url, an option that is known only once it was asked for.
+    rpc.get_transport_url()
     objects.register_all()
     return known_hosts_of(config.CONF)
 
