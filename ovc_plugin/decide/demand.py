@@ -21,7 +21,10 @@ class GuestDemand:
     @property
     def bounded(self) -> int | None:
         """``used`` within what is possible: one reading gone wild must not stand for weeks."""
-        return None if self.used is None else max(0, min(self.used, self.limit))
+        used = self.used
+        if used is None or 0 <= used <= self.limit:
+            return used
+        return max(0, min(used, self.limit))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -118,6 +118,16 @@ class Track:
             entry[1] += limit
 
 
+class Guests(typing.NamedTuple):
+    """Of all guests together: demand now (their own peak where unknown), what new ones may add to theirs, and the
+    most to be expected of each (its own peak; its limit for the ``cold`` ones), in bytes."""
+
+    used: int
+    new: int
+    bound: int
+    cold: int
+
+
 class Calibrated:
     """Our predictor; see the module. Time is counted in steps seen: an outage erases no memory."""
 
@@ -128,6 +138,8 @@ class Calibrated:
         self._sums: list[int] = []
         self._now = 0
         self._present: frozenset[str] = frozenset()
+        self._scanned: HostDemand | None = None
+        self._found: dict[float, Guests] = {}
         self.tracks = {h: Track(h, self.tuning.margin) for h in self.horizons}
         self._keep = max(self._window(h) for h in self.horizons)
 
@@ -136,6 +148,7 @@ class Calibrated:
 
     def observe(self, step: HostDemand) -> None:
         self._now += 1
+        self._scanned = None
         present = frozenset(g.uuid for g in step.guests)
         self._arrivals(step, present)
         total = step.total
@@ -179,32 +192,38 @@ class Calibrated:
         return found
 
     def _peak(self, present: HostDemand, horizon: float) -> Prediction:
-        warm = max(self.tuning.warm_up, horizon) / STEP
-        used = new = bound = cold = 0
-        for guest in present.guests:
-            now, most, is_cold = self._guest(guest, warm)
-            used += now
-            bound += most
-            if is_cold:
-                cold += 1
-                new += most - now
+        guests = self._guests(present, max(self.tuning.warm_up, horizon) / STEP)
         window = self._window(horizon)
         past = max(self._sums[-window:], default=0)
         # what has left since cannot peak again, and what is new may: at its limit, on top
-        base = min(max(past, used) + new, bound)
+        base = min(max(past, guests.used) + guests.new, guests.bound)
         margin = self._margin(horizon, window)
-        peak = base + min(margin, 1.0) * (bound - base) + max(margin - 1.0, 0.0) * (present.limit - bound)
-        return Prediction(peak=max(base, min(round(peak), present.limit)), horizon=horizon, base=base, bound=bound,
-                          margin=margin, cold=cold)
+        peak = (base + min(margin, 1.0) * (guests.bound - base)
+                + max(margin - 1.0, 0.0) * (present.limit - guests.bound))
+        return Prediction(peak=max(base, min(round(peak), present.limit)), horizon=horizon, base=base,
+                          bound=guests.bound, margin=margin, cold=guests.cold)
 
-    def _guest(self, guest: GuestDemand, warm: float) -> tuple[int, int, bool]:
-        """Demand now, the most to be expected, and whether that is only the limit. Unknown demand is taken for the
-        guest's own peak."""
-        watch, used = self._watched.get(guest.uuid), guest.bounded
-        if watch is None or watch.steps < warm:
-            return guest.limit if used is None else used, guest.limit, True
-        most = min(guest.limit, max(watch.peak, used or 0))
-        return most if used is None else used, most, False
+    def _guests(self, present: HostDemand, warm: float) -> Guests:
+        """What the guests' own pasts say; found once for all horizons that ask the same."""
+        if present is not self._scanned:
+            self._scanned, self._found = present, {}
+        if warm not in self._found:
+            self._found[warm] = self._scan(present, warm)
+        return self._found[warm]
+
+    def _scan(self, present: HostDemand, warm: float) -> Guests:
+        used = new = bound = cold = 0
+        for guest in present.guests:
+            watch, now = self._watched.get(guest.uuid), guest.bounded
+            if watch is None or watch.steps < warm:
+                most = guest.limit
+                cold += 1
+                new += 0 if now is None else most - now
+            else:
+                most = min(guest.limit, max(watch.peak, now or 0))
+            bound += most
+            used += most if now is None else now
+        return Guests(used, new, bound, cold)
 
     def _margin(self, horizon: float, window: int) -> float:
         """The tracked margin; while the host's own past is short, what is missing of it counts as margin."""
@@ -223,7 +242,7 @@ class Calibrated:
         watched = {str(uuid): Watch(int(steps), [int(day) for day in days], int(last))
                    for uuid, (steps, last, days) in kept['guests'].items()}
         self._now, self._sums = int(kept['now']), [int(amount) for amount in kept['sums']]
-        self._watched, self._present = watched, frozenset(watched)
+        self._watched, self._present, self._scanned = watched, frozenset(watched), None
         for horizon, track in self.tracks.items():
             track.margin = min(2.0, max(0.0, margins[horizon]))
             track.pending.clear()
