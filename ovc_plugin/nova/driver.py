@@ -9,7 +9,7 @@ from nova.virt.libvirt import config as libvirt_config
 from nova.virt.libvirt import driver as libvirt_driver
 
 from ovc_plugin.decide import guarantee
-from ovc_plugin.nova.host_state import warn_once
+from ovc_plugin.nova.host_state import OVERCOMMIT, warn_once
 from ovc_plugin.nova.mixin import OvcMixin
 
 SHARE = 'ovc:share'
@@ -30,16 +30,20 @@ class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[
 
 def _unshared(backing: typing.Any, inst_topology: typing.Any, numatune: typing.Any, flavor: typing.Any,
               image_meta: typing.Any) -> typing.Any:
-    """The memory backing of a guest whose flavor says ``ovc:share`` no: its pages are never merged."""
-    text = (flavor.extra_specs if 'extra_specs' in flavor else {}).get(SHARE)
-    if text is None:
+    """The memory backing of a guest whose flavor says no to ``ovc:share`` or to ``ovc:overcommit``: never merged."""
+    if not any(_says_no(flavor, name) for name in (SHARE, OVERCOMMIT)):
         return None
-    try:
-        if guarantee.yes(text):
-            return None
-    except ValueError as error:
-        warn_once(f'flavor {flavor.name!r}, extra spec {SHARE}: {error}; its guests are not merged until that is '
-                  'corrected')
     backing = backing or libvirt_config.LibvirtConfigGuestMemoryBacking()
     backing.sharedpages = False
     return backing
+
+
+def _says_no(flavor: typing.Any, name: str) -> bool:
+    """A word that cannot be read is a no: merged pages leak, unmerged ones only cost."""
+    text = (flavor.extra_specs if 'extra_specs' in flavor else {}).get(name)
+    try:
+        return text is not None and not guarantee.yes(text)
+    except ValueError as error:
+        warn_once(f'flavor {flavor.name!r}, extra spec {name}: {error}; its guests are not merged until that is '
+                  'corrected')
+        return True

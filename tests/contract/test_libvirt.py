@@ -87,6 +87,12 @@ class TestLibvirt(base.ServersTestBase):
         self.assertEqual((512 << 20, 128 << 20), (guest['maximum'], guest['reservation']))
         self.assertTrue(guest['running'])
         self.assertIn('<nosharepages', self.written[server['id']])
+        for specs, unshared in (({'ovc:overcommit': 'no'}, True), ({'ovc:overcommit': 'No', 'ovc:share': 'yes'}, True),
+                                ({'ovc:overcommit': 'yes'}, False), ({}, False)):
+            flavor = self._create_flavor(memory_mb=512, vcpu=1, extra_spec=specs)
+            other = self._create_server(flavor_id=flavor, networks='none')
+            self.assertEqual(unshared, '<nosharepages' in self.written[other['id']], specs)
+            self._delete_server(other)
         self._run_periodics()
         stats = objects.ComputeNode.get_by_nodename(context.get_admin_context(), 'host1').stats
         report = json.loads(stats['ovc'])
