@@ -51,7 +51,8 @@ def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
 class OvercommitFilter(filters.BaseHostFilter):
     """Refuses hosts that could not keep their promises with the request added; unknown or stale is refused too.
 
-    Whatever goes wrong in here, the host passes: placement's ratio bounds it still, and the host checks again.
+    A host that cannot be judged is refused alone. What goes wrong before any host is looked at lets all of them pass:
+    placement's ratio bounds them still, and each host checks again.
     """
 
     RUN_ON_REBUILD = False  # The guest is there already and counted.
@@ -59,7 +60,7 @@ class OvercommitFilter(filters.BaseHostFilter):
     def __init__(self) -> None:
         super().__init__()
         current.load()  # A bad option stops nova-scheduler at its start, not at the first guest.
-        self._failed = False
+        self._failed: set[str] = set()
         self._explainer = explain.attach(lambda: current.get().shared)
 
     def host_passes(self, host_state: typing.Any, spec_obj: typing.Any) -> bool:
@@ -71,20 +72,29 @@ class OvercommitFilter(filters.BaseHostFilter):
             return hosts
         try:
             return self._judge_all(hosts, spec_obj)
-        except Exception:
-            # Once per kind is enough: it would come with every request.
-            (LOG.debug if self._failed else LOG.exception)(
-                'OvercommitFilter failed and lets all hosts pass: report this with the lines below; placement\'s '
-                'allocation_ratio and the hosts\' own check still hold', exc_info=True)
-            self._failed = True
+        except Exception as error:
+            self._complain(error, 'OvercommitFilter failed and lets all hosts pass: report this with the lines below; '
+                           'placement\'s allocation_ratio and the hosts\' own check still hold')
             return hosts
+
+    def _complain(self, error: Exception, text: str, *values: str) -> None:
+        """Once per kind is enough: it would come with every request."""
+        kind = f'{text} {type(error).__name__}'
+        (LOG.debug if kind in self._failed else LOG.exception)(text, *values, exc_info=True)
+        self._failed.add(kind)
 
     def _judge_all(self, hosts: list[typing.Any], spec_obj: typing.Any) -> list[typing.Any]:
         settings, now = current.get(), time.time()
         asking = states.Asking(spec_obj, settings.shared)
+        asking.of()  # a request that cannot be read is no host's fault
         passed, refused = [], []
         for host in hosts:
-            verdict = judge(host, asking, settings, now, self._explainer)
+            try:
+                verdict = judge(host, asking, settings, now, self._explainer)
+            except Exception as error:
+                self._complain(error, 'OvercommitFilter could not judge %s and refuses it: report this with the lines '
+                               'below', host.host)
+                verdict = Verdict(ok=False, reason=f'could not be judged: {type(error).__name__}: {error}')
             if verdict.ok:
                 passed.append(host)
             else:

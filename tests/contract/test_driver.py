@@ -11,7 +11,7 @@ import oslo_messaging as messaging
 from nova import context, rpc
 
 from ovc_plugin.model import MIB
-from ovc_plugin.nova import inventory
+from ovc_plugin.nova import host_state, inventory
 from tests.contract.cloud import GB, CloudCase, OvcFakeDriver, enable
 
 
@@ -151,6 +151,24 @@ class TestNothingCanHarmNova(CloudCase):
             self.boot()
         self.assertEqual(1, self.log.count('ERROR OvercommitFilter failed and lets all hosts pass'))
         self.assertEqual(1, self.log.count('ERROR HeadroomWeigher failed'))
+
+    def test_a_host_that_cannot_be_judged_is_refused_alone(self):
+        self.compute('host1')
+        self.compute('host2', available=4 * GB)
+        rightly = host_state.in_flight
+
+        def wrongly(state, report):
+            if state.host == 'host1':  # which has more room
+                raise ZeroDivisionError('a fault of ours')
+            return rightly(state, report)
+
+        with mock.patch('ovc_plugin.nova.host_state.in_flight', side_effect=wrongly):
+            for _ in range(2):
+                server = self.boot(256)
+                self.assertEqual('host2', self.host_of(server))
+                self.assertIn(f'host host1 refused for guest {server["id"]}: could not be judged: ZeroDivisionError: a '
+                              'fault of ours', self.log)
+        self.assertEqual(1, self.log.count('ERROR OvercommitFilter could not judge host1'))
 
     def test_dry_run_changes_nothing_and_says_what_it_would(self):
         enable(self, dry_run=True)
