@@ -13,7 +13,6 @@ import time
 import typing
 
 import nova.conf
-from nova import context as nova_context
 from nova import exception
 from nova.compute import task_states
 from oslo_log import log as logging
@@ -22,6 +21,7 @@ from ovc_plugin import report as reports
 from ovc_plugin.model import MIB, InFlight, Verdict
 from ovc_plugin.nova.admission import Ledger
 from ovc_plugin.nova.host_state import Asking
+from ovc_plugin.nova.provider import ProviderRatio
 from ovc_plugin.nova.ratio import next_ratio
 from ovc_plugin.settings import Settings
 
@@ -34,7 +34,16 @@ CONF = nova.conf.CONF
 TESTED = range(32, 35)
 # nova's first audit follows init_host at once and should have a report; more than this would delay its start.
 PATIENCE = 5.0
-ATTEMPTS = 4
+
+
+class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
+    """A refusal in the one guise in which nova tries the next host and counts no failed build.
+
+    After any other exception nova's BuildFailureWeigher puts this host behind all others until a guest has been built
+    here, though nothing failed. The price is a trace of it in nova-compute's log, as of every guest not spawned.
+    """
+
+    msg_fmt = '%(reason)s'
 
 
 class OvcMixin:
@@ -47,13 +56,14 @@ class OvcMixin:
         self._ovc_ledger = Ledger()
         self._ovc_failing: set[str] = set()
         self._ovc_why_not = 'nova-compute is starting'
-        self._ovc_ratio_of: str | None = None  # uuid of the resource provider whose ratio is ours
-        self._ovc_ratio: float | None = None  # as decided at the last audit; None: to be decided
+        self._ovc_ratio: ProviderRatio | None = None
 
     # -- start and stop ------------------------------------------------------------------------------------------
     def init_host(self, host: str) -> None:
         super().init_host(host)  # type: ignore[misc]
         self._ovc_guarded('endpoint', '"ovc status" cannot ask this host.', self._ovc_serve)
+        self._ovc_ratio = self._ovc_guarded('ratio recall', 'placement keeps the allocation_ratio it has.',
+                                            self._ovc_recall, host)
         self._ovc_guarded('start', 'This host runs as with the plain LibvirtDriver: it sends no report and nothing is '
                           'reclaimed. Mend what the message names and restart nova-compute.', self._ovc_start, host)
 
@@ -62,9 +72,10 @@ class OvcMixin:
         self._ovc_why_not = 'nova-compute is stopping'
         if controller is not None:
             self._ovc_guarded('stop', 'Its thread ends with nova-compute.', controller.stop)
-        if self._ovc_ratio_of is not None:
+        if self._ovc_ratio is not None:
             self._ovc_guarded('ratio restore', 'Set placement\'s MEMORY_MB allocation_ratio of this host by hand: '
-                              'nobody watches over it any more.', self._ovc_restore_ratio)
+                              'nobody watches over it any more.', self._ovc_ratio.give_back,
+                              self.virtapi.reportclient)  # type: ignore[attr-defined]
         super().cleanup_host(host)  # type: ignore[misc]
 
     def _ovc_serve(self) -> None:
@@ -72,6 +83,12 @@ class OvcMixin:
         manager = getattr(self.virtapi, '_compute', None)  # type: ignore[attr-defined]
         if manager is not None:
             manager.additional_endpoints.append(rpc.StatusEndpoint(self._ovc_status))
+
+    def _ovc_recall(self, host: str) -> ProviderRatio:
+        """Not with our start: that may fail, and placement's ratio be ours from an earlier one."""
+        from ovc_plugin import conf
+        conf.register(CONF)
+        return ProviderRatio(CONF.ovc_host.state_path, host)
 
     def _ovc_start(self, host: str) -> None:
         try:
@@ -116,7 +133,8 @@ class OvcMixin:
     # -- the report ----------------------------------------------------------------------------------------------
     def get_available_resource(self, nodename: str) -> typing.Any:
         resources = super().get_available_resource(nodename)  # type: ignore[misc]
-        self._ovc_ratio = None
+        if self._ovc_ratio is not None:
+            self._ovc_ratio.new_audit()
         self._ovc_guarded('configuration', 'The configuration before stays in force.', self._ovc_reread)
         self._ovc_guarded('report', 'Schedulers will refuse this host once its last report is stale.',
                           self._ovc_add_report, resources)
@@ -138,51 +156,19 @@ class OvcMixin:
     # -- placement's ratio ---------------------------------------------------------------------------------------
     def update_provider_tree(self, provider_tree: typing.Any, nodename: str, allocations: typing.Any = None) -> None:
         super().update_provider_tree(provider_tree, nodename, allocations=allocations)  # type: ignore[misc]
-        self._ovc_guarded('ratio', 'placement keeps the allocation_ratio it has.', self._ovc_set_ratio,
+        self._ovc_guarded('ratio', 'placement keeps the allocation_ratio it has.', self._ovc_follow_ratio,
                           provider_tree, nodename)
 
-    def _ovc_set_ratio(self, provider_tree: typing.Any, nodename: str) -> None:
-        host = self._ovc_settings.host
-        report = self._ovc.report if self._ovc is not None else None
-        ours = not host.dry_run and host.manage_ratio
-        if report is None or not (ours or self._ovc_ratio_of):
+    def _ovc_follow_ratio(self, provider_tree: typing.Any, nodename: str) -> None:
+        settings, report = self._ovc_settings, self._ovc.report if self._ovc is not None else None
+        ours = self._ovc is not None and not settings.host.dry_run and settings.host.manage_ratio
+        if self._ovc_ratio is None or (ours and report is None):
             return
-        if CONF.ram_allocation_ratio:
-            raise ValueError('[DEFAULT] ram_allocation_ratio is set, so placement\'s ratio is not ours to keep: '
-                             'remove it (initial_ram_allocation_ratio may stay), or set [ovc_host] manage_ratio = '
-                             'false')
-        data = provider_tree.data(nodename)
-        memory = data.inventory['MEMORY_MB']
-        before = memory['allocation_ratio']
-        if self._ovc_ratio is None:
-            # Once an audit: claims come this way too, and each change in one of them costs placement a conflict.
-            self._ovc_ratio = CONF.initial_ram_allocation_ratio if not ours else next_ratio(
-                before, report, (memory['total'] - memory['reserved']) * MIB, host, self._ovc_settings.shared,
-                time.time())
-            if self._ovc_ratio != before:
-                LOG.info('placement\'s MEMORY_MB allocation_ratio of %s: %.4g -> %.4g', nodename, before,
-                         self._ovc_ratio)
-        self._ovc_ratio_of = data.uuid if ours else None
-        if self._ovc_ratio != before:
-            inventory = {**data.inventory, 'MEMORY_MB': {**memory, 'allocation_ratio': self._ovc_ratio}}
-            provider_tree.update_inventory(nodename, inventory)
 
-    def _ovc_restore_ratio(self) -> None:
-        """Give placement nova's own ratio back: without the controller nobody keeps the higher promise."""
-        client, uuid = self.virtapi.reportclient, self._ovc_ratio_of  # type: ignore[attr-defined]
-        admin = nova_context.get_admin_context()
-        for attempt in range(1, ATTEMPTS + 1):
-            # Guests came and went since nova-compute last looked.
-            client.invalidate_resource_provider(uuid)
-            data = client.get_provider_tree_and_ensure_root(admin, uuid).data(uuid)
-            memory = {**data.inventory['MEMORY_MB'], 'allocation_ratio': CONF.initial_ram_allocation_ratio}
-            try:
-                client.set_inventory_for_provider(admin, uuid, {**data.inventory, 'MEMORY_MB': memory})
-                break
-            except exception.ResourceProviderUpdateConflict:
-                if attempt == ATTEMPTS:
-                    raise
-        self._ovc_ratio_of = None
+        def decide(current: float, capacity: int) -> float:
+            return next_ratio(current, report, capacity, settings.host, settings.shared, time.time())
+
+        self._ovc_ratio.follow(provider_tree, nodename, decide if ours else None)
 
     # -- arrivals ------------------------------------------------------------------------------------------------
     def spawn(self, context: typing.Any, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> None:
@@ -191,11 +177,18 @@ class OvcMixin:
         verdict = self._ovc_guarded('late check', 'Guests start unchecked, as nova has it.', self._ovc_admit, instance,
                                     force=instance.task_state != task_states.SPAWNING)
         if verdict is not None and not verdict.ok:
-            raise exception.ComputeResourcesUnavailable(reason=verdict.reason)
+            self._ovc_guarded('allocation', 'placement counts the refused guest until it is deleted.', self._ovc_free,
+                              context, instance)
+            raise HostRefuses(reason=verdict.reason)
         try:
             super().spawn(context, instance, *args, **kwargs)  # type: ignore[misc]
         finally:
             self._ovc_ledger.landed(instance.uuid, time.time())
+
+    def _ovc_free(self, context: typing.Any, instance: typing.Any) -> None:
+        """Nova frees what it sends on to another host, but not what a policy forbids on the host that was asked for."""
+        client = self.virtapi.reportclient  # type: ignore[attr-defined]
+        client.delete_allocation_for_instance(context, instance.uuid, force=True)
 
     def check_can_live_migrate_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
                                            **kwargs: typing.Any) -> typing.Any:

@@ -8,69 +8,19 @@ from unittest import mock
 
 import nova.conf
 import oslo_messaging as messaging
-from nova import context, rpc
+from nova import context, objects, rpc
 
 from ovc_plugin.model import MIB
 from ovc_plugin.nova import host_state, inventory
 from tests.contract.cloud import GB, CloudCase, OvcFakeDriver, enable
 
 
-class TestRatio(CloudCase):
-
-    def test_placements_ratio_follows_the_report_and_goes_back_when_nobody_watches(self):
-        self.compute('host1')
-        self.assertEqual(2.05, self.ratio('host1'))  # (7680 + 8192 - 128) / 7680, rounded down to 0.05
-        for _ in range(2):
-            self.boot(6000, extra={'ovc:reservation': '25%'})
-        # The swap is gone: what is there may stay (it keeps its share, or it could not be moved), nothing is to come.
-        here = dict(claimed=12000 * MIB, guests=2, committed=12256 * MIB, reserved=3256 * MIB)
-        self.tell('host1', swap_usable=0, **here)
-        self.audit()
-        self.assertEqual(1.5625, self.ratio('host1'))  # 12000 / 7680
-        self.boot(256, state='ERROR')
-        # One step up is not worth a write, two are.
-        for extra_mb, expected in ((400, 1.5625), (800, 1.65)):
-            self.tell('host1', swap_usable=(12256 - 7680 + 128 + extra_mb) * MIB, **here)
-            self.audit()
-            self.assertEqual(expected, self.ratio('host1'))
-        self.tell('host1', taken_at=time.time() - 3600)
-        self.audit()
-        self.assertEqual(1.0, self.ratio('host1'))
-        self.tell('host1')
-        self.audit()
-        self.assertEqual(1.65, self.ratio('host1'))
-        self.computes['host1'].stop()
-        self.assertEqual(1.0, self.ratio('host1'))
-        self.assertFalse([line for line in self.log.splitlines() if line.startswith('ERROR')])
-
-    def test_a_claim_writes_no_ratio_and_ending_the_rule_by_sighup_gives_novas_own_back(self):
-        self.compute('host1')
-        self.tell('host1', swap_usable=4 * GB)
-        with mock.patch('ovc_plugin.nova.mixin.next_ratio') as decided:
-            self.boot()
-        decided.assert_not_called()
-        self.assertEqual(2.05, self.ratio('host1'))
-        self.audit()
-        self.assertEqual(1.5, self.ratio('host1'))
-        enable(self)
-        self.flags(dry_run=True, group='ovc_host')
-        self.audit()
-        self.assertEqual(1.0, self.ratio('host1'))
-        self.assertTrue(self.controller('host1').settings.host.dry_run)
-        self.audit()
-        self.assertEqual(2, self.log.count('MEMORY_MB allocation_ratio of host1') - 1)
-
-    def test_a_ratio_set_by_the_operator_is_left_alone_and_said_once(self):
-        self.flags(ram_allocation_ratio=1.3)
-        self.compute('host1')
-        self.audit()
-        self.assertEqual(1.3, self.ratio('host1'))
-        self.assertEqual(1, self.log.count('[DEFAULT] ram_allocation_ratio is set'))
-        self.computes['host1'].stop()
-        self.assertEqual(1.3, self.ratio('host1'))
-
-
 class TestArrivals(CloudCase):
+
+    def failed_builds(self, host):
+        """What nova's BuildFailureWeigher goes by: a host with one is taken last until a build succeeds there."""
+        self.audit()
+        return objects.ComputeNode.get_by_nodename(context.get_admin_context(), host).stats.get('failed_builds', '0')
 
     def refuse(self, host):
         self.controller(host).refuses = '812 MB available < 1024 MB wanted'
@@ -82,6 +32,7 @@ class TestArrivals(CloudCase):
         server = self.boot()
         self.assertEqual('host2', self.host_of(server))
         self.assertIn(f'guest {server["id"]} refused by this host: 812 MB available < 1024 MB wanted', self.log)
+        self.assertEqual('0', self.failed_builds('host1'))
         # A guest that is here already is not refused its own place when it is rebuilt.
         self.refuse('host2')
         self.api.post_server_action(server['id'], {'rebuild': {'imageRef': self.glance.auto_disk_config_enabled_image[
@@ -99,7 +50,11 @@ class TestArrivals(CloudCase):
         whole = {'ovc:reservation': '100%'}
         flavor = self._create_flavor(memory_mb=1024, vcpu=1, disk=1, ephemeral=0, extra_spec=whole)
         for state in ('ACTIVE', 'ERROR'):
-            self._create_server(flavor_id=flavor, networks='none', az='nova:host1', expected_state=state)
+            server = self._create_server(flavor_id=flavor, networks='none', az='nova:host1', expected_state=state)
+        self.assertIn('this host cannot take the guest: demand would be', self.api.get_server(server['id'])['fault'][
+            'message'])
+        self.assertEqual('0', self.failed_builds('host1'))
+        self.assertEqual({}, self._get_allocations_by_server_uuid(server['id']))
         self.assertRegex(self.log, 'refused by this host: demand would be .* MB > .* MB that is there')
 
 

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Placement's ratio: it follows the report, and goes back to nova's own when nobody stands behind it."""
+from __future__ import annotations
+
+import time
+from unittest import mock
+
+from nova import exception
+
+from ovc_plugin.model import MIB
+from tests.contract.cloud import GB, CloudCase, OvcFakeDriver, enable
+
+
+class TestRatio(CloudCase):
+
+    def test_placements_ratio_follows_the_report_and_goes_back_when_nobody_watches(self):
+        self.compute('host1')
+        self.assertEqual(2.05, self.ratio('host1'))  # (7680 + 8192 - 128) / 7680, rounded down to 0.05
+        for _ in range(2):
+            self.boot(6000, extra={'ovc:reservation': '25%'})
+        # The swap is gone: what is there may stay (it keeps its share, or it could not be moved), nothing is to come.
+        here = dict(claimed=12000 * MIB, guests=2, committed=12256 * MIB, reserved=3256 * MIB)
+        self.tell('host1', swap_usable=0, **here)
+        self.audit()
+        self.assertEqual(1.5625, self.ratio('host1'))  # 12000 / 7680
+        self.boot(256, state='ERROR')
+        # One step up is not worth a write, two are.
+        for extra_mb, expected in ((400, 1.5625), (800, 1.65)):
+            self.tell('host1', swap_usable=(12256 - 7680 + 128 + extra_mb) * MIB, **here)
+            self.audit()
+            self.assertEqual(expected, self.ratio('host1'))
+        self.tell('host1', taken_at=time.time() - 3600)
+        self.audit()
+        self.assertEqual(1.0, self.ratio('host1'))
+        self.tell('host1')
+        self.audit()
+        self.assertEqual(1.65, self.ratio('host1'))
+        self.computes['host1'].stop()
+        self.assertEqual(1.0, self.ratio('host1'))
+        self.assertFalse([line for line in self.log.splitlines() if line.startswith('ERROR')])
+
+    def test_a_claim_writes_no_ratio_and_ending_the_rule_by_sighup_gives_novas_own_back(self):
+        self.compute('host1')
+        self.tell('host1', swap_usable=4 * GB)
+        with mock.patch('ovc_plugin.nova.mixin.next_ratio') as decided:
+            self.boot()
+        decided.assert_not_called()
+        self.assertEqual(2.05, self.ratio('host1'))
+        self.audit()
+        self.assertEqual(1.5, self.ratio('host1'))
+        enable(self)
+        self.flags(dry_run=True, group='ovc_host')
+        self.audit()
+        self.assertEqual(1.0, self.ratio('host1'))
+        self.assertTrue(self.controller('host1').settings.host.dry_run)
+        self.audit()
+        self.assertEqual(2, self.log.count('MEMORY_MB allocation_ratio of host1') - 1)
+
+    def test_a_ratio_set_by_the_operator_is_left_alone_and_said_once(self):
+        self.flags(ram_allocation_ratio=1.3)
+        self.compute('host1')
+        self.audit()
+        self.assertEqual(1.3, self.ratio('host1'))
+        self.assertEqual(1, self.log.count('[DEFAULT] ram_allocation_ratio is set'))
+        self.computes['host1'].stop()
+        self.assertEqual(1.3, self.ratio('host1'))
+
+
+class TestRatioWithoutAnybodyBehindIt(CloudCase):
+
+    def raised_and_killed(self):
+        """A host whose ratio we raised to 2.05, and whose nova-compute was then killed."""
+        self.kill(self.compute('host1'))
+        self.assertEqual(2.05, self.ratio('host1'))
+
+    def set_by_hand(self, ratio):
+        provider = self._get_provider_uuid_by_host('host1')
+        inventory = self._get_provider_inventory(provider)
+        generation = self.placement.get(f'/resource_providers/{provider}').body['generation']
+        memory = inventory['MEMORY_MB'] | {'allocation_ratio': ratio}
+        answer = self.placement.put(f'/resource_providers/{provider}/inventories/MEMORY_MB',
+                                    memory | {'resource_provider_generation': generation})
+        self.assertEqual(200, answer.status)
+
+    def start_without_controller(self):
+        with mock.patch.object(OvcFakeDriver, '_ovc_build', side_effect=RuntimeError('no libvirt')):
+            return self.compute('host1')
+
+    def test_a_controller_that_does_not_start_after_a_kill_gives_novas_own_back(self):
+        self.raised_and_killed()
+        self.start_without_controller()
+        self.assertEqual(1.0, self.ratio('host1'))
+        self.set_by_hand(1.7)  # given back is given back: from now on it is the operator's
+        self.audit()
+        self.assertEqual(1.7, self.ratio('host1'))
+
+    def test_a_dry_run_after_a_kill_gives_novas_own_back(self):
+        self.raised_and_killed()
+        self.flags(dry_run=True, group='ovc_host')
+        self.compute('host1')
+        self.assertEqual(1.0, self.ratio('host1'))
+
+    def test_manage_ratio_switched_off_after_a_kill_gives_novas_own_back(self):
+        self.raised_and_killed()
+        self.flags(manage_ratio=False, group='ovc_host')
+        self.flags(initial_ram_allocation_ratio=1.25)
+        self.compute('host1')
+        self.assertEqual(1.25, self.ratio('host1'))
+
+    def test_a_controller_that_starts_after_a_kill_goes_on_and_gives_back_when_stopped(self):
+        self.raised_and_killed()
+        service = self.compute('host1')
+        self.assertEqual(2.05, self.ratio('host1'))
+        service.stop()
+        self.assertEqual(1.0, self.ratio('host1'))
+
+    def test_a_ratio_that_was_never_ours_is_left_alone(self):
+        service = self.start_without_controller()
+        self.set_by_hand(2.05)  # what we would have chosen
+        self.audit()
+        service.stop()
+        self.start_without_controller().stop()
+        self.assertEqual(2.05, self.ratio('host1'))
+
+    def test_a_ratio_that_the_operator_changed_after_the_kill_is_left_alone(self):
+        self.raised_and_killed()
+        self.set_by_hand(1.7)
+        service = self.start_without_controller()
+        self.audit()
+        service.stop()
+        self.assertEqual(1.7, self.ratio('host1'))
+
+    def test_placement_that_did_not_take_it_back_is_told_again(self):
+        self.raised_and_killed()
+        with mock.patch('nova.scheduler.client.report.SchedulerReportClient.update_from_provider_tree',
+                        side_effect=exception.ResourceProviderUpdateFailed(url='', error='down')):
+            self.start_without_controller()
+        self.assertEqual(2.05, self.ratio('host1'))
+        self.audit()
+        self.assertEqual(1.0, self.ratio('host1'))
+
+    def test_where_nothing_can_be_written_down_the_ratio_is_kept_and_the_risk_is_said_once(self):
+        with open(f'{self.state_path}/file', 'w'):
+            self.flags(state_path=f'{self.state_path}/file', group='ovc_host')
+        service = self.compute('host1')
+        self.assertEqual(2.05, self.ratio('host1'))
+        self.tell('host1', swap_usable=4 * GB)
+        self.audit()
+        self.assertEqual(1.5, self.ratio('host1'))
+        self.assertEqual(1, self.log.count('were nova-compute killed now'))
+        service.stop()
+        self.assertEqual(1.0, self.ratio('host1'))
