@@ -100,6 +100,15 @@ def _host_row(view: HostView, report: Fields) -> list[str]:
             f'{mb(report.get("swap_used"))}/{mb(report.get("swap_usable"))}', seconds(view.age)]
 
 
+def _next(status: Fields) -> str:
+    """Whether one more guest like the largest here would be admitted, and why not."""
+    told = status.get('next_guest')
+    if not isinstance(told, dict):
+        return ''
+    verdict = "would fit" if told.get("ok") else "is refused"
+    return f"one more guest of {mb(told.get('memory'))} MB {verdict}: {told.get('reason')}"
+
+
 def _host_notes(view: HostView, report: Fields) -> list[str]:
     if view.status is None:
         return [str(view.error), _last_words(view, report)]
@@ -110,7 +119,7 @@ def _host_notes(view: HostView, report: Fields) -> list[str]:
     unbacked = '' if report.get('backed', True) else 'not every byte promised is backed by memory or swap'
     notes = view.status.get('notes')
     return [note for note in (
-        report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked,
+        report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked, _next(view.status),
         *(str(note) for note in (notes if isinstance(notes, list) else ()) if note != error)) if note]
 
 

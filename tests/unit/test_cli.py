@@ -74,6 +74,13 @@ def test_every_host_and_guest_is_shown_with_what_was_done_and_why(ovc, serve):
         assert shown in out
 
 
+def test_a_host_says_why_it_would_refuse_one_more_guest(ovc, serve):
+    refused = {'memory': 512 * MIB, 'reservation': 0, 'ok': False, 'reason': 'guests could touch 3200 MB > 2716 MB'}
+    serve('h1', lambda: a_status() | {'next_guest': refused})
+    _, out, _ = ovc('status', '--host', 'h1')
+    assert 'one more guest of 512 MB is refused: guests could touch 3200 MB > 2716 MB' in out
+
+
 def test_it_fits_a_hundred_columns_with_long_names_and_large_machines(ovc, serve):
     guests = [a_guest(f'instance-{n:08x}-of-someone', maximum=900 * GIB, actual=900 * GIB, reservation=450 * GIB,
                       resident=800 * GIB, swapped=90 * GIB, target=900 * GIB, uuid='0' * 36) for n in range(3)]
