@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Proxmox VE's automatic ballooning.
+
+Every 10 s the host is steered to 80 % use. What is over or short is laid on all guests by their shares within [least,
+most], so that the excess over the least is in proportion to the shares where the bounds allow; guests with more than
+25 % of their least free shrink first. At most 100 MiB a guest and pass; nothing for less than 10 MiB.
+"""
+from __future__ import annotations
+
+from benchmarks.policies.base import Periodic, balloon, plan
+from ovc_plugin.decide.share import Claim, share_out
+from ovc_plugin.model import MIB, GuestSnapshot, Plan, SetBalloon
+from ovc_plugin.simulate.policy import Reading
+
+USE, STEP, DEAD_BAND, ROOMY = 0.80, 100 * MIB, 10 * MIB, 0.25
+
+
+class Proxmox(Periodic):
+    name = 'proxmox'
+    tick = 10.0
+
+    def decide(self, reading: Reading, now: float) -> Plan:
+        snapshot = reading.snapshot
+        goal = int(snapshot.total * USE) - (snapshot.total - snapshot.available)
+        guests = {g: g.actual for g in snapshot.running if g.can_balloon and g.actual is not None}
+        if abs(goal) < DEAD_BAND or not guests:
+            return plan((), 'the host is used as it should be')
+        if goal > 0:
+            return plan(_move(guests, goal), f'{goal // MIB} MB to hand out')
+        roomy = {g: s for g, s in guests.items() if (reading.unused.get(g.uuid) or 0) > ROOMY * g.reservation}
+        actions = _move(roomy, goal)
+        left = goal + sum(a.previous - a.target for a in actions)
+        if left <= -DEAD_BAND:
+            actions += _move({g: s for g, s in guests.items() if g not in roomy}, left)
+        return plan(actions, f'{-goal // MIB} MB to take')
+
+
+def _move(guests: dict[GuestSnapshot, int], goal: int) -> list[SetBalloon]:
+    """Move these guests by ``goal`` bytes in all: the excess over the least is shared out, each guest's by its shares.
+
+    With something to hand out nobody shrinks, and with something to take nobody grows.
+    """
+    excess = sum(guests.values()) + goal - sum(g.reservation for g in guests)
+    shares = share_out([Claim(weight=g.weight, least=0, most=g.maximum - g.reservation) for g in guests],
+                       max(0, excess), tax=0.0)
+    way, left, actions = (1 if goal > 0 else -1), abs(goal), []
+    for (guest, size), more in zip(guests.items(), shares, strict=True):
+        step = min(STEP, left, max(0, way * (guest.reservation + more - size)))
+        if step > 0:
+            actions.append(balloon(guest.uuid, size + way * step, size, 'towards its share'))
+            left -= step
+    return actions

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Others' policies do on a modelled host what their formulas say, and all run on the same worlds."""
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import worlds
+from benchmarks.policies import POLICIES
+from benchmarks.policies.esx import Esx, minimum
+from benchmarks.policies.mom import Mom
+from benchmarks.policies.proxmox import Proxmox
+from benchmarks.policies.squeezed import Squeezed
+from ovc_plugin.model import MIB, SetBalloon
+from ovc_plugin.simulate.policy import Reading
+from tests.builders import GIB, NOW, a_guest, a_host
+
+
+def targets(policy, host, unused=None, now=NOW):
+    unused = unused or {g.uuid: g.usable for g in host.guests}
+    plan = policy.decide(Reading(snapshot=host, unused=unused), now)
+    return {a.guest: a.target for a in plan.actions if isinstance(a, SetBalloon)}
+
+
+def test_mom_cycles_on_an_ideal_host_as_published():
+    free, reversals = worlds.mom_cycle()
+    settled = free[300:]
+    assert min(settled) < 0.01 and 0.38 < max(settled) < 0.42 and 21 <= reversals <= 25
+
+
+@pytest.mark.parametrize('maximum, unused, free, expected_kib', [
+    (4, 2 * GIB, 0.10, 3984588.8), (8, 2 * GIB, 0.30, 4404019.2), (4, 64 * MIB, 0.04, 4086824.925),
+    (4, GIB, 0.3, None)])
+def test_mom_gives_the_targets_that_its_own_evaluator_gave(maximum, unused, free, expected_kib):
+    guest = a_guest(maximum=maximum * GIB, actual=4 * GIB, reservation=0)
+    found = targets(Mom(), a_host(guest, total=64 * GIB, available=int(free * 64 * GIB)), {guest.uuid: unused})
+    assert found == ({} if expected_kib is None else {guest.uuid: pytest.approx(expected_kib * 1024, rel=1e-6)})
+
+
+def test_proxmox_takes_no_more_than_100_mib_a_pass_and_from_the_roomy_first():
+    roomy, full = a_guest('roomy', actual=GIB), a_guest('full', actual=GIB)
+    host = a_host(roomy, full, total=10 * GIB, available=2 * GIB - 50 * MIB)
+    assert targets(Proxmox(), host, {roomy.uuid: GIB // 2, full.uuid: 0}) == {roomy.uuid: GIB - 50 * MIB}
+    host = a_host(roomy, full, total=10 * GIB, available=GIB)
+    assert set(targets(Proxmox(), host, {roomy.uuid: GIB // 2, full.uuid: 0}).values()) == {GIB - 100 * MIB}
+    assert targets(Proxmox(), a_host(roomy, total=10 * GIB, available=2 * GIB)) == {}
+
+
+def test_squeezed_puts_all_at_the_same_part_of_their_range_and_leaves_the_inactive_out():
+    guests = [a_guest('small', maximum=GIB, reservation=GIB // 2, overhead=0, target=GIB),
+              a_guest('large', maximum=4 * GIB, reservation=GIB, actual=4 * GIB, target=4 * GIB, overhead=0)]
+    found = targets(Squeezed(), a_host(*guests, total=4 * GIB, reserve=0))
+    parts = {(found[g.uuid] - g.reservation) / (g.maximum - g.reservation) for g in guests}
+    assert max(parts) - min(parts) < 1e-6 and sum(found.values()) == pytest.approx(4 * GIB - 9 * MIB, abs=2)
+    policy = Squeezed()
+    idle = a_guest('idle', maximum=GIB, actual=GIB, target=GIB // 2, reservation=GIB // 4, overhead=0)
+    for seconds in (0.0, 6.0):
+        found = targets(policy, a_host(idle, guests[1], total=4 * GIB, reserve=0), now=NOW + seconds)
+    assert idle.uuid not in found and found[guests[1].uuid] == pytest.approx(3 * GIB - 9 * MIB, abs=2)
+
+
+def test_esx_takes_from_the_idle_first():
+    assert minimum(28 * GIB) == 899 * MIB and minimum(100 * GIB) == pytest.approx((899 + 737.28) * MIB)
+    idle, busy = a_guest('idle', usable=GIB), a_guest('busy', usable=0)
+    found = targets(Esx(), a_host(idle, busy, available=500 * MIB))
+    assert found[idle.uuid] < found.get(busy.uuid, GIB)
+
+
+def test_all_policies_run_on_the_same_worlds():
+    setting = worlds.setting(1, seed=3, seconds=300.0)
+    results = [worlds.run(setting, name) for name in POLICIES]
+    assert len({r.policy for r in results}) == 6 and not sum(r.kills for r in results)
+    lost = worlds.beaten(worlds.summary(results), worlds.by_kind(results))
+    assert all(isinstance(line, str) for line in lost)
+    assert worlds.setting(1, seed=3, seconds=300.0) == setting
