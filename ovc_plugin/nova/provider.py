@@ -105,7 +105,7 @@ class ProviderRatio:
         self._remember(None, [])
 
     def _to_give_back(self, uuid: str, ratio: float) -> float | None:
-        """Nova's own ratio where ``ratio`` is ours. Ours is forgotten once placement shows another: telling may fail."""
+        """Nova's own ratio where ``ratio`` is ours. What is ours is forgotten once placement shows another."""
         initial = float(CONF.initial_ram_allocation_ratio)
         if self._is_ours(uuid, ratio) and abs(ratio - initial) >= SAME:
             return initial
