@@ -114,6 +114,11 @@ class Controller:
             return self._not_yet(sample.notes)
         snapshot = derive(self._earlier, sample, self._state.targets(), self._reserve, self.settings)
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now)
+        # Before acting, which may take seconds: schedulers shall know of a shortage at once.
+        self.report = report.of(
+            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
+            swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
+            dry_run=self.settings.host.dry_run)
         outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
         untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
         before = self._state
@@ -121,10 +126,6 @@ class Controller:
         self._earlier = sample if sample.guests is not None else dataclasses.replace(
             sample, guests=self._earlier.guests if self._earlier else None)
         self._snapshot = snapshot
-        self.report = report.of(
-            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
-            swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
-            dry_run=self.settings.host.dry_run)
         self._told.tell(plan, before.level, outcomes, snapshot, now)
         if self._ksm_before is None and any(o.done and isinstance(o.action, TuneKsm) for o in outcomes):
             self._ksm_before = snapshot.ksm

