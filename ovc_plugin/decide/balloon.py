@@ -101,6 +101,13 @@ def _shrunk(guest: GuestSnapshot, amount: int, level: Level, shortage: int,
                f'{guest.actual // MIB} MB without swapping; floor {lowest // MIB} MB')
 
 
+def taking(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], settings: HostSettings, now: float) -> int:
+    """Bytes that guests were given and are still taking up: they look free, and are handed out already (promise 5)."""
+    return sum(max(0, mine.target - guest.actual) for guest in snapshot.running
+               if guest.actual is not None and (mine := asked.get(guest.uuid)) is not None
+               and now - mine.moved_at < settings.stuck_after)
+
+
 def grow(snapshot: HostSnapshot, surplus: int, asked: typing.Mapping[str, Asked],
          settings: HostSettings) -> Ballooning:
     """Hand ``surplus`` bytes that are free already (promise 5) back to guests below their maximum."""

@@ -25,9 +25,10 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     actions: list[Action] = []
     if sharing := ksm.tune(snapshot, settings):
         actions.append(sharing)
+    taken = balloon.taking(snapshot, asked, settings, now)
     lifted = balloon.Ballooning(actions=(), credit=0)
     if level < Level.HARD:
-        lifted = balloon.relieve(snapshot, spare(snapshot, settings), asked, settings, now)
+        lifted = balloon.relieve(snapshot, max(0, spare(snapshot, settings) - taken), asked, settings, now)
         actions += lifted.actions
     if (short := shortage(snapshot, level, settings)) and (short := short - lifted.credit):
         credit = 0
@@ -37,7 +38,7 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
             credit = balloons.credit if level < Level.CRITICAL else 0
         if settings.swap and short - credit > (_CRUMB if level < Level.HARD else 0):
             actions += swap.reclaim(snapshot, level, short - credit, asked, settings, now)
-    elif level is Level.CLEAR and not lifted.actions and (over := surplus(snapshot, settings)):
+    elif level is Level.CLEAR and not lifted.actions and (over := surplus(snapshot, settings) - taken) > 0:
         actions += balloon.grow(snapshot, over, asked, settings).actions
     for action in actions:
         if isinstance(action, SetBalloon):

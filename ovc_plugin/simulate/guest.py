@@ -161,12 +161,19 @@ class Guest:
 
     def _move_balloon(self, when: float, seconds: float) -> None:
         habit = self.habit
-        if (self.target == self.size or not habit.has_balloon or when % 60 >= 60 * habit.answers
-                or when >= habit.hangs):
+        if self.target == self.size or not self._answers(when):
             return
         goal = max(min(self.target, max(habit.most, self.size)), min(self.size, max(self.anon, habit.least)))
         step = int(habit.speed * seconds)
         self.size += max(-step, min(step, goal - self.size))
+
+    def _answers(self, when: float) -> bool:
+        habit = self.habit
+        return habit.has_balloon and when % 60 < 60 * habit.answers and when < habit.hangs
+
+    def coming(self, when: float) -> int:
+        """Bytes by which the guest is still growing towards what it was given."""
+        return max(0, min(self.target, self.habit.most) - self.size) if self._answers(when) else 0
 
     def _shrink_to(self, used: int) -> int:
         """Give pages back to the host when less is used; returns how many more are wanted."""
@@ -216,10 +223,9 @@ class Guest:
         return amount
 
     def end(self) -> None:
-        """Killed or gone: nothing of it is left."""
+        """Killed: nothing of it is left."""
         self.alive = False
-        self.anon = self.cache = self.backed = self.warm = self.cold = self.merged = 0
-        self.wants = self._ins = 0
+        self.anon = self.cache = self.backed = self.warm = self.cold = self.merged = self.wants = self._ins = 0
         self.lost = self.waited = 0.0
 
     def tell(self, when: float) -> None:
@@ -233,8 +239,7 @@ class Guest:
     def snapshot(self, now: float, refaults: float | None, epoch: float) -> GuestSnapshot:
         """The guest as the rules see it: its size at once, its words as old as they are. ``epoch``: when time began."""
         habit = self.habit
-        nonsense = habit.garbled and now % 60 >= 30
-        usable = None if nonsense else self.told_usable
+        usable = None if (nonsense := habit.garbled and now % 60 >= 30) else self.told_usable
         return GuestSnapshot(
             uuid=self.uuid, name=habit.name, maximum=habit.maximum, reservation=habit.reservation,
             overhead=habit.overhead, weight=habit.weight, target=self.target,

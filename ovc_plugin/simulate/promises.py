@@ -109,10 +109,9 @@ class Watcher:
             one.habit.garbled and guest.usable is None), time, f'{guest.name} is shrunk, and spoke {age:.0f} s ago')
 
     def _given(self, world: World, snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        targets = {g.uuid: g.target for g in world.guests if g.alive}
         given = sum(a.target - a.previous for a in plan.actions if isinstance(a, SetBalloon) and a.target > a.previous)
         if given:
-            coming = sum(max(0, targets[g.uuid] - g.actual) for g in snapshot.guests if g.actual is not None)
+            coming = sum(g.coming(time) for g in world.guests if g.alive)
             self._holds('5 free before give', given + coming <= snapshot.available, time,
                         f'{given // MIB} MB given, {coming // MIB} MB under way, {snapshot.available // MIB} MB free')
 

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ovc_plugin.decide.host import decide_host
+from ovc_plugin.decide.state import Asked, LadderState
 from ovc_plugin.model import MIB, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
 from ovc_plugin.simulate import generate, manners
@@ -18,7 +20,7 @@ from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.policy import Nothing, Ours
 from ovc_plugin.simulate.promises import Watcher
 from ovc_plugin.simulate.world import World
-from tests.builders import GIB
+from tests.builders import GIB, NOW, a_guest, a_host
 
 
 def watched(recipe, policy=None):
@@ -88,6 +90,17 @@ def test_a_broken_promise_is_found(promise, manner, rule):
         habits=tuple(manners.guest(manner, f'g{n}', chance, 300.0, maximum=GIB) for n in range(3)))
     _, watcher = watched(recipe, Rogue(rule))
     assert promise in watcher.breaches
+
+
+def test_what_is_still_being_taken_up_is_not_given_again():
+    growing = a_guest('growing', actual=GIB, maximum=8 * GIB, usable=900 * MIB)
+    asked = {growing.uuid: Asked(target=3 * GIB, at=NOW, nearest=GIB, moved_at=NOW)}
+    small = a_guest('small', actual=GIB, maximum=8 * GIB, usable=900 * MIB)
+
+    def given(known):
+        plan, _ = decide_host(a_host(growing, small, available=4 * GIB), LadderState(asked=known), HostSettings(), NOW)
+        return sum(a.target - a.previous for a in plan.actions if isinstance(a, SetBalloon))
+    assert given({}) > GIB and given(asked) <= 4 * GIB - 2 * 899 * MIB - 2 * GIB
 
 
 def a_full_host(swap):
