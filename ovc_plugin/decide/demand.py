@@ -8,6 +8,7 @@ import functools
 import typing
 
 STEP = 300.0
+DAY_STEPS = 288
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,35 @@ class Steps:
         done = HostDemand(at=now, guests=tuple(self._guests.values()), peak=self._peak)
         self._guests, self._peak = {}, None
         return done
+
+
+class Watch:
+    """One guest's past: steps seen, and the peak and the sum of each of its last days (counted in steps seen)."""
+
+    __slots__ = ('steps', 'days', 'sums', 'last', 'peak', '_before')
+
+    def __init__(self, steps: int = 0, days: list[int] | None = None, sums: list[int] | None = None,
+                 last: int = 0) -> None:
+        self.steps, self.days, self.sums, self.last = steps, days or [0], sums or [0], last
+        self.peak, self._before = max(self.days), sum(self.sums[:-1])
+
+    def see(self, used: int, now: int, memory_days: int) -> None:
+        if self.steps and self.steps % DAY_STEPS == 0:
+            self.days, self.sums = [*self.days, 0][-memory_days:], [*self.sums, 0][-memory_days:]
+            self.peak, self._before = max(self.days), sum(self.sums[:-1])
+        self.steps += 1
+        self.last = now
+        self.sums[-1] += used
+        if used > self.days[-1]:
+            self.days[-1] = used
+            if used > self.peak:
+                self.peak = used
+
+    @property
+    def mean(self) -> float:
+        """Over the days remembered; 0 before the first step."""
+        today = (self.steps - 1) % DAY_STEPS + 1
+        return (self._before + self.sums[-1]) / max(1, (len(self.sums) - 1) * DAY_STEPS + today)
 
 
 def percentile(values: typing.Sequence[float], share: float) -> float:

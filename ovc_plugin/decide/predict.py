@@ -2,24 +2,24 @@
 # Copyright ovc_plugin contributors
 """The peak of a host's sum within a horizon, with an error rate that is checked against what then happened.
 
-Guests seldom peak together: the largest sum is about half the sum of the guests' own peaks. Between what the host's
-sum has reached lately (``base``) and what it would be had all guests peaked at once (``bound``) lies a gap; the
-prediction takes a part of it, the ``margin``. The margin follows the misses (adaptive conformal inference, Gibbs and
-Candes 2021): each miss widens it by ``gain * (1 - target)``, each prediction that held narrows it by
-``gain * target``. A margin above 1 goes on from ``bound`` towards the sum of all limits, which nothing exceeds: so
-in the long run the share of misses is at most the target, whatever the guests do.
+Guests seldom peak together, so the prediction starts from what their sum has reached lately (``base``: the largest of
+the last seven horizons) and not from the sum of what each has reached (``bound``). What may come on top is measured in
+units of ``spread``: a demand between 0 and a limit L with mean m deviates by at most sqrt(m * (L - m)) (Bhatia and
+Davis, 2000), and deviations of guests that vary each for itself add up as the root of the sum of their squares. So one
+margin suits few guests and many, and a guest that has not burst yet is believed capable of it. How many units are
+added, the ``margin``, follows the misses: see ``margin.py``.
 """
 from __future__ import annotations
 
-import collections
 import dataclasses
+import math
 import typing
 
-from ovc_plugin.decide.demand import STEP, GuestDemand, HostDemand
+from ovc_plugin.decide.demand import DAY_STEPS, STEP, HostDemand, Watch
+from ovc_plugin.decide.margin import WIDEST, Track, Tuning
 from ovc_plugin.model import MIB
 
 HORIZONS = (300.0, 3600.0, 86400.0)
-DAY_STEPS = 288
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,14 @@ class Prediction:
     horizon: float
     base: int
     bound: int
-    margin: float
+    spread: int = 0
+    margin: float = 0.0
     cold: int = 0
 
     @property
     def reason(self) -> str:
-        text = (f'at most {self.peak // MIB} MB within {self.horizon / 60:.0f} min: {self.base // MIB} MB, and '
-                f'{self.margin:.0%} of the way to {self.bound // MIB} MB')
+        text = (f'at most {self.peak // MIB} MB within {self.horizon / 60:.0f} min: {self.base // MIB} MB and '
+                f'{self.margin:.0%} of {self.spread // MIB} MB; the guests\' own peaks sum to {self.bound // MIB} MB')
         return f'{text}; {self.cold} guests too new to judge' if self.cold else text
 
 
@@ -56,75 +57,14 @@ class Predictor(typing.Protocol):
         """:raises KeyError, TypeError, ValueError, AttributeError: not written by :meth:`to_dict`."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """``target``: share of predictions that may prove too low. ``margin``: where it begins; ``gain``: how far one
-    miss moves it. ``lookback``: horizons of the host's own past that count. ``memory_days``: a guest's past."""
-
-    target: float = 0.01
-    margin: float = 0.2
-    gain: float = 0.005
-    lookback: int = 7
-    memory_days: int = 14
-    warm_up: float = 7200.0
-
-
-class Watch:
-    """One guest's past: steps seen, and the peak of each of its last days (counted in steps seen)."""
-
-    __slots__ = ('steps', 'days', 'last', 'peak')
-
-    def __init__(self, steps: int = 0, days: list[int] | None = None, last: int = 0) -> None:
-        self.steps, self.days, self.last = steps, days or [0], last
-        self.peak = max(self.days)
-
-    def see(self, used: int, now: int, memory_days: int) -> None:
-        if self.steps and self.steps % DAY_STEPS == 0:
-            self.days = [*self.days, 0][-memory_days:]
-            self.peak = max(self.days)
-        self.steps += 1
-        self.last = now
-        if used > self.days[-1]:
-            self.days[-1] = used
-            if used > self.peak:
-                self.peak = used
-
-
-class Track:
-    """The margin of one horizon, and the predictions not yet proven: ``[due, peak, missed]``."""
-
-    __slots__ = ('margin', 'pending', 'every', 'proven', 'missed')
-
-    def __init__(self, horizon: float, margin: float) -> None:
-        self.margin, self.every = margin, max(1, round(horizon / 24 / STEP))
-        self.pending: collections.deque[list[float]] = collections.deque()
-        self.proven = self.missed = 0
-
-    def judge(self, now: int, total: int, tuning: Tuning) -> None:
-        """A miss counts as soon as it is seen, a success when its time is over."""
-        for entry in self.pending:
-            if not entry[2] and total > entry[1]:
-                entry[2] = 1
-                self.margin = min(2.0, self.margin + tuning.gain * (1 - tuning.target))
-                self.missed += 1
-        while self.pending and self.pending[0][0] <= now:
-            self.proven += 1
-            if not self.pending.popleft()[2]:
-                self.margin = max(0.0, self.margin - tuning.gain * tuning.target)
-
-    def arrived(self, limit: int) -> None:
-        """Guests that came later were admitted on top of what was predicted."""
-        for entry in self.pending:
-            entry[1] += limit
-
-
 class Guests(typing.NamedTuple):
-    """Of all guests together: demand now (their own peak where unknown), what new ones may add to theirs, and the
-    most to be expected of each (its own peak; its limit for the ``cold`` ones), in bytes."""
+    """Of all guests together, in bytes: demand now (a guest's own peak where unknown), what new ones may add to theirs,
+    the peaks of each (its limit for the ``cold`` ones) summed, and how far those that are not cold may deviate."""
 
     used: int
     new: int
     bound: int
+    spread: int
     cold: int
 
 
@@ -194,14 +134,18 @@ class Calibrated:
     def _peak(self, present: HostDemand, horizon: float) -> Prediction:
         guests = self._guests(present, max(self.tuning.warm_up, horizon) / STEP)
         window = self._window(horizon)
-        past = max(self._sums[-window:], default=0)
+        past = self._sums[-window:]
         # what has left since cannot peak again, and what is new may: at its limit, on top
-        base = min(max(past, guests.used) + guests.new, guests.bound)
-        margin = self._margin(horizon, window)
-        peak = (base + min(margin, 1.0) * (guests.bound - base)
-                + max(margin - 1.0, 0.0) * (present.limit - guests.bound))
+        base = min(max(past, default=0) + guests.new, guests.bound)
+        base = max(base, guests.used + guests.new)
+        # as far as the host's own past is short, the guests' own stand in for it
+        base += round((guests.bound - base) * (1 - len(past) / window))
+        spread = min(guests.spread, present.limit - base)
+        track = self.tracks.get(horizon)
+        margin = track.margin if track else max(t.margin for t in self.tracks.values())
+        peak = base + min(margin, 1.0) * spread + max(margin - 1.0, 0.0) * (present.limit - base - spread)
         return Prediction(peak=max(base, min(round(peak), present.limit)), horizon=horizon, base=base,
-                          bound=guests.bound, margin=margin, cold=guests.cold)
+                          bound=guests.bound, spread=spread, margin=margin, cold=guests.cold)
 
     def _guests(self, present: HostDemand, warm: float) -> Guests:
         """What the guests' own pasts say; found once for all horizons that ask the same."""
@@ -213,6 +157,7 @@ class Calibrated:
 
     def _scan(self, present: HostDemand, warm: float) -> Guests:
         used = new = bound = cold = 0
+        squares = 0.0
         for guest in present.guests:
             watch, now = self._watched.get(guest.uuid), guest.bounded
             if watch is None or watch.steps < warm:
@@ -221,28 +166,24 @@ class Calibrated:
                 new += 0 if now is None else most - now
             else:
                 most = min(guest.limit, max(watch.peak, now or 0))
+                mean = min(watch.mean, guest.limit)
+                squares += mean * (guest.limit - mean)
             bound += most
             used += most if now is None else now
-        return Guests(used, new, bound, cold)
-
-    def _margin(self, horizon: float, window: int) -> float:
-        """The tracked margin; while the host's own past is short, what is missing of it counts as margin."""
-        track = self.tracks.get(horizon)
-        learned = track.margin if track else max(t.margin for t in self.tracks.values())
-        return max(learned, 1 - len(self._sums) / window)
+        return Guests(used, new, bound, round(math.sqrt(squares)), cold)
 
     def to_dict(self) -> dict[str, typing.Any]:
         return {'now': self._now, 'sums': self._sums[-self._keep:],
                 'margins': {str(int(h)): track.margin for h, track in self.tracks.items()},
-                'guests': {uuid: [w.steps, w.last, w.days] for uuid, w in self._watched.items()}}
+                'guests': {uuid: [w.steps, w.last, w.days, w.sums] for uuid, w in self._watched.items()}}
 
     def from_dict(self, kept: typing.Mapping[str, typing.Any]) -> None:
         """Predictions that were pending are not judged: nobody looked in between."""
         margins = {h: float(kept['margins'].get(str(int(h)), self.tuning.margin)) for h in self.horizons}
-        watched = {str(uuid): Watch(int(steps), [int(day) for day in days], int(last))
-                   for uuid, (steps, last, days) in kept['guests'].items()}
+        watched = {str(uuid): Watch(int(steps), [int(day) for day in days], [int(day) for day in sums], int(last))
+                   for uuid, (steps, last, days, sums) in kept['guests'].items()}
         self._now, self._sums = int(kept['now']), [int(amount) for amount in kept['sums']]
         self._watched, self._present, self._scanned = watched, frozenset(watched), None
         for horizon, track in self.tracks.items():
-            track.margin = min(2.0, max(0.0, margins[horizon]))
+            track.margin = min(WIDEST, max(0.0, margins[horizon]))
             track.pending.clear()

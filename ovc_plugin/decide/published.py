@@ -12,8 +12,8 @@ import collections
 import math
 import typing
 
-from ovc_plugin.decide.demand import HostDemand, percentile
-from ovc_plugin.decide.predict import DAY_STEPS, Prediction, Predictor
+from ovc_plugin.decide.demand import DAY_STEPS, HostDemand, percentile
+from ovc_plugin.decide.predict import Prediction, Predictor
 
 WARM_UP_STEPS = 24
 
@@ -34,7 +34,7 @@ class Forgetful:
     def bounded(peak: float, present: HostDemand, horizon: float, cold: int = 0) -> Prediction:
         known = sum(g.limit if g.bounded is None else g.bounded for g in present.guests)
         found = max(known, min(math.ceil(peak), present.limit))
-        return Prediction(peak=found, horizon=horizon, base=found, bound=found, margin=0.0, cold=cold)
+        return Prediction(peak=found, horizon=horizon, base=found, bound=found, cold=cold)
 
 
 class BorgDefault(Forgetful):

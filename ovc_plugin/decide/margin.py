@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""How much is added to a prediction, kept by how often it proved too low.
+
+Adaptive conformal inference (Gibbs and Candes, 2021): each miss widens the margin by ``gain * (1 - target)``, each
+prediction that held narrows it by ``gain * target``. At 2 it reaches what cannot be exceeded: so in the long run the
+share of misses is at most the target, whatever the guests do; it is less only where a margin of 0 already holds.
+"""
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+from ovc_plugin.decide.demand import STEP
+
+WIDEST = 2.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """What can be set; the defaults were chosen once, for hosts of 10 to 100 guests.
+
+    ``target``: share of predictions that may prove too low. ``margin``: where it begins, ``gain``: how far one miss
+    moves it, both in units of the guests' spread. ``lookback``: how many horizons of the host's own past count.
+    ``memory_days``: days of a guest's past. ``warm_up``: seconds after which a guest can be judged at all.
+    """
+
+    target: float = 0.01
+    margin: float = 0.75
+    gain: float = 0.01
+    lookback: int = 7
+    memory_days: int = 14
+    warm_up: float = 7200.0
+
+
+class Track:
+    """The margin of one horizon, and the predictions not yet proven: ``[due, peak, missed]``."""
+
+    __slots__ = ('margin', 'pending', 'every', 'proven', 'missed')
+
+    def __init__(self, horizon: float, margin: float) -> None:
+        self.margin, self.every = margin, max(1, round(horizon / 24 / STEP))
+        self.pending: collections.deque[list[float]] = collections.deque()
+        self.proven = self.missed = 0
+
+    def judge(self, now: int, total: int, tuning: Tuning) -> None:
+        """A miss counts as soon as it is seen, a success when its time is over."""
+        for entry in self.pending:
+            if not entry[2] and total > entry[1]:
+                entry[2] = 1
+                self.margin = min(WIDEST, self.margin + tuning.gain * (1 - tuning.target))
+                self.missed += 1
+        while self.pending and self.pending[0][0] <= now:
+            self.proven += 1
+            if not self.pending.popleft()[2]:
+                self.margin = max(0.0, self.margin - tuning.gain * tuning.target)
+
+    def arrived(self, limit: int) -> None:
+        """Guests that came later were admitted on top of what was predicted."""
+        for entry in self.pending:
+            entry[1] += limit
