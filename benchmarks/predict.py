@@ -239,7 +239,6 @@ def main() -> int:
               f'{options.guests_per_host} judged from day {options.from_day:g} on: lower --guests-per-host or '
               '--from-day', file=sys.stderr)
         return 2
-    on = np.where(trace.used >= 0, trace.used, 0)
     print(f'trace: {options.trace.name if options.trace else f"generated, seed {options.trace_seed}"}, '
           f'{len(trace.used)} guests, {days:.1f} days, demand = used'
           + (f' + {options.resident:.0%} of the limit' if options.resident else ''))
