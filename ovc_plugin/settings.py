@@ -133,7 +133,7 @@ class HostSettings:
         'and the kernel may kill guests; the log and the report then say so.')
     state_path: str = knob(
         '/var/lib/ovc', 'Directory for what must survive a restart: the targets that were asked for, and the page '
-        'sharing settings that were found. Each host writes one file there.')
+        'sharing settings that were found, and whether placement\'s ratio is ours. A few KB for each host.')
     run_path: str = knob(
         '/run/libvirt/qemu', 'Directory in which libvirt keeps the process id files of its guests.')
 
