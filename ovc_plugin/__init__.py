@@ -17,6 +17,7 @@ privileged     the writes that need root, behind oslo.privsep
 controller     the host loop: sense, decide, act, report
 chronicle      what was told to the log and to operators
 publish        the report and the state that must survive a restart, as files
+codec, record  the nouns as data and back, exactly; the decision log
 rpc            the host's endpoint on oslo.messaging, and its client
 conf           settings as oslo.config options
 nova/          the only importer of nova: driver, filter, weigher, extra specs

@@ -23,7 +23,7 @@ class Chronicle:
         self._host_action: dict[str, typing.Any] | None = None
         self._events: collections.deque[dict[str, typing.Any]] = collections.deque(maxlen=KEPT)
         self._notes: frozenset[str] = frozenset()
-        self._unsaved: str | None = None
+        self._troubles: dict[str, str] = {}
 
     def note(self, notes: typing.Iterable[str]) -> None:
         """What the sensors could not do, in words; logged when it begins."""
@@ -31,11 +31,13 @@ class Chronicle:
             LOG.warning('%s: %s', self._host, note)
         self._notes = frozenset(notes)
 
-    def unsaved(self, note: str | None) -> None:
-        """Why the state could not be saved; ``None`` when it was."""
-        if note is not None and note != self._unsaved:
+    def unwritten(self, what: str, note: str | None) -> None:
+        """Why ``what`` of ours could not be written to disk; ``None`` when it was. Logged when it begins."""
+        if note is None:
+            self._troubles.pop(what, None)
+        elif self._troubles.get(what) != note:
             LOG.warning('%s: %s', self._host, note)
-        self._unsaved = note
+            self._troubles[what] = note
 
     def tell(self, plan: Plan, before: Level, outcomes: list[Outcome], snapshot: HostSnapshot, now: float) -> None:
         """One pass: a change of level, and each action with its reason."""
@@ -62,5 +64,5 @@ class Chronicle:
 
     def fields(self) -> dict[str, typing.Any]:
         """The part of the status that is told here."""
-        notes = self._notes | ({self._unsaved} if self._unsaved else frozenset())
+        notes = self._notes.union(self._troubles.values())
         return {'notes': sorted(notes), 'last_host_action': self._host_action, 'events': list(self._events)}

@@ -11,11 +11,11 @@ import typing
 
 from oslo_config import cfg
 
-from ovc_plugin import describe, privileged, publish, report
+from ovc_plugin import describe, privileged, publish, record, report
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.decide import host as ladder
-from ovc_plugin.decide import placement, pressure, state
+from ovc_plugin.decide import placement, pressure, replay, state
 from ovc_plugin.model import MIB, HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict
 from ovc_plugin.samples import HostSample
 from ovc_plugin.sense.derive import derive
@@ -35,12 +35,13 @@ class Controller:
 
     def __init__(self, *, host: str, settings: Settings, sensor: Sensor, actuator: Actuator, store: publish.Store,
                  reserve: int, tune_ksm: typing.Callable[[str, int], None],
-                 clock: typing.Callable[[], float] = time.time) -> None:
+                 clock: typing.Callable[[], float] = time.time, recorder: record.Recorder | None = None) -> None:
         self.host = host
         self.settings = settings
         self.report: report.HostReport | None = None
         self._sensor, self._actuator, self._store = sensor, actuator, store
         self._reserve, self._tune_ksm, self._clock = reserve, tune_ksm, clock
+        self._recorder = recorder
         self._state = state.LadderState()
         self._earlier: HostSample | None = None
         self._snapshot: HostSnapshot | None = None
@@ -61,6 +62,8 @@ class Controller:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout)
+        if self._recorder is not None:
+            self._recorder.close()
         self._restore_ksm()
 
     def _restore_ksm(self) -> None:
@@ -130,6 +133,9 @@ class Controller:
         if self._ksm_before is None and any(o.done and isinstance(o.action, TuneKsm) for o in outcomes):
             self._ksm_before = snapshot.ksm
         self._save()
+        if self._recorder is not None:
+            done = replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes))
+            self._told.unwritten('record', self._recorder.add(done, self.settings))
         self._tick = {'passes': self._tick['passes'] + 1, 'seconds': time.monotonic() - began, 'error': None, 'at': now}
         return plan, outcomes
 
@@ -142,10 +148,10 @@ class Controller:
         before = dataclasses.asdict(self._ksm_before) if self._ksm_before else None
         try:
             self._store.save({'ladder': state.to_dict(self._state), 'ksm_before': before})
-            self._told.unsaved(None)
+            self._told.unwritten('state', None)
         except OSError as error:
-            self._told.unsaved(f'{self._store.path} cannot be written ({error}): after a restart targets are asked '
-                               'anew; make [ovc_host] state_path a directory that this service may write')
+            self._told.unwritten('state', f'{self._store.path} cannot be written ({error}): after a restart targets '
+                                 'are asked anew; make [ovc_host] state_path a directory that this service may write')
 
     def _wait(self) -> None:
         """Until the next tick, or until a fast look sees memory fall below where SOFT begins."""
@@ -214,7 +220,8 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
         _lift_leftovers(host)
     return Controller(
         host=host, settings=settings, sensor=sensor, actuator=Actuator(hypervisor, sensor.group_of),
-        store=publish.Store(options.state_path, host), reserve=reserve, tune_ksm=privileged.set_ksm)
+        store=publish.Store(options.state_path, host), reserve=reserve, tune_ksm=privileged.set_ksm,
+        recorder=record.of(options.state_path, options.record_path, host, options.record_size))
 
 
 def _lift_leftovers(host: str) -> None:

@@ -134,6 +134,13 @@ class HostSettings:
     state_path: str = knob(
         '/var/lib/ovc', 'Directory for what must survive a restart: the targets that were asked for, and the page '
         'sharing settings that were found, and whether placement\'s ratio is ours. A few KB for each host.')
+    record_path: str = knob(
+        'record', 'Directory for the decision log, which "ovc replay" decides again and "ovc explain --record" reads: '
+        'every pass in which something was done, and one a minute otherwise. A relative one is below state_path. Empty '
+        'records nothing. Related: record_size_mb.')
+    record_size: int = knob(
+        20 * MIB, 'Most that the decision log of this host takes on disk; the oldest goes first.', low=1 * MIB,
+        high=64 << 30, unit='MiB')
     run_path: str = knob(
         '/run/libvirt/qemu', 'Directory in which libvirt keeps the process id files of its guests.')
 
