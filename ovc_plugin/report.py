@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import hashlib
 import json
+import math
 import operator
 import typing
 
@@ -13,6 +14,9 @@ from ovc_plugin.model import HostSnapshot, Level, Plan
 
 VERSION = 1
 STATS_KEY = 'ovc'
+# More trust domains than one on a host are all the same to a scheduler: nobody else who shares may come.
+MOST_DOMAINS = 4
+SMOOTHED_OVER = 60.0
 
 
 class ReportError(ValueError):
@@ -28,6 +32,11 @@ class HostReport:
     that a scheduler can tell what was promised since. ``reclaimable`` is what balloon and swap could free within
     a minute without breaking a reservation, ``saved`` what page sharing holds merged. ``nova_reserved`` is what nova on
     that host counts as used by the host itself: no scheduler can know it otherwise.
+
+    ``predicted_peak`` is the most memory expected in use at once, of guests and others; ``None`` when nothing predicts
+    it. ``growth`` is the smoothed speed, in bytes per second, at which available memory shrinks. ``domains`` name the
+    trust domains (:func:`domain_name`) of guests that can merge, ``evaporation`` is what of the merged memory is kept
+    free because guests may write it, ``sketch`` what is known of the contents that guests here share.
     """
 
     version: int = VERSION
@@ -49,6 +58,11 @@ class HostReport:
     backed: bool = True
     dry_run: bool = False
     reason: str = ''
+    predicted_peak: int | None = None
+    growth: float | None = None
+    domains: tuple[str, ...] = ()
+    evaporation: int = 0
+    sketch: str = ''
 
     @property
     def headroom(self) -> int:
@@ -60,13 +74,41 @@ class HostReport:
 
 _KNOWN = frozenset(f.name for f in dataclasses.fields(HostReport))
 _INTS = tuple(f.name for f in dataclasses.fields(HostReport) if f.type == 'int' and f.name != 'version')
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(HostReport) if f.default is not dataclasses.MISSING}
+_LEVELS = {level.name: level for level in Level}
 _MOST = 1 << 50
+_LONGEST_SKETCH = 900
+_ONLY_INT = {int}
+_RARE = frozenset(('predicted_peak', 'growth', 'domains', 'sketch'))
 _amounts = operator.attrgetter(*_INTS)
 
 
-def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int, backed: bool,
-       dry_run: bool) -> HostReport:
-    """The report of one pass. What others use beyond the reserve is not there for guests, and not in ``total``."""
+def domain_name(domain: str) -> str:
+    """A short name for a trust domain, the same on every host and in every scheduler."""
+    return hashlib.blake2s(domain.encode(), digest_size=5).hexdigest()
+
+
+def domains_of(snapshot: HostSnapshot) -> tuple[str, ...]:
+    """The trust domains of the running guests that the kernel may merge."""
+    found = {domain_name(g.trust_domain) for g in snapshot.running if g.can_share}
+    return tuple(sorted(found)[:MOST_DOMAINS])
+
+
+def smoothed(earlier: HostReport | None, snapshot: HostSnapshot) -> float | None:
+    """The growth with this pass's reading added: an exponential average over :data:`SMOOTHED_OVER` seconds."""
+    now, before = snapshot.growth, earlier.growth if earlier else None
+    if now is None or earlier is None or before is None:
+        return before if now is None else now
+    share = 1.0 - math.exp(-max(0.0, snapshot.taken_at - earlier.taken_at) / SMOOTHED_OVER)
+    return before + share * (now - before)
+
+
+def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int, backed: bool, dry_run: bool,
+       predicted_peak: int | None = None, evaporation: int = 0, earlier: HostReport | None = None) -> HostReport:
+    """The report of one pass. What others use beyond the reserve is not there for guests, and not in ``total``.
+
+    ``earlier`` is the report of the pass before.
+    """
     managed = [g for g in snapshot.guests if g.managed]
     return HostReport(
         host=snapshot.host, taken_at=snapshot.taken_at, level=plan.level,
@@ -75,7 +117,9 @@ def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int
         committed=sum(g.committed for g in snapshot.guests), reserved=sum(g.guaranteed for g in snapshot.guests),
         claimed=sum(g.maximum for g in managed), guests=len(managed), reclaimable=reclaimable,
         saved=snapshot.ksm.saved if snapshot.ksm else 0, swap_usable=swap_usable,
-        swap_used=snapshot.swap_total - snapshot.swap_free, backed=backed, dry_run=dry_run, reason=plan.reason)
+        swap_used=snapshot.swap_total - snapshot.swap_free, backed=backed, dry_run=dry_run, reason=plan.reason,
+        predicted_peak=predicted_peak, growth=smoothed(earlier, snapshot), domains=domains_of(snapshot),
+        evaporation=evaporation)
 
 
 def to_dict(report: HostReport) -> dict[str, typing.Any]:
@@ -86,13 +130,16 @@ def to_dict(report: HostReport) -> dict[str, typing.Any]:
 
 
 def encode(report: HostReport) -> str:
-    """One line of JSON, below 2 KB: nova's stats column holds strings only."""
+    """One line of JSON, below 2 KB: nova's stats column holds strings only. What is as by default is left out."""
     fields = to_dict(report)
     fields['reason'] = fields['reason'][:200]
-    return json.dumps(fields, separators=(',', ':'))
+    fields['sketch'] = fields['sketch'][:_LONGEST_SKETCH]
+    if report.growth is not None:
+        fields['growth'] = round(report.growth)
+    kept = {name: value for name, value in fields.items() if name == 'version' or _DEFAULTS.get(name, _MOST) != value}
+    return json.dumps(kept, separators=(',', ':'))
 
 
-@functools.lru_cache(maxsize=4096)
 def decode(text: str) -> HostReport:
     """Read a report written by :func:`encode`.
 
@@ -111,24 +158,45 @@ def decode(text: str) -> HostReport:
     if version != VERSION:
         raise ReportError(f'report has version {version!r}, this scheduler reads {VERSION}: install the same '
                           'ovc-plugin release on the host and the scheduler')
-    return _checked(fields)
+    return _checked(fields if fields.keys() <= _KNOWN else {n: v for n, v in fields.items() if n in _KNOWN})
 
 
 def _checked(fields: dict[str, typing.Any]) -> HostReport:
-    kept = {name: value for name, value in fields.items() if name in _KNOWN}
     try:
-        kept['level'] = Level[kept['level']]
-        report = HostReport(**kept)
+        fields['level'] = _LEVELS[fields['level']]
+        if 'domains' in fields:
+            fields['domains'] = tuple(fields['domains'])
+        report = HostReport(**fields)
     except (KeyError, TypeError) as error:
         raise ReportError(f'report lacks or misnames a field ({error}): install the same ovc-plugin release on the '
                           'host and the scheduler') from None
     amounts = _amounts(report)
-    if set(map(type, amounts)) != {int} or min(amounts) < 0 or max(amounts) > _MOST:
-        name, value = next((n, v) for n, v in zip(_INTS, amounts, strict=True)
-                           if type(v) is not int or not 0 <= v <= _MOST)
+    if set(map(type, amounts)) != _ONLY_INT or min(amounts) < 0 or max(amounts) > _MOST:
+        name, value = next((n, v) for n, v in zip(_INTS, amounts, strict=True) if not _can_be(v))
         raise ReportError(f'report says {name}={value!r}, which cannot be: look at the host\'s ovc log')
     if type(report.taken_at) not in (int, float) or not 0 < report.taken_at < 1e11:
         raise ReportError(f'report says taken_at={report.taken_at!r}, which cannot be: check the host\'s clock')
     if report.total <= 0:
         raise ReportError(f'report says total={report.total}, which cannot be: look at the host\'s ovc log')
+    if not fields.keys().isdisjoint(_RARE):
+        _check_rare(report)
     return report
+
+
+def _can_be(amount: typing.Any) -> bool:
+    return type(amount) is int and 0 <= amount <= _MOST
+
+
+def _check_rare(report: HostReport) -> None:
+    """What a report may leave out.
+
+    :raises ReportError: it says something else than can be.
+    """
+    for name, held in (
+            ('predicted_peak', report.predicted_peak is None or _can_be(report.predicted_peak)),
+            ('growth', report.growth is None or type(report.growth) in (int, float) and abs(report.growth) < _MOST),
+            ('domains', len(report.domains) <= MOST_DOMAINS and all(type(d) is str for d in report.domains)),
+            ('sketch', type(report.sketch) is str and len(report.sketch) <= _LONGEST_SKETCH)):
+        if not held:
+            raise ReportError(f'report says {name}={getattr(report, name)!r}, which cannot be: look at the host\'s '
+                              'ovc log')
