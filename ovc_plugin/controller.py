@@ -121,7 +121,7 @@ class Controller:
         self.report = report.of(
             snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
             swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
-            dry_run=self.settings.host.dry_run)
+            dry_run=self.settings.host.dry_run, earlier=self.report)
         outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
         untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
         before = self._state
@@ -211,7 +211,8 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
     from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
     options = settings.host
     hypervisor = LibvirtHypervisor(connect)
-    sensor = Sensor(host, hypervisor, options.boundary, run_path=options.run_path)
+    sensor = Sensor(host, hypervisor, options.boundary, run_path=options.run_path,
+                    ksm_helper=privileged.merged_pages)
     if not options.require_swap_backing:
         LOG.warning('%s: require_swap_backing is off: guests may be promised more than memory and swap can hold, and '
                     'the kernel may then kill them', host)

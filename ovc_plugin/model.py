@@ -25,6 +25,8 @@ class GuestSnapshot:
     beyond its memory. ``target`` is the balloon size last asked for and ``actual`` the size reported; ``usable`` is
     what the guest says it could use without swapping. ``stats_age`` is the age in seconds of what the guest said.
     ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch the guest.
+    ``saved`` is its part of the host's merged bytes. ``can_migrate``: it can move to another host while it runs;
+    ``dirty_rate`` is how fast it writes, in bytes per second, measured only of guests that may have to move.
     """
 
     uuid: str
@@ -42,9 +44,12 @@ class GuestSnapshot:
     resident: int | None = None
     swapped: int | None = None
     refaults: float | None = None
+    saved: int | None = None
+    dirty_rate: float | None = None
     can_balloon: bool = False
     can_share: bool = True
     can_swap: bool = False
+    can_migrate: bool = False
     untouchable: str | None = None
     trust_domain: str = ''
 
@@ -64,7 +69,10 @@ class KsmState:
     """Page sharing as the kernel tells it: bytes ``saved`` by merging, bytes ``shared``, pages scanned a wake-up.
 
     ``advisor``: the kernel sets the speed itself. ``smart_scan``: it skips pages that found no twin; ``None`` before
-    Linux 6.7.
+    Linux 6.7. ``zero`` are the saved bytes that were zero pages merged into none. Counters since boot: pages
+    ``scanned``, ``full_scans``, pages ``dissolved`` (merged ones that were copied because somebody wrote them or swap
+    gave them back), and ``cpu`` seconds of the kernel's scanner. ``sleep`` is its pause between two wake-ups in
+    seconds, ``profit`` the bytes saved less what merging costs, ``nodes`` how many NUMA nodes the host has.
     """
 
     run: int
@@ -73,6 +81,25 @@ class KsmState:
     pages_to_scan: int
     advisor: bool = False
     smart_scan: int | None = None
+    use_zero_pages: int | None = None
+    merge_across_nodes: int | None = None
+    nodes: int = 1
+    zero: int | None = None
+    profit: int | None = None
+    sleep: float | None = None
+    scanned: int | None = None
+    full_scans: int | None = None
+    dissolved: int | None = None
+    cpu: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """What the cloud says of a guest that it was asked to move away; ``ended`` with an ``error`` when it stays."""
+
+    guest: str
+    ended: bool = False
+    error: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +107,10 @@ class HostSnapshot:
     """One host at one time. ``total`` and ``available`` are inside the boundary; rates are bytes per second.
 
     ``others`` is what is used by anything but guests and cannot be dropped. ``stall`` is the share of time (0..1) in
-    which some task waited for memory, ``growth`` the speed at which available memory shrinks. ``notes`` are sensors
-    that failed and why, in words for the operator.
+    which some task waited for memory, ``growth`` the speed at which available memory shrinks,
+    ``evaporation`` that at which merged pages become single again. ``departures`` are guests that the cloud was asked
+    to move away, ``None`` where there is nobody to ask. ``notes`` are sensors that failed and why, in words for the
+    operator.
     """
 
     host: str
@@ -96,8 +125,10 @@ class HostSnapshot:
     swap_out: float | None = None
     stall: float | None = None
     growth: float | None = None
+    evaporation: float | None = None
     ksm: KsmState | None = None
     guests: tuple[GuestSnapshot, ...] = ()
+    departures: tuple[Departure, ...] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -127,6 +158,8 @@ class TuneKsm:
     run: int
     pages_to_scan: int | None
     smart_scan: int | None = None
+    use_zero_pages: int | None = None
+    merge_across_nodes: int | None = None
     reason: str
 
 
@@ -140,7 +173,18 @@ class ReclaimGuest:
     reason: str
 
 
-Action = SetBalloon | TuneKsm | ReclaimGuest
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AskMigration:
+    """Ask the cloud to move one guest to wherever its scheduler finds room: ``cost`` bytes to copy, and to lose of what
+    is shared, for ``relief`` bytes that this host then has."""
+
+    guest: str
+    cost: int
+    relief: int
+    reason: str
+
+
+Action = SetBalloon | TuneKsm | ReclaimGuest | AskMigration
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,9 @@ from oslo_privsep import capabilities, priv_context
 
 KSM = pathlib.Path('/sys/kernel/mm/ksm')
 LEASES = pathlib.Path('/run/ovc-plugin')
-KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1)}
+# run=2, which unmerges everything at once and needs the memory for it, is not in the list.
+KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1), 'use_zero_pages': (0, 1),
+             'merge_across_nodes': (0, 1)}
 CHUNK = 32 << 20
 _FILES_V1 = ('total_inactive_file', 'total_active_file')
 _FILES_V2 = ('inactive_file', 'active_file')
@@ -69,6 +71,23 @@ def reclaim(group: str, amount: int, floor: int, seconds: float) -> int:
 def lift_leftovers() -> list[str]:
     """Put back every limit that a killed process left lowered; returns the groups."""
     return lift(LEASES)
+
+
+@context.entrypoint
+def merged_pages(pids: list[int]) -> dict[int, tuple[int, int]]:
+    """Pages that page sharing holds of each process, (merging, zero); those that are gone are left out."""
+    return merged_of(pathlib.Path('/proc'), pids)
+
+
+def merged_of(proc: pathlib.Path, pids: list[int]) -> dict[int, tuple[int, int]]:
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError):
+            stat = dict(line.split() for line in (proc / str(int(pid)) / 'ksm_stat').read_text().splitlines()
+                        if len(line.split()) == 2)
+            merging = stat.get('ksm_merging_pages') or (proc / str(int(pid)) / 'ksm_merging_pages').read_text()
+            found[int(pid)] = int(merging), int(stat.get('ksm_zero_pages', 0))
+    return found
 
 
 def write_knob(root: pathlib.Path, name: str, value: int) -> None:

@@ -51,9 +51,19 @@ class GroupSample:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MergedPages:
+    """Pages of one process that page sharing holds: ``merging`` ones map a merged page (its first user counts too),
+    ``zero`` ones the kernel's zero page."""
+
+    merging: int
+    zero: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GuestSample:
     facts: GuestFacts
     group: GroupSample | None = None
+    merged: MergedPages | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

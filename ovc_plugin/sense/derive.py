@@ -3,8 +3,10 @@
 """From two samples to one snapshot: rates, ages and what may be done with each guest. Pure."""
 from __future__ import annotations
 
+import dataclasses
+
 from ovc_plugin.decide.guarantee import first_reservation, yes
-from ovc_plugin.model import GuestSnapshot, HostSnapshot
+from ovc_plugin.model import GuestSnapshot, HostSnapshot, KsmState
 from ovc_plugin.samples import GuestFacts, GuestSample, HostSample
 from ovc_plugin.settings import Settings
 
@@ -26,6 +28,7 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
     else:
         guests = tuple(_guest(g, known.get(g.facts.uuid), seconds, later.taken_at, targets, settings, notes)
                        for g in later.guests)
+    guests = apportioned(later.ksm, later.guests, guests)
     others = _others(later, guests)
     if others is not None and others > reserve:
         notes.append(f'more than the reserve of {reserve >> 20} MB is used by others than guests, and what they use is '
@@ -37,7 +40,8 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
         reserve=reserve, others=others or 0, swap_total=later.memory.swap_total, swap_free=later.memory.swap_free,
         swap_in=_rate(before.swap_in_pages, later.memory.swap_in_pages, seconds, PAGE),
         swap_out=_rate(before.swap_out_pages, later.memory.swap_out_pages, seconds, PAGE),
-        stall=later.stall, growth=growth, ksm=later.ksm, guests=guests, notes=tuple(dict.fromkeys(notes)))
+        stall=later.stall, growth=growth, ksm=later.ksm,
+        evaporation=_evaporation(earlier, later, seconds), guests=guests, notes=tuple(dict.fromkeys(notes)))
 
 
 def _others(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int | None:
@@ -46,6 +50,51 @@ def _others(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int | None:
     if later.guests is None or any(size is None for size in residents):
         return None
     return max(0, later.memory.total - later.memory.available - sum(size or 0 for size in residents))
+
+
+def apportioned(ksm: KsmState | None, samples: tuple[GuestSample, ...] | None,
+                guests: tuple[GuestSnapshot, ...]) -> tuple[GuestSnapshot, ...]:
+    """The guests with their part of what the host has saved.
+
+    A page that n guests share saves n - 1 pages, and each of the n counts it as merged: so guest i has saved
+    sharing * merging_i / (sharing + shared). Zero pages are saved whole. The parts add up to the host's truth, less
+    what processes that are no guests have merged. Rounding falls to the next guest, not under the table.
+    """
+    if ksm is None or samples is None:
+        return guests
+    merged = {s.facts.uuid: s.merged for s in samples if s.merged is not None}
+    zero = ksm.zero or 0
+    users = max((ksm.saved - zero + ksm.shared) // PAGE, sum(m.merging for m in merged.values()), 1)
+    parts, before, counted = [], 0, 0
+    for guest in guests:
+        pages = merged.get(guest.uuid)
+        if pages is None:
+            parts.append(dataclasses.replace(guest, saved=None if ksm.saved and guest.running else 0))
+            continue
+        counted += pages.merging
+        after = (ksm.saved - zero) * counted // users
+        parts.append(dataclasses.replace(guest, saved=after - before + pages.zero * PAGE))
+        before = after
+    return tuple(parts)
+
+
+def _evaporation(earlier: HostSample | None, later: HostSample, seconds: float) -> float | None:
+    """Bytes per second of merged pages that became single again.
+
+    Where the kernel does not count them, the fall of what is saved, as long as no guest came or went: what a guest
+    takes along when it ends is no loss to the host.
+    """
+    if earlier is None or earlier.ksm is None or later.ksm is None or seconds <= 0:
+        return None
+    told = _rate(earlier.ksm.dissolved, later.ksm.dissolved, seconds, PAGE)
+    if told is not None:
+        return told
+    stayed = _running(earlier) == _running(later)
+    return max(0.0, (earlier.ksm.saved - later.ksm.saved) / seconds) if stayed else None
+
+
+def _running(sample: HostSample) -> set[str]:
+    return {g.facts.uuid for g in sample.guests or () if g.facts.running}
 
 
 def _rate(before: int | None, after: int | None, seconds: float, factor: int = 1) -> float | None:

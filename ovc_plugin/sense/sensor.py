@@ -18,13 +18,13 @@ class Sensor:
 
     def __init__(self, host: str, hypervisor: Hypervisor, boundary: str = 'machine', *,
                  run_path: str = '/run/libvirt/qemu', proc_root: str = '/proc',
-                 ksm_root: str = '/sys/kernel/mm/ksm') -> None:
+                 ksm_root: str = '/sys/kernel/mm/ksm', ksm_helper: ksm.Helper | None = None) -> None:
         self._host = host
         self._hypervisor = hypervisor
         self._boundary = None if boundary == 'machine' else pathlib.Path(boundary)
         self._run_path = pathlib.Path(run_path)
         self._proc = pathlib.Path(proc_root)
-        self._ksm = pathlib.Path(ksm_root)
+        self._ksm = ksm.Source(pathlib.Path(ksm_root), self._proc, ksm_helper)
         self._groups: dict[str, tuple[int, pathlib.Path | None]] = {}
         self.last_memory: MemorySample | None = None
 
@@ -36,12 +36,14 @@ class Sensor:
         notes: list[str] = []
         guests = _try(notes, 'hypervisor did not answer; its guests are held as they are until it does',
                       self._hypervisor.guests, Exception)
+        sharing = _try(notes, 'page sharing cannot be read: this kernel has no KSM', self._ksm.read,
+                       (OSError, ValueError))
+        samples = self._ksm.divide(sharing, self._grouped(guests, notes), self._pid, now, notes)
         return HostSample(
-            host=self._host, taken_at=now, memory=self.memory(), guests=self._grouped(guests, notes),
+            host=self._host, taken_at=now, memory=self.memory(), guests=samples,
             stall=_try(notes, 'no pressure stall information: boot with psi=1, or use a cgroup v2 boundary',
                        self._stall, (OSError, ValueError)),
-            ksm=_try(notes, 'page sharing cannot be read: this kernel has no KSM',
-                     lambda: ksm.read(self._ksm), (OSError, ValueError)),
+            ksm=sharing,
             notes=tuple(notes))
 
     def memory(self) -> MemorySample:

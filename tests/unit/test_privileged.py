@@ -124,7 +124,7 @@ def test_only_one_guests_group_may_be_reclaimed(path):
         privileged.checked(path)
 
 
-@pytest.mark.parametrize('name, value', [('run', 2), ('run', -1), ('../run', 1), ('use_zero_pages', 1)])
+@pytest.mark.parametrize('name, value', [('run', 2), ('run', -1), ('../run', 1), ('advisor_mode', 0)])
 def test_only_known_knobs_within_bounds_may_be_written(tmp_path, name, value):
     with pytest.raises(ValueError, match='not one that may be set'):
         privileged.write_knob(tmp_path, name, value)

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """From samples to a snapshot: rates, ages, what is believed, and what is promised."""
+import dataclasses
+
+import hypothesis
+from hypothesis import strategies as st
+
 from ovc_plugin import report
-from ovc_plugin.model import MIB, Level, Plan
-from ovc_plugin.samples import GroupSample, GuestSample, MemorySample
+from ovc_plugin.model import MIB, KsmState, Level, Plan
+from ovc_plugin.samples import GroupSample, GuestSample, MemorySample, MergedPages
 from ovc_plugin.sense.derive import derive
 from ovc_plugin.settings import Settings
 from tests.builders import GIB, NOW, a_sample, facts, sampled
@@ -128,3 +133,49 @@ def test_a_kernel_that_cannot_swap_one_guest_is_named_with_the_remedy():
 
 def test_a_guest_that_says_nothing_is_named_with_the_remedy():
     assert any('mem_stats_period_seconds' in note for note in derived(a_sample(sampled(usable=None))).notes)
+
+
+def sharing(*guests, saved_pages=100, shared_pages=50, **changes):
+    ksm = KsmState(**dict(run=1, saved=saved_pages * 4096, shared=shared_pages * 4096, pages_to_scan=100) | changes)
+    merged = tuple(dataclasses.replace(sampled(f'g{n}'), merged=m) for n, m in enumerate(guests))
+    return a_sample(*merged, ksm=ksm)
+
+
+def test_what_the_host_has_saved_is_divided_by_what_each_guest_has_merged():
+    found = derived(sharing(MergedPages(merging=100), MergedPages(merging=50))).guests
+    assert sum(g.saved for g in found) == 100 * 4096  # each guest's own count says 150
+    assert found[0].saved == 100 * 4096 * 100 // 150
+
+
+@hypothesis.given(st.lists(st.integers(1, 10**6), min_size=1, max_size=40), st.integers(1, 10**6))
+def test_the_parts_add_up_to_the_hosts_truth_to_the_byte(merging, shared):
+    shared = min(shared, sum(merging))
+    found = derived(sharing(*(MergedPages(merging=m) for m in merging), saved_pages=sum(merging) - shared,
+                            shared_pages=shared))
+    assert sum(g.saved for g in found.guests) == found.ksm.saved
+
+
+def test_zero_pages_are_saved_whole():
+    found = derived(sharing(MergedPages(merging=150, zero=7), MergedPages(merging=0), saved_pages=107, zero=7 * 4096))
+    assert [g.saved for g in found.guests] == [107 * 4096, 0]
+
+
+def test_what_a_guest_has_merged_is_unknown_where_nobody_may_read_it():
+    found = derived(sharing(MergedPages(merging=75), None)).guests
+    assert [g.saved for g in found] == [50 * 4096, None]
+    assert [g.saved for g in derived(sharing(None, saved_pages=0, shared_pages=0)).guests] == [0]
+
+
+def test_sharing_that_dissolves_is_counted_by_the_kernel():
+    before = sharing(None, dissolved=1000)
+    later = dataclasses.replace(sharing(None, dissolved=1500, saved_pages=5000), taken_at=NOW + 5)
+    assert derived(later, before).evaporation == 100 * 4096
+    assert derived(later).evaporation is None
+
+
+def test_where_the_kernel_does_not_count_it_what_is_saved_has_fallen_while_nobody_left():
+    before, later = sharing(None, None, saved_pages=600), sharing(None, None, saved_pages=100)
+    later = dataclasses.replace(later, taken_at=NOW + 5)
+    assert derived(later, before).evaporation == 100 * 4096
+    alone = dataclasses.replace(later, guests=later.guests[:1])
+    assert derived(alone, before).evaporation is None

@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from ovc_plugin import privileged
 from ovc_plugin.model import MIB
 from ovc_plugin.sense import cgroup, ksm, proc
 from ovc_plugin.sense.sensor import Sensor
@@ -120,6 +121,13 @@ class World:
     def sample(self):
         return self.sensor.sample(NOW)
 
+    def merge(self, merging=30, shared=10, sharing=20, zero=0):
+        """The guest maps ``merging`` merged pages, of ``shared`` + ``sharing`` on the host."""
+        a_ksm(self.ksm, run=1, pages_shared=shared, pages_sharing=sharing, ksm_zero_pages=zero)
+        (self.proc / '7' / 'ksm_stat').write_text(
+            f'ksm_rmap_items 99\nksm_zero_pages {zero}\nksm_merging_pages {merging}\nksm_process_profit 114688\n'
+            'ksm_merge_any: no\n')
+
 
 def test_a_whole_host_is_read_without_a_note(tmp_path):
     world = World(tmp_path)
@@ -171,3 +179,65 @@ def test_without_the_host_memory_nothing_can_be_decided(tmp_path):
     (world.proc / 'meminfo').unlink()
     with pytest.raises(OSError):
         world.sample()
+
+
+def test_a_guests_merged_pages_are_read_only_while_something_is_merged(tmp_path):
+    world = World(tmp_path)
+    assert world.sample().guests[0].merged is None
+    world.merge(merging=30, zero=4)
+    merged = world.sample().guests[0].merged
+    assert (merged.merging, merged.zero) == (30, 4)
+
+
+def test_a_kernel_that_tells_merged_pages_in_a_file_of_their_own_is_understood(tmp_path):
+    world = World(tmp_path)
+    world.merge()
+    (world.proc / '7' / 'ksm_stat').write_text('ksm_rmap_items 99\n')
+    (world.proc / '7' / 'ksm_merging_pages').write_text('12\n')
+    assert world.sample().guests[0].merged.merging == 12
+    assert privileged.merged_of(world.proc, [7, 8]) == {7: (12, 0)}
+    (world.proc / '7' / 'ksm_stat').write_text('ksm_merging_pages 13\nksm_zero_pages 1\nksm_mergeable: yes\n')
+    assert privileged.merged_of(world.proc, [7]) == {7: (13, 1)}
+
+
+def test_what_another_users_guest_has_merged_is_asked_of_the_root_helper(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    world.merge()
+    monkeypatch.setattr(ksm, 'process', lambda *_: (_ for _ in ()).throw(PermissionError(13, 'denied')))
+    sample = world.sample()
+    assert sample.guests[0].merged is None and 'only root may read' in ''.join(sample.notes)
+    asked = []
+
+    def helper(pids):
+        asked.append(pids)
+        if len(asked) > 1:
+            raise RuntimeError('sudo says no')
+        return {7: (5, 1)}
+
+    sensor = Sensor('h1', world.hypervisor, run_path=str(world.run), proc_root=str(world.proc),
+                    ksm_root=str(world.ksm), ksm_helper=helper)
+    sample = sensor.sample(NOW)
+    assert sample.guests[0].merged.merging == 5 and sample.notes == () and asked == [[7]]
+    assert 'sudo says no' in ''.join(sensor.sample(NOW + 5).notes)
+    sensor.sample(NOW + 10)
+    assert len(asked) == 2, 'a helper that failed is left alone for a while'
+    sensor.sample(NOW + 400)
+    assert len(asked) == 3
+
+
+def test_the_scanners_processor_time_and_the_merged_pages_that_were_copied_are_read(tmp_path):
+    proc_root = a_proc(tmp_path / 'proc')
+    root = a_ksm(tmp_path / 'ksm', pages_scanned=5, full_scans=2, sleep_millisecs=20)
+    nodes = tmp_path / 'nodes'
+    for name in ('node0', 'node1', 'power'):
+        (nodes / name).mkdir(parents=True)
+    for pid, name, parent in ((7, 'a (ksmd) b', 1), (8, 'ksmd', 1), (37, 'ksmd', 2)):
+        (proc_root / str(pid)).mkdir()
+        (proc_root / str(pid) / 'stat').write_text(f'{pid} ({name}) S {parent} 0 0 0 -1 0 0 0 0 0 150 50 0 0 25 5\n')
+    (proc_root / 'vmstat').write_text('pswpin 0\ncow_ksm 30\nksm_swpin_copy 12\n')
+    state = ksm.Source(root, proc_root, nodes=nodes, ticks=100).read()
+    assert (state.cpu, state.dissolved, state.nodes, state.scanned, state.sleep) == (2.0, 42, 2, 5, 0.02)
+    (proc_root / 'vmstat').write_text('pswpin 0\n')
+    (proc_root / '37' / 'stat').unlink()
+    state = ksm.Source(root, proc_root, nodes=nodes).read()
+    assert state.cpu is None and state.dissolved is None
