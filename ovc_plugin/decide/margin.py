@@ -21,14 +21,16 @@ class Tuning:
     """What can be set; the defaults were chosen once, for hosts of 10 to 100 guests.
 
     ``target``: share of predictions that may prove too low. ``margin``: where it begins, ``gain``: how far one miss
-    moves it, both in units of the guests' spread. ``lookback``: how many horizons of the host's own past count.
-    ``memory_days``: days of a guest's past. ``warm_up``: seconds after which a guest can be judged at all.
+    moves it, both in units of the guests' spread. ``lookback``: how many horizons of the host's own past count;
+    ``trusted``: after how many of them they stand for themselves. ``memory_days``: days of a guest's past.
+    ``warm_up``: seconds after which a guest can be judged at all.
     """
 
     target: float = 0.01
     margin: float = 0.75
     gain: float = 0.01
-    lookback: int = 7
+    lookback: int = 14
+    trusted: int = 7
     memory_days: int = 14
     warm_up: float = 7200.0
 

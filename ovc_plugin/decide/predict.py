@@ -3,7 +3,7 @@
 """The peak of a host's sum within a horizon, with an error rate that is checked against what then happened.
 
 Guests seldom peak together, so the prediction starts from what their sum has reached lately (``base``: the largest of
-the last seven horizons) and not from the sum of what each has reached (``bound``). What may come on top is measured in
+the last fourteen horizons) and not from the sum of what each has reached (``bound``). What may come on top is measured in
 units of ``spread``: a demand between 0 and a limit L with mean m deviates by at most sqrt(m * (L - m)) (Bhatia and
 Davis, 2000), and deviations of guests that vary each for itself add up as the root of the sum of their squares. So one
 margin suits few guests and many, and a guest that has not burst yet is believed capable of it. How many units are
@@ -133,13 +133,13 @@ class Calibrated:
 
     def _peak(self, present: HostDemand, horizon: float) -> Prediction:
         guests = self._guests(present, max(self.tuning.warm_up, horizon) / STEP)
-        window = self._window(horizon)
-        past = self._sums[-window:]
+        past = self._sums[-self._window(horizon):]
         # what has left since cannot peak again, and what is new may: at its limit, on top
         base = min(max(past, default=0) + guests.new, guests.bound)
         base = max(base, guests.used + guests.new)
         # as far as the host's own past is short, the guests' own stand in for it
-        base += round((guests.bound - base) * (1 - len(past) / window))
+        trusted = max(1, round(self.tuning.trusted * horizon / STEP))
+        base += round((guests.bound - base) * max(0.0, 1 - len(past) / trusted))
         spread = min(guests.spread, present.limit - base)
         track = self.tracks.get(horizon)
         margin = track.margin if track else max(t.margin for t in self.tracks.values())
