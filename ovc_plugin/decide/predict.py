@@ -2,12 +2,12 @@
 # Copyright ovc_plugin contributors
 """The peak of a host's sum within a horizon, with an error rate that is checked against what then happened.
 
-Guests seldom peak together, so the prediction starts from what their sum has reached lately (``base``: the largest of
-the last fourteen horizons) and not from the sum of what each has reached (``bound``). What may come on top is measured in
-units of ``spread``: a demand between 0 and a limit L with mean m deviates by at most sqrt(m * (L - m)) (Bhatia and
-Davis, 2000), and deviations of guests that vary each for itself add up as the root of the sum of their squares. So one
-margin suits few guests and many, and a guest that has not burst yet is believed capable of it. How many units are
-added, the ``margin``, follows the misses: see ``margin.py``.
+Guests seldom peak together, so the prediction starts from what their sum has reached lately (``base``: the largest
+of the last fourteen horizons) and not from the sum of what each has reached (``bound``). What may come on top is
+measured in units of ``spread``: a demand between 0 and a limit L with mean m deviates by at most sqrt(m * (L - m))
+(Bhatia and Davis, 2000), and deviations of guests that vary each for itself add up as the root of the sum of their
+squares. So one margin suits few guests and many, and a guest that has not burst yet is believed capable of it. How many
+units are added, the ``margin``, follows the misses: see ``margin.py``.
 """
 from __future__ import annotations
 
