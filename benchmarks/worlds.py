@@ -18,7 +18,7 @@ sys.path[:0] = [str(CHECKOUT)]
 from benchmarks.policies import POLICIES  # noqa: E402
 from benchmarks.policies.mom import Mom  # noqa: E402
 from ovc_plugin.model import MIB  # noqa: E402
-from ovc_plugin.simulate.guest import Demand, Habit  # noqa: E402
+from ovc_plugin.simulate.habit import Demand, Habit  # noqa: E402
 from ovc_plugin.simulate.kernel import Machine  # noqa: E402
 from ovc_plugin.simulate.manners import GIB, MANNERS, guest  # noqa: E402
 from ovc_plugin.simulate.world import World  # noqa: E402

@@ -8,7 +8,7 @@ import random
 
 from ovc_plugin.model import MIB
 from ovc_plugin.settings import HostSettings
-from ovc_plugin.simulate.guest import Habit
+from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.manners import CONSTANT, MANNERS, guest
 

@@ -28,18 +28,22 @@ class Machine:
 
 
 class Kernel:
-    """Grants what guests ask for; reclaims for it by its own lights; kills the largest when nothing is left."""
+    """Grants what guests ask for; reclaims for it by its own lights; kills the largest when nothing is left.
+
+    ``room``: bytes that guests share among them.
+    """
 
     def __init__(self, machine: Machine, guests: list[Guest]) -> None:
         self.machine, self.guests = machine, guests
         self.ksm_run, self.ksm_pages = 0, 100
+        self.room = machine.total - machine.other
         self.stall = 0.0
         self.swap_ins = self.swap_outs = 0
         self.killed: list[str] = []
 
     @property
     def available(self) -> int:
-        return self.machine.total - self.machine.other - sum(g.resident for g in self.guests)
+        return self.room - sum(g.resident for g in self.guests)
 
     @property
     def swap_free(self) -> int:
@@ -52,19 +56,25 @@ class Kernel:
 
     def step(self, when: float, seconds: float) -> None:
         guests = [g for g in self.guests if g.alive]
-        for guest in guests:
+        busy = [g for g in guests if not g.rests]
+        wanted = 0
+        for guest in busy:
             guest.step(when, seconds)
+            wanted += guest.asks
         self._unshare(guests, seconds)
-        wanted = sum(g.asks for g in guests)
         part = self._provide(guests, wanted, seconds) if wanted else 1.0
-        for guest in guests:
+        waiting = 0.0
+        for guest in busy:
             if guest.alive:
                 guest.grant(part, seconds)
                 self.swap_ins += guest.swap_ins
+                waiting = max(waiting, guest.waited)
+        for guest in guests:
+            if when >= guest.speaks_at:
                 guest.tell(when)
         if self.ksm_run == 1:
             self._merge(guests, seconds)
-        waiting = max((g.waited for g in guests), default=0.0) / seconds
+        waiting /= seconds
         self.stall += (waiting - self.stall) * (1 - math.exp(-seconds / 10))
 
     def _provide(self, guests: list[Guest], wanted: int, seconds: float) -> float:

@@ -7,7 +7,7 @@ import random
 import typing
 
 from ovc_plugin.model import MIB
-from ovc_plugin.simulate.guest import Demand, Habit
+from ovc_plugin.simulate.habit import Demand, Habit
 
 GIB = 1 << 30
 
@@ -89,7 +89,7 @@ def _writing(chance: random.Random, maximum: int, horizon: float) -> dict[str, t
 
 def _untouchable(chance: random.Random, maximum: int, horizon: float) -> dict[str, typing.Any]:
     return _constant(chance, maximum, horizon) | {
-        'untouchable': 'memory is locked', 'cache': 0, 'fill': 1.0, 'reservation': maximum}
+        'untouchable': 'memory is locked', 'locked': True, 'cache': 0, 'fill': 1.0, 'reservation': maximum}
 
 
 def _no_balloon(chance: random.Random, maximum: int, horizon: float) -> dict[str, typing.Any]:

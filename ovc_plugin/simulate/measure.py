@@ -7,7 +7,6 @@ import dataclasses
 
 from ovc_plugin.model import MIB
 from ovc_plugin.simulate.guest import Guest
-from ovc_plugin.simulate.kernel import Kernel
 
 CALM = 30.0      # seconds without anybody waiting after which a shock counts as under control
 WAITS = 0.05     # share of its time that a guest waits for the host's memory, above which it is not calm
@@ -17,13 +16,19 @@ WAITS = 0.05     # share of its time that a guest waits for the host's memory, a
 class Measures:
     """Sums over one run. ``lost`` of ``lived`` guest seconds were spent waiting; ``freed`` is in byte seconds.
 
-    ``troubled`` is when a guest last waited noticeably for the host's memory. ``targets`` holds each guest's last
-    target, and which way it went.
+    ``lost`` in parts: ``starved`` (the kernel had no page), ``squeezed`` (the guest's own balloon gave way too slowly),
+    ``paged`` (pages from swap) and ``missed`` (files read again, for want of cache). ``dead`` is the time after a kill.
+    ``trouble`` is when a guest waited noticeably for the host's memory. ``targets`` holds each guest's last target, and
+    which way it went.
     """
 
     seconds: float = 0.0
     lived: float = 0.0
     lost: float = 0.0
+    starved: float = 0.0
+    squeezed: float = 0.0
+    paged: float = 0.0
+    missed: float = 0.0
     dead: float = 0.0
     freed: float = 0.0
     asks: int = 0
@@ -33,20 +38,33 @@ class Measures:
     available: list[int] = dataclasses.field(default_factory=list)
     targets: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
-    def second(self, when: float, seconds: float, guests: list[Guest], kernel: Kernel) -> None:
+    def second(self, when: float, seconds: float, guests: list[Guest], room: int) -> int:
+        """Count one step; returns what is available then, of the bytes that guests share among them."""
         self.seconds += seconds
-        self.available.append(kernel.available)
-        worst = 0.0
+        worst, held = 0.0, 0
         for guest in guests:
             self.lived += seconds
             if not guest.alive:
                 self.dead += seconds
                 continue
-            self.lost += guest.lost
-            worst = max(worst, guest.waited)
-            self.freed += (guest.unballooned() + guest.habit.own_overhead - guest.resident) * seconds
+            if guest.lost:
+                self._lose(guest)
+                if guest.waited > worst:
+                    worst = guest.waited
+            backed = guest.backed - guest.warm - guest.cold - guest.merged
+            held += backed + guest.habit.own_overhead
+            self.freed += (guest.full - backed) * seconds
         if worst > WAITS * seconds:
             self.trouble.append(when)
+        self.available.append(room - held)
+        return room - held
+
+    def _lose(self, guest: Guest) -> None:
+        self.lost += guest.lost
+        self.starved += guest.starved
+        self.squeezed += guest.squeezed
+        self.paged += guest.paged
+        self.missed += guest.missed
 
     def asked(self, guest: str, target: int, before: int) -> None:
         """A balloon target was set; it is a reversal if it goes the other way than the last change did."""

@@ -11,7 +11,7 @@ from ovc_plugin.decide import balloon, placement, progress
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, InFlight, Level, Plan, ReclaimGuest, Request, SetBalloon
 from ovc_plugin.settings import HostSettings, SchedulerSettings, SharedSettings
-from ovc_plugin.simulate.guest import Habit
+from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.policy import Ours, Reading
 from ovc_plugin.simulate.world import World
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import typing
 
 from ovc_plugin.model import Action, HostSnapshot, Plan, ReclaimGuest, SetBalloon, TuneKsm
-from ovc_plugin.simulate.guest import PAGE, Guest, Habit
+from ovc_plugin.simulate.guest import PAGE, Guest
+from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.kernel import Kernel, Machine
 from ovc_plugin.simulate.measure import Measures
 from ovc_plugin.simulate.policy import Policy, Reading
@@ -51,11 +52,12 @@ class World:
         self._welcome()
         self.kernel.step(self.time, STEP)
         for guest in self.guests:
-            self._ins[guest.uuid] = self._ins.get(guest.uuid, 0) + (guest.swap_ins if guest.alive else 0)
-        self.measures.second(self.time, STEP, self.guests, self.kernel)
+            if guest.swap_ins and guest.alive:
+                self._ins[guest.uuid] = self._ins.get(guest.uuid, 0) + guest.swap_ins
+        available = self.measures.second(self.time, STEP, self.guests, self.kernel.room)
         self.time += STEP
         if self.time >= self._due or (self.time - self._passed >= LEAST_PAUSE
-                                      and self.policy.wakes(self.kernel.available, self.machine.total)):
+                                      and self.policy.wakes(available, self.machine.total)):
             self.run_pass()
 
     def _welcome(self) -> None:
@@ -64,7 +66,7 @@ class World:
             if self.door is None or self.door(self, habit):
                 guest = Guest(habit)
                 if habit.arrives or guest.resident > self.kernel.available - self.machine.watermark:
-                    guest.anon = guest.cache = guest.backed = 0  # it boots: what it touches is still to come
+                    guest.boot()
                 self.guests.append(guest)
             else:
                 self.refused.append(habit.name)
@@ -95,7 +97,7 @@ class World:
         if isinstance(action, SetBalloon):
             self.measures.asked(guest.uuid, action.target, guest.target)
             guest.target = action.target
-        else:
+        elif isinstance(action, ReclaimGuest):  # a modelled host is alone: there is nowhere to move a guest to
             self.kernel.reclaim_guest(guest, action.amount, action.floor, seconds)
         return True
 

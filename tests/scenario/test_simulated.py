@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.policies.mom import Mom
+from benchmarks.policies.squeezed import Squeezed
 from ovc_plugin.decide.host import decide_host
 from ovc_plugin.decide.state import Asked, LadderState
 from ovc_plugin.model import MIB, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
 from ovc_plugin.simulate import generate, manners
-from ovc_plugin.simulate.guest import Demand, Habit
+from ovc_plugin.simulate.guest import Guest
+from ovc_plugin.simulate.habit import Demand, Habit
 from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.policy import Nothing, Ours
 from ovc_plugin.simulate.promises import Watcher
@@ -42,6 +45,31 @@ def test_every_promise_holds_in_random_worlds(seed):
 def test_the_same_seed_is_the_same_world():
     first, second = (watched(generate.recipe(7, guests=10, ticks=60))[0] for _ in range(2))
     assert first.measures == second.measures and first.measures.passes
+
+
+def told(world):
+    """Everything that a run ends with."""
+    fields = [name for name in Guest.__slots__ if name not in ('habit', '_steady')]
+    return world.measures, world.kernel.killed, world.kernel.swap_ins, world.kernel.stall, [
+        [getattr(guest, name) for name in fields] for guest in world.guests]
+
+
+@pytest.mark.parametrize('seed', range(8))
+@pytest.mark.parametrize('policy', [Nothing, Mom, Squeezed, Ours])
+def test_passing_over_guests_at_rest_changes_nothing(monkeypatch, seed, policy):
+    """The simulator leaves out steps that would change nothing; every figure is the same as with all of them."""
+    recipe = generate.recipe(seed, guests=12, ticks=60)
+    quick = World(recipe.machine, recipe.habits, policy()).run(recipe.seconds)
+    monkeypatch.setattr(Guest, 'rests', False)
+    assert told(World(recipe.machine, recipe.habits, policy()).run(recipe.seconds)) == told(quick)
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=20, deadline=None)
+def test_the_parts_of_the_time_lost_sum_up(seed):
+    recipe = generate.recipe(seed, guests=8, ticks=40)
+    measured = World(recipe.machine, recipe.habits, Squeezed()).run(recipe.seconds).measures
+    assert measured.starved + measured.squeezed + measured.paged + measured.missed == pytest.approx(measured.lost)
 
 
 @given(st.integers(0, 10**9))
