@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import signal
@@ -63,14 +64,16 @@ def main(argv: list[str] | None = None) -> int:
         privileged.prepare(conf)
         if args.once and not args.debug:
             logging.disable(logging.WARNING)  # all of it is in what is printed
-        host, built = _build(conf, options.load(conf))
+        host, built = _build(conf, options.load(conf), record=not args.once)
     except (options.ConfigError, rpc.RpcError) as error:
         print(f'ovc-agent: {error}', file=sys.stderr)
         return 2
     return _once(host, built) if args.once else _Agent(conf, host, built).run()
 
 
-def _build(conf: cfg.ConfigOpts, settings: Settings) -> tuple[str, controller.Controller]:
+def _build(conf: cfg.ConfigOpts, settings: Settings, *, record: bool) -> tuple[str, controller.Controller]:
+    if not record:
+        settings = dataclasses.replace(settings, host=dataclasses.replace(settings.host, record_path=''))
     agent = options.load_agent(conf)
     host = agent.host or socket.gethostname()
     reserve = settings.host.reserve if settings.host.reserve >= 0 else RESERVE

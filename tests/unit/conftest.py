@@ -3,6 +3,8 @@
 """What several unit tests stand on: a configuration file, and a message bus within this process."""
 from __future__ import annotations
 
+import logging
+
 import pytest
 from oslo_config import cfg
 
@@ -40,3 +42,13 @@ def serve(bus):
     for server in servers:
         server.stop()
         server.wait()
+
+
+@pytest.fixture
+def log_as_before():
+    """A command sets logging up for its whole process."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
