@@ -29,8 +29,8 @@ class Guest:
 
     __slots__ = ('habit', 'uuid', 'size', 'target', 'anon', 'cache', 'backed', 'warm', 'cold', 'merged', 'alive',
                  'lost', 'waited', 'starved', 'squeezed', 'paged', 'missed', 'wants', 'swap_ins', 'full', 'taken',
-                 'told_usable', 'told_unused', 'told_at', 'told_need', 'speaks_at', '_ins', '_steady', '_moves',
-                 '_constant')
+                 'told_usable', 'told_unused', 'told_at', 'told_need', 'speaks_at', '_ins', '_parts', '_steady',
+                 '_moves', '_constant')
 
     def __init__(self, habit: Habit) -> None:
         self.habit, self.uuid = habit, f'uuid-{habit.name}'
@@ -41,7 +41,7 @@ class Guest:
         self.warm = self.cold = self.merged = self.taken = 0
         self.alive = True
         self.lost = self.waited = self.starved = self.squeezed = self.paged = self.missed = 0.0
-        self.wants = self.swap_ins = self._ins = 0
+        self.wants = self.swap_ins = self._ins = self._parts = 0
         self.full = self._unballooned()
         self.told_usable: int | None = None
         self.told_unused: int | None = None
@@ -116,9 +116,11 @@ class Guest:
             cooled = max(0, self.warm - self.hot)
             self.cold += cooled
             self.warm -= cooled
-            self._ins = int(self.warm * min(1.0, seconds / 2) + self.cold * habit.stirs * seconds)
-        self._steady = (self._constant and grown == wish and cache == before and not self.wants and not self._ins
-                        and not cooled and not self.squeezed)
+            back = int(self.warm * min(1.0, seconds / 2) + self.cold * habit.stirs * seconds)
+            self._ins = back if back >= PAGE else 0
+        self._parts = min(self.merged, int(habit.rewrites * seconds)) if self.merged else 0
+        self._steady = (self._constant and grown == wish and cache == before and not self.asks and not cooled
+                        and not habit.rewrites and not self.squeezed)
 
     def _move_balloon(self, when: float, seconds: float) -> None:
         if not self._answers(when):
@@ -144,18 +146,18 @@ class Guest:
 
     @property
     def asks(self) -> int:
-        """Bytes of host memory wanted in this step: new pages, and pages back from swap."""
-        return self.wants + self._ins
+        """Bytes of host memory wanted in this step: new pages, pages back from swap, and own copies of merged ones."""
+        return self.wants + self._ins + self._parts
 
     def grant(self, part: float, seconds: float) -> None:
         """The kernel grants this share of what was asked for; the rest is waited for."""
         habit = self.habit
-        self.starved = 0.0
+        self.starved = seconds * (1 - part) if self.wants or self._parts else 0.0
+        self.merged -= int(self._parts * part)  # evaporation: what is written to needs a page of its own
         if self.wants:
             # What was not granted is asked for again: use stays within what is backed.
             missing = self.wants - int(self.wants * part)
             self.backed += self.wants - missing
-            self.starved = seconds * (1 - part)
             dropped = min(missing, self.cache)
             self.cache -= dropped
             self.anon -= min(self.anon, missing - dropped)
@@ -195,7 +197,8 @@ class Guest:
     def end(self) -> None:
         """Killed: nothing of it is left."""
         self.alive = False
-        self.anon = self.cache = self.backed = self.warm = self.cold = self.merged = self.wants = self._ins = 0
+        self.anon = self.cache = self.backed = self.warm = self.cold = self.merged = 0
+        self.wants = self._ins = self._parts = 0
         self.lost = self.waited = self.starved = self.squeezed = self.paged = self.missed = 0.0
 
     def tell(self, when: float) -> None:

@@ -61,7 +61,6 @@ class Kernel:
         for guest in busy:
             guest.step(when, seconds)
             wanted += guest.asks
-        self._unshare(guests, seconds)
         part = self._provide(guests, wanted, seconds) if wanted else 1.0
         waiting = 0.0
         for guest in busy:
@@ -120,12 +119,6 @@ class Kernel:
         self.swap_outs += got
         return got
 
-    def _unshare(self, guests: list[Guest], seconds: float) -> None:
-        """Merged pages that are written take memory of their own again (evaporation)."""
-        for guest in guests:
-            if guest.merged and guest.habit.rewrites:
-                guest.merged -= min(guest.merged, int(guest.habit.rewrites * seconds))
-
     def _merge(self, guests: list[Guest], seconds: float) -> None:
         """Equal pages meet at the speed of the scan; of each image, one copy stays."""
         groups: dict[str, list[tuple[Guest, int]]] = {}
@@ -139,4 +132,4 @@ class Kernel:
             for guest, size in group:
                 possible = size * (len(group) - 1) // len(group)
                 step = int(possible * min(1.0, speed * seconds / max(1, total)))
-                guest.merged = min(possible, guest.merged + step)
+                guest.merged = max(guest.merged, min(possible, guest.merged + step))

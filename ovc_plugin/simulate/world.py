@@ -37,6 +37,7 @@ class World:
         self._due, self._passed = 0.0, -1e9
         self._earlier: tuple[float, int, int, int] | None = None
         self._ins: dict[str, int] = {}
+        self._merged: dict[str, int] = {}
 
     @property
     def now(self) -> float:
@@ -107,18 +108,19 @@ class World:
         available = max(0, kernel.available)
         before = self._earlier
         seconds = self.time - before[0] if before else 0.0
-        growth = swap_in = swap_out = None
+        growth = swap_in = swap_out = evaporation = None
         if before and seconds > 0:
             growth = (before[1] - available) / seconds
+            evaporation = sum(max(0, self._merged.get(g.uuid, 0) - g.merged) for g in alive) / seconds
             swap_in, swap_out = (kernel.swap_ins - before[2]) / seconds, (kernel.swap_outs - before[3]) / seconds
         guests = tuple(g.snapshot(self.now, self._ins.get(g.uuid, 0) / PAGE / seconds if seconds else None, START)
                        for g in alive)
         self._earlier = (self.time, available, kernel.swap_ins, kernel.swap_outs)
-        self._ins = {}
+        self._ins, self._merged = {}, {g.uuid: g.merged for g in alive}
         snapshot = HostSnapshot(
             host='modelled', taken_at=self.now, total=self.machine.total, available=available,
             reserve=self.machine.reserve, swap_total=self.machine.swap, swap_free=kernel.swap_free, swap_in=swap_in,
-            swap_out=swap_out, stall=kernel.stall, growth=growth, ksm=kernel.ksm, guests=guests)
+            swap_out=swap_out, stall=kernel.stall, growth=growth, evaporation=evaporation, ksm=kernel.ksm, guests=guests)
         return Reading(snapshot=snapshot, unused={g.uuid: g.told_unused for g in alive})
 
 
