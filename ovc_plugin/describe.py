@@ -6,7 +6,17 @@ from __future__ import annotations
 import dataclasses
 import typing
 
-from ovc_plugin.model import MIB, Action, GuestSnapshot, HostSnapshot, Outcome, ReclaimGuest, SetBalloon, TuneKsm
+from ovc_plugin.model import (
+    MIB,
+    Action,
+    AskMigration,
+    GuestSnapshot,
+    HostSnapshot,
+    Outcome,
+    ReclaimGuest,
+    SetBalloon,
+    TuneKsm,
+)
 
 
 def sentence(outcome: Outcome, names: typing.Mapping[str, str]) -> str:
@@ -30,6 +40,8 @@ def verb(action: Action, names: typing.Mapping[str, str]) -> str:
             return f'swap {action.amount // MIB} MB of {names.get(action.guest, action.guest)}'
         case TuneKsm():
             return 'merge equal pages' if action.run else 'stop merging pages'
+        case AskMigration():
+            return f'ask for {names.get(action.guest, action.guest)} to be moved to another host'
         case _:
             typing.assert_never(action)
 

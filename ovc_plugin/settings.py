@@ -120,6 +120,32 @@ class HostSettings:
     ksm_pages_to_scan: int = knob(
         1000, 'Pages that the kernel scans at each wake-up while sharing is on and no kernel advisor sets it.',
         low=1, high=100000, unit='pages')
+    evaporation_window: float = knob(
+        300.0, 'Seconds over which it is watched how fast merged pages are written and take memory of their own again. '
+        'Until sharing has been watched for so long, what it has saved is not spent.', low=1, high=86400, unit='s')
+    evaporation_sigmas: float = knob(
+        3.0, 'Of merged memory as much is kept free as would dissolve at the mean rate plus this many standard '
+        'deviations, within evaporation_reaction. Related: evaporation_window.', low=0, high=20)
+    evaporation_reaction: float = knob(
+        60.0, 'Seconds that balloon and swap are given to make up for merged pages that guests write.', low=1, high=3600,
+        unit='s')
+    migrate: bool = knob(
+        False, 'Ask nova to move a guest to another host when a shortage lasts. Needs the section [ovc_nova] with '
+        'credentials of a service user that may migrate guests of all projects.', mutable=True)
+    migrate_after: float = knob(
+        600.0, 'Seconds for which a shortage must last (level HARD, or guests keep reading back from swap) before a '
+        'guest is asked away; at level CRITICAL a fifth of it. On real traces 79 % of overloads end by themselves '
+        'within 10 minutes: balloon and swap carry those.', low=1, high=86400, unit='s')
+    migrate_swap_in: int = knob(
+        4 * MIB, 'Memory per second that guests read back from swap, from which a shortage counts as such whatever the '
+        'level. 4 MB/s are 1,000 pages, for each of which some processor waits.', low=0, high=64 << 30, unit='MiB')
+    migrate_bandwidth: int = knob(
+        112 * MIB, 'Memory per second that a live migration moves on this network; 112 MB/s are a link of 1 Gbit/s. '
+        'A guest that writes faster is not asked away.', low=1 * MIB, high=64 << 30, unit='MiB')
+    migrate_cooldown: float = knob(
+        600.0, 'Seconds between two requests of one host, and those that a guest stays where it has come. A guest that '
+        'could not be moved is left alone for twice as long, and again twice as long each time.', low=0, high=86400,
+        unit='s')
     manage_ratio: bool = knob(
         True, 'Keep placement\'s MEMORY_MB allocation_ratio equal to what the host can promise. Needs placement 14 or '
         'later and an unset ram_allocation_ratio.')
@@ -134,6 +160,9 @@ class HostSettings:
     state_path: str = knob(
         '/var/lib/ovc', 'Directory for what must survive a restart: the targets that were asked for, and the page '
         'sharing settings that were found, and whether placement\'s ratio is ours. A few KB for each host.')
+    predictor: str = knob(
+        'calibrated', 'What predicts the most memory that the host\'s guests need at once within a day: an entry point in '
+        'the namespace ovc_plugin.predictors, or "none". The prediction is part of the report and guides placement.')
     record_path: str = knob(
         'record', 'Directory for the decision log, which "ovc replay" decides again and "ovc explain --record" reads: '
         'every pass in which something was done, and one a minute otherwise. A relative one is below state_path. Empty '

@@ -10,22 +10,24 @@ import typing
 
 from ovc_plugin.act import balloon, cgroup, ksm
 from ovc_plugin.hypervisor.protocol import Hypervisor
-from ovc_plugin.model import Action, Level, Outcome, Plan, ReclaimGuest, SetBalloon, TuneKsm
+from ovc_plugin.model import Action, AskMigration, Level, Outcome, Plan, ReclaimGuest, SetBalloon, TuneKsm
 
 LOG = logging.getLogger(__name__)
 _LONG, _LEFT_OUT = 2.0, 60.0
 
 
 class Actuator:
-    """``group_of`` finds a guest's control group; ``swap_seconds`` bounds the swapping of one pass."""
+    """``group_of`` finds a guest's control group; ``swap_seconds`` bounds the swapping of one pass,
+    ``ask_away`` asks the cloud to move a guest."""
 
     def __init__(self, hypervisor: Hypervisor, group_of: typing.Callable[[str], pathlib.Path | None],
-                 swap_seconds: float = 2.0,
-                 clock: typing.Callable[[], float] = time.monotonic) -> None:
+                 swap_seconds: float = 2.0, clock: typing.Callable[[], float] = time.monotonic,
+                 ask_away: typing.Callable[[AskMigration], None] | None = None) -> None:
         self._hypervisor = hypervisor
         self._group_of = group_of
         self._swap_seconds = swap_seconds
         self._clock = clock
+        self._ask_away = ask_away
         self._left_out: dict[str, float] = {}
 
     def apply(self, plan: Plan, *, dry_run: bool) -> list[Outcome]:
@@ -51,6 +53,10 @@ class Actuator:
                 ksm.apply(action)
             case ReclaimGuest():
                 return cgroup.apply(action, self._group_of(action.guest), seconds)
+            case AskMigration():
+                if self._ask_away is None:
+                    raise LookupError('there is no cloud to ask')
+                self._ask_away(action)
             case _:
                 typing.assert_never(action)
         return None
@@ -79,5 +85,7 @@ def _order(action: Action, level: Level) -> int:
             return 0 if level is Level.CRITICAL else 2
         case TuneKsm():
             return 3
+        case AskMigration():
+            return 5
         case _:
             typing.assert_never(action)
