@@ -201,12 +201,12 @@ def _own(domain: Any) -> None:
 
 
 def _watched(host: Any, kept: Path, options: argparse.Namespace, *, turning: bool) -> Spent:
-    from ovc_plugin import controller as controllers
+    from ovc_plugin import assembly
     from ovc_plugin.settings import HostSettings, Settings, SharedSettings
     settings = Settings(shared=SharedSettings(default_overhead=64 * MB), host=HostSettings(
         dry_run=False, boundary=str(host.group), tick=float(options.tick), ksm='leave', state_path=str(kept),
         run_path=str(host.root / 'run' / 'qemu'), dwell=0.0 if turning else 15.0))
-    controller = controllers.build(host.name, settings, lambda: host.connection, reserve=0)
+    controller = assembly.build(host.name, settings, lambda: host.connection, reserve=0)
     pids = helpers()
     if not pids:
         raise SystemExit('cost: the controller\'s root helper is not running, so its cost cannot be told: see the log')

@@ -14,7 +14,8 @@ sense/         edge in: readings of /proc, /sys and control groups; ``derive`` i
 act/           edge out: carries a plan out, one file per effector
 hypervisor/    what we need of one, and libvirt
 privileged     the writes that need root, behind oslo.privsep
-controller     the host loop: sense, decide, act, report
+controller     the host loop: sense, decide, act, report; put together in ``assembly``
+foresight      feeds the predictor, and keeps what it learned
 chronicle      what was told to the log and to operators
 publish        the report and the state that must survive a restart, as files
 codec, record  the nouns as data and back, exactly; the decision log

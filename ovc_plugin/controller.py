@@ -9,13 +9,13 @@ import threading
 import time
 import typing
 
-from oslo_config import cfg
-
-from ovc_plugin import describe, privileged, publish, record, report
+from ovc_plugin import describe, publish, record, report
 from ovc_plugin.act.actuator import Actuator
+from ovc_plugin.act.migration import Departures
 from ovc_plugin.chronicle import Chronicle
+from ovc_plugin.decide import evacuate, evaporation, placement, pressure, replay, state
 from ovc_plugin.decide import host as ladder
-from ovc_plugin.decide import placement, pressure, replay, state
+from ovc_plugin.foresight import Foresight
 from ovc_plugin.model import MIB, HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict
 from ovc_plugin.samples import HostSample
 from ovc_plugin.sense.derive import derive
@@ -35,13 +35,14 @@ class Controller:
 
     def __init__(self, *, host: str, settings: Settings, sensor: Sensor, actuator: Actuator, store: publish.Store,
                  reserve: int, tune_ksm: typing.Callable[[str, int], None],
-                 clock: typing.Callable[[], float] = time.time, recorder: record.Recorder | None = None) -> None:
+                 clock: typing.Callable[[], float] = time.time, recorder: record.Recorder | None = None,
+                 foresight: Foresight | None = None, departures: Departures | None = None) -> None:
         self.host = host
         self.settings = settings
         self.report: report.HostReport | None = None
         self._sensor, self._actuator, self._store = sensor, actuator, store
         self._reserve, self._tune_ksm, self._clock = reserve, tune_ksm, clock
-        self._recorder = recorder
+        self._recorder, self._foresight, self._departures = recorder, foresight, departures
         self._state = state.LadderState()
         self._earlier: HostSample | None = None
         self._snapshot: HostSnapshot | None = None
@@ -64,6 +65,8 @@ class Controller:
             self._thread.join(timeout)
         if self._recorder is not None:
             self._recorder.close()
+        if self._departures is not None:
+            self._departures.stop()
         self._restore_ksm()
 
     def _restore_ksm(self) -> None:
@@ -116,16 +119,23 @@ class Controller:
             # Nothing is known of the guests: a report would promise away what they hold.
             return self._not_yet(sample.notes)
         snapshot = derive(self._earlier, sample, self._state.targets(), self._reserve, self.settings)
+        if self._departures is not None:
+            snapshot = self._departures.seen(snapshot, self._state.departing.guest, wanted=self.settings.host.migrate)
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now)
+        expected = self._foresight.see(snapshot) if self._foresight else None
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = report.of(
             snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
             swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
-            dry_run=self.settings.host.dry_run, earlier=self.report)
+            dry_run=self.settings.host.dry_run, earlier=self.report,
+            predicted_peak=expected.peak + snapshot.others if expected else None,
+            evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host))
         outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
         untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
         before = self._state
-        self._state = state.without(after, untold)
+        self._state = evacuate.settle(state.without(after, untold), outcomes, self.settings.host, now)
+        if self._departures is not None:
+            self._departures.measure(self._state.departing.measure)
         self._earlier = sample if sample.guests is not None else dataclasses.replace(
             sample, guests=self._earlier.guests if self._earlier else None)
         self._snapshot = snapshot
@@ -201,37 +211,3 @@ class Controller:
             'guests': [describe.guest_fields(g, self._told.guest_actions.get(g.uuid)) for g in snapshot.guests]
             if snapshot else [],
             'ksm': describe.ksm_fields(snapshot) if snapshot else None, **self._told.fields()}
-
-
-def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any], reserve: int) -> Controller:
-    """A controller over libvirt. ``connect`` returns a live connection, ``reserve`` is in bytes.
-
-    :raises ImportError: libvirt-python is not installed.
-    """
-    from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
-    options = settings.host
-    hypervisor = LibvirtHypervisor(connect)
-    sensor = Sensor(host, hypervisor, options.boundary, run_path=options.run_path,
-                    ksm_helper=privileged.merged_pages)
-    if not options.require_swap_backing:
-        LOG.warning('%s: require_swap_backing is off: guests may be promised more than memory and swap can hold, and '
-                    'the kernel may then kill them', host)
-    # In a dry run too, if there can be any: they are an earlier run's, and would outlive it.
-    if not options.dry_run or privileged.LEASES.exists():
-        _lift_leftovers(host)
-    return Controller(
-        host=host, settings=settings, sensor=sensor, actuator=Actuator(hypervisor, sensor.group_of),
-        store=publish.Store(options.state_path, host), reserve=reserve, tune_ksm=privileged.set_ksm,
-        recorder=record.of(options.state_path, options.record_path, host, options.record_size))
-
-
-def _lift_leftovers(host: str) -> None:
-    """Undo what a killed process left; where root actions do not work, say so once, before the first shortage."""
-    privileged.prepare(cfg.CONF)
-    try:
-        for group in privileged.lift_leftovers():
-            LOG.warning('%s: a limit left behind by an earlier run was lifted from %s', host, group)
-    except Exception as error:
-        LOG.error('%s: actions that need root will fail, because the helper does not start (%s): set '
-                  '[ovc_privileged] helper_command, for example "sudo privsep-helper", and allow it in sudoers',
-                  host, error)

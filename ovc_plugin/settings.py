@@ -127,8 +127,8 @@ class HostSettings:
         3.0, 'Of merged memory as much is kept free as would dissolve at the mean rate plus this many standard '
         'deviations, within evaporation_reaction. Related: evaporation_window.', low=0, high=20)
     evaporation_reaction: float = knob(
-        60.0, 'Seconds that balloon and swap are given to make up for merged pages that guests write.', low=1, high=3600,
-        unit='s')
+        60.0, 'Seconds that balloon and swap are given to make up for merged pages that guests write.', low=1,
+        high=3600, unit='s')
     migrate: bool = knob(
         False, 'Ask nova to move a guest to another host when a shortage lasts. Needs the section [ovc_nova] with '
         'credentials of a service user that may migrate guests of all projects.', mutable=True)
@@ -161,8 +161,8 @@ class HostSettings:
         '/var/lib/ovc', 'Directory for what must survive a restart: the targets that were asked for, and the page '
         'sharing settings that were found, and whether placement\'s ratio is ours. A few KB for each host.')
     predictor: str = knob(
-        'calibrated', 'What predicts the most memory that the host\'s guests need at once within a day: an entry point in '
-        'the namespace ovc_plugin.predictors, or "none". The prediction is part of the report and guides placement.')
+        'calibrated', 'What predicts the most memory that guests need at once within a day: an entry point in the '
+        'namespace ovc_plugin.predictors, or "none". The prediction is part of the report and guides placement.')
     record_path: str = knob(
         'record', 'Directory for the decision log, which "ovc replay" decides again and "ovc explain --record" reads: '
         'every pass in which something was done, and one a minute otherwise. A relative one is below state_path. Empty '

@@ -17,8 +17,8 @@ import rich.console
 from oslo_config import cfg
 from oslo_log import log
 
+from ovc_plugin import assembly, controller, display, privileged, rpc
 from ovc_plugin import conf as options
-from ovc_plugin import controller, display, privileged, rpc
 from ovc_plugin.hypervisor.connection import Connection
 from ovc_plugin.model import MIB
 from ovc_plugin.settings import Settings
@@ -78,7 +78,7 @@ def _build(conf: cfg.ConfigOpts, settings: Settings, *, record: bool) -> tuple[s
     host = agent.host or socket.gethostname()
     reserve = settings.host.reserve if settings.host.reserve >= 0 else RESERVE
     try:
-        return host, controller.build(host, settings, Connection(agent.connection_uri), reserve)
+        return host, assembly.build(host, settings, Connection(agent.connection_uri), reserve)
     except ImportError as error:
         raise options.ConfigError(f'{error}: install python3-libvirt from your distribution, or libvirt-python with '
                                   'pip') from None

@@ -109,8 +109,8 @@ class OvcMixin:
             time.sleep(0.05)
 
     def _ovc_build(self, host: str, reserve: int) -> Controller:
-        from ovc_plugin import controller
-        return controller.build(host, self._ovc_settings, self._ovc_connection, reserve)
+        from ovc_plugin import assembly
+        return assembly.build(host, self._ovc_settings, self._ovc_connection, reserve)
 
     def _ovc_connection(self) -> typing.Any:
         """A live connection to libvirt."""

@@ -14,7 +14,8 @@ import pytest
 from guest import client
 from libvirt_host import LibvirtHost
 
-from ovc_plugin import controller as controllers
+from ovc_plugin import assembly
+from ovc_plugin.controller import Controller
 from ovc_plugin.model import Level, Plan, ReclaimGuest, SetBalloon, TuneKsm
 from ovc_plugin.settings import HostSettings, Settings, SharedSettings
 
@@ -39,16 +40,16 @@ def until(look: Callable[[], object], seconds: float, what: str) -> object:
 
 
 @pytest.fixture
-def control(host: LibvirtHost, tmp_path: Path) -> Iterator[Callable[..., controllers.Controller]]:
+def control(host: LibvirtHost, tmp_path: Path) -> Iterator[Callable[..., Controller]]:
     made = []
 
-    def make(**options) -> controllers.Controller:
+    def make(**options) -> Controller:
         settings = Settings(
             shared=SharedSettings(default_overhead=64 * MB),
             host=HostSettings(**{'dry_run': False, 'boundary': str(host.group), 'tick': 1.0, 'dwell': 3.0,
                                  'run_path': str(host.root / 'run' / 'qemu'), 'state_path': str(tmp_path),
                                  'ksm': 'leave'} | options))
-        made.append(controllers.build(host.name, settings, lambda: host.connection, reserve=0))
+        made.append(assembly.build(host.name, settings, lambda: host.connection, reserve=0))
         return made[-1]
     yield make
     for controller in made:

@@ -55,7 +55,7 @@ def modelled(tmp_path, monkeypatch):
             store=publish.Store(str(tmp_path / 'state'), host), reserve=reserve, tune_ksm=lambda name, value: None))
         built[-1].asked = hypervisor.asked
         return built[-1]
-    monkeypatch.setattr(agent.controller, 'build', build)
+    monkeypatch.setattr(agent.assembly, 'build', build)
     monkeypatch.setattr(agent, 'Connection', lambda uri: (lambda: None))
     return built
 

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What a host is expected to need at most: feeds a predictor with what each pass sees, and keeps what it learned."""
+from __future__ import annotations
+
+import logging
+
+from ovc_plugin import publish
+from ovc_plugin.decide.demand import GuestDemand, HostDemand, Steps
+from ovc_plugin.decide.predict import Prediction, Predictor
+from ovc_plugin.model import HostSnapshot
+
+LOG = logging.getLogger(__name__)
+HORIZON = 86400.0
+
+
+def demand(snapshot: HostSnapshot) -> HostDemand:
+    """What each running guest makes the host back, in memory or in swap, and the most it may; bytes.
+
+    An untouchable guest is backed whole. One whose size cannot be read is unknown, and with it the sum.
+    """
+    return HostDemand(at=snapshot.taken_at, guests=tuple(
+        GuestDemand(uuid=g.uuid, limit=g.committed, used=g.committed if g.untouchable else None if g.resident is None
+                    else g.resident + (g.swapped or 0)) for g in snapshot.running))
+
+
+class Foresight:
+    """Learns by steps of five minutes, and is asked at each pass. A predictor that fails predicts nothing, and costs
+    nobody else anything; what it learned is kept in ``store`` across restarts."""
+
+    def __init__(self, name: str, predictor: Predictor, store: publish.Store) -> None:
+        self._name, self._predictor, self._store = name, predictor, store
+        self._steps = Steps()
+        self.error: str | None = None
+
+    def recall(self) -> None:
+        """Go on with what was learned before a restart, by the same predictor."""
+        try:
+            kept = self._store.load()
+            if kept.get('predictor') == self._name:
+                self._predictor.from_dict(kept['learned'])
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            LOG.warning('%s could not be read (%s): the host\'s peaks are learned anew', self._store.path, error)
+
+    def see(self, snapshot: HostSnapshot) -> Prediction | None:
+        """Learn from this pass, and say what the guests that are here may need at once within a day."""
+        try:
+            now = demand(snapshot)
+            if done := self._steps.add(now):
+                self._predictor.observe(done)
+                self._keep()
+            found = self._predictor.peak(now, HORIZON)
+        except Exception as error:  # whoever wrote it, it may cost a prediction and nothing else
+            text = f'{type(error).__name__}: {error}'
+            if text != self.error:
+                LOG.exception('predictor %s failed; nothing is predicted ([ovc_host] predictor names another)',
+                              self._name)
+            self.error = text
+            return None
+        self.error = None
+        return found
+
+    def _keep(self) -> None:
+        try:
+            self._store.save({'predictor': self._name, 'learned': self._predictor.to_dict()})
+        except OSError as error:
+            LOG.debug('%s cannot be written (%s)', self._store.path, error)  # the controller's own file says so aloud

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""A host's expected peak: learned at every pass, kept across restarts, and of no harm when it fails."""
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ovc_plugin import predictors, publish
+from ovc_plugin.foresight import HORIZON, Foresight, demand
+from ovc_plugin.model import MIB
+from tests.builders import a_guest, a_host
+
+DAY = 86400
+
+
+def over_days(foresight: Foresight, days: float, began: float = 1e9, resident: int = 600 * MIB):
+    """One look every five minutes at one guest of 1024 MB; the last prediction."""
+    found = None
+    for number in range(int(days * DAY / 300)):
+        one = a_guest(maximum=1024 * MIB, resident=resident, swapped=0)
+        found = foresight.see(dataclasses.replace(a_host(one), taken_at=began + 300.0 * number))
+    return found
+
+
+def made(tmp_path, name: str = 'calibrated') -> Foresight:
+    return Foresight(name, predictors.load(name), publish.Store(str(tmp_path), 'host.peaks'))
+
+
+def test_what_is_in_swap_counts_as_demand():
+    one = a_guest(resident=600 * MIB, swapped=100 * MIB)
+    assert demand(a_host(one)).total == 700 * MIB
+
+
+def test_an_untouchable_guest_is_backed_whole():
+    one = a_guest(untouchable='hugepages', resident=10 * MIB)
+    assert demand(a_host(one)).total == one.committed
+
+
+def test_a_guest_of_unknown_size_makes_the_sum_unknown():
+    assert demand(a_host(a_guest(resident=None))).total is None
+
+
+def test_a_new_guest_is_expected_to_fill_up(tmp_path):
+    found = over_days(made(tmp_path), 0.1)
+    assert found.horizon == HORIZON
+    assert found.peak == a_guest(maximum=1024 * MIB).committed
+
+
+def test_a_guest_that_was_small_for_two_weeks_is_not_expected_to_fill_up(tmp_path):
+    found = over_days(made(tmp_path), 14, resident=200 * MIB)
+    assert 200 * MIB <= found.peak < a_guest(maximum=1024 * MIB).committed
+
+
+def test_what_was_learned_survives_a_restart(tmp_path):
+    before = over_days(made(tmp_path), 14, resident=200 * MIB)
+    again = made(tmp_path)
+    again.recall()
+    after = over_days(again, 2 * 300 / DAY, began=1e9 + 14 * DAY, resident=200 * MIB)
+    assert after.peak == pytest.approx(before.peak, rel=0.01)
+
+
+def test_what_another_predictor_learned_is_not_taken_over(tmp_path):
+    over_days(made(tmp_path), 1)
+    other = made(tmp_path, 'host_max')
+    other.recall()
+    assert over_days(other, 1 / 288).cold == 1
+
+
+def test_a_torn_file_is_an_empty_one(tmp_path):
+    over_days(made(tmp_path), 1)
+    (tmp_path / 'host.peaks.json').write_text('{"predictor": "calibrated", "learned": {"now": "soon"}}')
+    again = made(tmp_path)
+    again.recall()
+    assert over_days(again, 1 / 288) is not None
+
+
+def test_a_predictor_that_fails_predicts_nothing_and_says_so_once(tmp_path, caplog):
+    class Broken:
+        def observe(self, step): raise ZeroDivisionError('a mistake')
+        def peak(self, present, horizon): raise ZeroDivisionError('a mistake')
+    foresight = Foresight('broken', Broken(), publish.Store(str(tmp_path), 'host.peaks'))
+    assert over_days(foresight, 0.1) is None
+    assert foresight.error == 'ZeroDivisionError: a mistake'
+    assert sum('predictor broken failed' in r.message for r in caplog.records) == 1
+
+
+def test_a_store_that_cannot_be_written_costs_nothing_but_memory(tmp_path):
+    (tmp_path / 'file').write_text('')
+    foresight = Foresight('calibrated', predictors.load(), publish.Store(str(tmp_path / 'file'), 'host.peaks'))
+    assert over_days(foresight, 0.1) is not None
