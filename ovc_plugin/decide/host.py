@@ -3,7 +3,7 @@
 """The ladder: one pass over a host, from a snapshot and what is remembered to a plan."""
 from __future__ import annotations
 
-from ovc_plugin.decide import balloon, ksm, pressure, progress, swap
+from ovc_plugin.decide import balloon, evacuate, evaporation, ksm, pressure, progress, swap
 from ovc_plugin.decide.state import Asked, LadderState
 from ovc_plugin.model import Action, HostSnapshot, Level, Plan, SetBalloon
 from ovc_plugin.settings import HostSettings
@@ -17,15 +17,18 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
 
     Below HARD, guests that need more than they have are given it first. CLEAR hands memory back. SOFT asks balloons,
     and swaps what they cannot give. HARD asks down to bare need. At CRITICAL the balloon, which takes seconds, is given
-    no credit: swap covers the whole shortage.
+    no credit: swap covers the whole shortage. What guests take up and merged pages may take back is not free.
     """
     asked = progress.follow(snapshot, state.asked, now)
     judged = pressure.judge(snapshot, state, settings, now)
     level = judged.level
+    departing = evacuate.follow(snapshot, level, state.departing, settings, now)
+    snapshot = evacuate.held(snapshot, departing, level)
     actions: list[Action] = []
     if sharing := ksm.tune(snapshot, settings):
         actions.append(sharing)
-    taken = balloon.taking(snapshot, asked, settings, now)
+    dissolving = evaporation.follow(state.evaporation, snapshot, settings)
+    taken = balloon.taking(snapshot, asked, settings, now) + evaporation.reserve_against(snapshot, dissolving, settings)
     lifted = balloon.Ballooning(actions=(), credit=0)
     if level < Level.HARD:
         lifted = balloon.relieve(snapshot, max(0, spare(snapshot, settings) - taken), asked, settings, now)
@@ -40,11 +43,14 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
             actions += swap.reclaim(snapshot, level, short - credit, asked, settings, now)
     elif level is Level.CLEAR and not lifted.actions and (over := surplus(snapshot, settings) - taken) > 0:
         actions += balloon.grow(snapshot, over, asked, settings).actions
-    for action in actions:
-        if isinstance(action, SetBalloon):
-            asked[action.guest] = Asked(target=action.target, at=now, nearest=action.previous, moved_at=now)
+    if away := evacuate.evacuate(snapshot, level, departing, settings, now):
+        actions.append(away)
+        departing = evacuate.asked(departing, away, now)
+    asked |= {a.guest: Asked(target=a.target, at=now, nearest=a.previous, moved_at=now)
+              for a in actions if isinstance(a, SetBalloon)}
     plan = Plan(level=level, actions=tuple(actions), reason=judged.reason)
-    return plan, LadderState(level=level, better_since=judged.better_since, asked=asked)
+    return plan, LadderState(level=level, better_since=judged.better_since, asked=asked, evaporation=dissolving,
+                             departing=departing)
 
 
 def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> int:

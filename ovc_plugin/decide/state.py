@@ -6,6 +6,9 @@ from __future__ import annotations
 import dataclasses
 import typing
 
+from ovc_plugin.decide import departing
+from ovc_plugin.decide.departing import Departing
+from ovc_plugin.decide.evaporation import Evaporation
 from ovc_plugin.model import Level
 
 
@@ -21,18 +24,24 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LadderState:
-    """``better_since`` is when the host first looked better than its level; ``None`` while it does not."""
+    """``better_since`` is when the host first looked better than its level; ``None`` while it does not.
+
+    ``evaporation`` is how fast sharing has dissolved lately.
+    """
 
     level: Level = Level.CLEAR
     better_since: float | None = None
     asked: typing.Mapping[str, Asked] = dataclasses.field(default_factory=dict)
+    evaporation: Evaporation = Evaporation()
+    departing: Departing = Departing()
 
     def targets(self) -> dict[str, int]:
         return {uuid: asked.target for uuid, asked in self.asked.items()}
 
 
 def to_dict(state: LadderState) -> dict[str, typing.Any]:
-    return {'level': state.level.name,
+    return {'level': state.level.name, 'evaporation': dataclasses.asdict(state.evaporation),
+            'departing': departing.to_dict(state.departing),
             'asked': {uuid: {f: getattr(a, f) for f in ('target', 'at', 'nearest', 'moved_at')}
                       for uuid, a in state.asked.items()}}
 
@@ -41,7 +50,9 @@ def from_dict(fields: dict[str, typing.Any]) -> LadderState:
     """:raises KeyError, TypeError, ValueError, AttributeError: not a state written by :func:`to_dict`."""
     asked = {str(uuid): Asked(target=int(a['target']), at=float(a['at']), nearest=int(a['nearest']),
                               moved_at=float(a['moved_at'])) for uuid, a in fields['asked'].items()}
-    return LadderState(level=Level[fields['level']], asked=asked)
+    return LadderState(level=Level[fields['level']], asked=asked,
+                       evaporation=Evaporation(**fields.get('evaporation', {})),
+                       departing=departing.from_dict(fields.get('departing')))
 
 
 def without(state: LadderState, guests: typing.Collection[str]) -> LadderState:

@@ -120,7 +120,8 @@ class World:
         snapshot = HostSnapshot(
             host='modelled', taken_at=self.now, total=self.machine.total, available=available,
             reserve=self.machine.reserve, swap_total=self.machine.swap, swap_free=kernel.swap_free, swap_in=swap_in,
-            swap_out=swap_out, stall=kernel.stall, growth=growth, evaporation=evaporation, ksm=kernel.ksm, guests=guests)
+            swap_out=swap_out, stall=kernel.stall, growth=growth, evaporation=evaporation, ksm=kernel.ksm,
+            guests=guests)
         return Reading(snapshot=snapshot, unused={g.uuid: g.told_unused for g in alive})
 
 
