@@ -5,7 +5,7 @@
 The map, one line per part (who may import whom is checked by ``.importlinter``):
 
 =============  ======================================================================
-model          the nouns: snapshots, levels, actions, plans, requests, verdicts
+model          the nouns: snapshots, levels, actions, plans; ``placing``: requests and verdicts
 settings       every knob once: type, default, bounds, help
 report         what a host tells schedulers and operators, and its codec
 decide/        pure rules: data in, data out; no clock, file, log, thread or network

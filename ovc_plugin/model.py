@@ -5,6 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import typing
+
+from ovc_plugin.placing import InFlight as InFlight
+from ovc_plugin.placing import Request as Request
+from ovc_plugin.placing import Verdict as Verdict
 
 MIB = 1 << 20
 
@@ -27,6 +32,10 @@ class GuestSnapshot:
     ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch the guest.
     ``saved`` is its part of the host's merged bytes. ``can_migrate``: it can move to another host while it runs;
     ``dirty_rate`` is how fast it writes, in bytes per second, measured only of guests that may have to move.
+    ``reservation_from`` says where the reservation comes from; ``title`` is the name that the cloud's users gave it.
+    ``pressure`` is the share of time (0..1) in which its own processes waited for memory on the host, ``guest_swap_in``
+    (bytes) and ``major_faults`` are what the guest itself reads back per second, ``published`` the working set that it
+    has told. ``busy``: it boots, pauses or moves, and is not asked for memory.
     """
 
     uuid: str
@@ -46,12 +55,19 @@ class GuestSnapshot:
     refaults: float | None = None
     saved: int | None = None
     dirty_rate: float | None = None
+    pressure: float | None = None
+    guest_swap_in: float | None = None
+    major_faults: float | None = None
+    published: int | None = None
+    busy: bool = False
     can_balloon: bool = False
     can_share: bool = True
     can_swap: bool = False
     can_migrate: bool = False
     untouchable: str | None = None
     trust_domain: str = ''
+    reservation_from: str = ''
+    title: str = ''
 
     @property
     def committed(self) -> int:
@@ -108,7 +124,9 @@ class HostSnapshot:
 
     ``others`` is what is used by anything but guests and cannot be dropped. ``stall`` is the share of time (0..1) in
     which some task waited for memory, ``growth`` the speed at which available memory shrinks,
-    ``evaporation`` that at which merged pages become single again. ``departures`` are guests that the cloud was asked
+    ``evaporation`` that at which merged pages become single again. ``refaults`` are pages per second that had been
+    dropped or swapped and were wanted again, ``zswap`` the bytes of memory that compressed swap takes, ``durations``
+    the seconds that each source of readings took. ``departures`` are guests that the cloud was asked
     to move away, ``None`` where there is nobody to ask. ``notes`` are sensors that failed and why, in words for the
     operator.
     """
@@ -126,6 +144,9 @@ class HostSnapshot:
     stall: float | None = None
     growth: float | None = None
     evaporation: float | None = None
+    refaults: float | None = None
+    zswap: int | None = None
+    durations: typing.Mapping[str, float] = dataclasses.field(default_factory=dict)
     ksm: KsmState | None = None
     guests: tuple[GuestSnapshot, ...] = ()
     departures: tuple[Departure, ...] | None = None
@@ -206,33 +227,3 @@ class Outcome:
     error: str | None = None
     dry: bool = False
     freed: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A guest that wants a place: ``memory`` its maximum, ``reservation`` its guarantee."""
-
-    memory: int
-    reservation: int
-    guest: str = ''
-    overcommit: bool = True
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class InFlight:
-    """What was promised on a host after its report was taken, by count and memory.
-
-    ``reserved`` is what of the memory is guaranteed, without overhead; ``None`` where only the sum of memory is known.
-    """
-
-    guests: int = 0
-    memory: int = 0
-    reserved: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether a host can take a request, with both numbers in the reason."""
-
-    ok: bool
-    reason: str

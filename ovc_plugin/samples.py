@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 
 from ovc_plugin.model import KsmState
 
@@ -14,6 +15,8 @@ class GuestFacts:
 
     ``last_update`` is when the guest last spoke of its memory (seconds since the epoch). ``reservation`` and
     ``weight`` are the texts of the flavor's extra specs. ``project`` is ``None`` where no owner is recorded.
+    ``movable``: it can go to another host while it runs, and that frees memory here. ``dirty_rate`` is in bytes per
+    second, where it was measured lately.
     """
 
     uuid: str
@@ -32,7 +35,13 @@ class GuestFacts:
     reservation: str | None = None
     weight: str | None = None
     overcommit: str | None = None
+    title: str = ''
     busy: bool = False
+    movable: bool = False
+    dirty_rate: float | None = None
+    swap_in: int | None = None
+    major_faults: int | None = None
+    pressures: typing.Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +49,7 @@ class GroupSample:
     """One control group's memory: bytes charged, bytes in swap, pages read back from swap since its start.
 
     ``cached`` bytes of what is charged are file pages, which the kernel drops when it must. ``can_reclaim`` is false
-    where the kernel offers no way to swap this group alone.
+    where the kernel offers no way to swap this group alone. ``pressure`` is PSI ``some`` over 10 s, as a share (0..1).
     """
 
     usage: int
@@ -48,6 +57,7 @@ class GroupSample:
     can_reclaim: bool = True
     swapped: int | None = None
     refault_pages: int | None = None
+    pressure: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +71,15 @@ class MergedPages:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GuestSample:
+    """``guest_swap_in`` (bytes) and ``major_faults`` are rates between the last two times that the guest spoke,
+    ``published`` the working set that it has told, where it told one lately."""
+
     facts: GuestFacts
     group: GroupSample | None = None
     merged: MergedPages | None = None
+    guest_swap_in: float | None = None
+    major_faults: float | None = None
+    published: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +95,30 @@ class MemorySample:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recent:
+    """What cheap looks between two passes have seen: bytes ``available`` now, ``growth`` of demand in bytes per second
+    and ``stall`` (PSI some, 0..1), both over the last second or so; ``None`` where it is not known."""
+
+    available: int
+    growth: float | None = None
+    stall: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HostSample:
-    """Everything read in one pass. ``guests`` is ``None`` when the hypervisor did not answer."""
+    """Everything read in one pass. ``guests`` is ``None`` when the hypervisor did not answer.
+
+    ``growth`` is by how many bytes a second demand has grown lately, where somebody watched between two passes.
+    """
 
     host: str
     taken_at: float
     memory: MemorySample
     stall: float | None = None
+    growth: float | None = None
+    refault_pages: int | None = None
+    zswap: int | None = None
+    durations: typing.Mapping[str, float] = dataclasses.field(default_factory=dict)
     ksm: KsmState | None = None
     guests: tuple[GuestSample, ...] | None = None
     notes: tuple[str, ...] = ()
