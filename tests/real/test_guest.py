@@ -98,6 +98,12 @@ def test_reading_the_disk_fills_the_page_cache(idle: tuple[Any, Console]) -> Non
     assert console.wait_beats(2)[-1].cached - before.cached == pytest.approx(64 * MB, rel=0.1)
 
 
+def test_storing_on_a_disk_that_cannot_be_written_is_refused(idle: tuple[Any, Console]) -> None:
+    domain, console = idle
+    assert do(domain, "store 8") == client.FAILED
+    assert "cannot be written" in console.events("refused")[-1].fields["reason"]
+
+
 def test_idle_ends_what_runs_and_what_waits(idle: tuple[Any, Console]) -> None:
     domain, console = idle
     running, waiting = client.tell(domain, "touch 300 rate=1"), client.tell(domain, "verify")

@@ -46,10 +46,11 @@ class Beat:
     up       since the guest's kernel started
     cached   page cache, buffers included
     touched  what the workload has written and holds
-    state    what the workload does: idle, touching, caching, rewriting, reading, freeing, verifying, delaying
+    state    what the workload does: idle, touching, caching, storing, rewriting, reading, freeing, verifying, delaying
     stall    how much later than planned this beat came; worst: the longest stall so far
     probe    how long reading one touched page took
     oom      processes that the guest's own kernel has killed for want of memory
+    work     what its jobs have gone through since the start
     """
 
     seq: int
@@ -64,6 +65,7 @@ class Beat:
     worst: float
     probe: float
     oom: int
+    work: int = 0
 
 
 def parse_events(text: str) -> list[Event]:
@@ -83,7 +85,7 @@ def _beat(fields: dict[str, str]) -> Beat:
         free=int(fields["free_kib"]) * KIB, cached=int(fields["cached_kib"]) * KIB,
         touched=int(fields["touched_kib"]) * KIB, state=fields["state"],
         stall=float(fields["stall"]), worst=float(fields["worst"]), probe=float(fields["probe"]),
-        oom=int(fields["oom"]),
+        oom=int(fields["oom"]), work=int(fields.get("work_kib", 0)) * KIB,
     )
 
 

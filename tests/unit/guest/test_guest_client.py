@@ -25,6 +25,11 @@ def test_a_beat_is_in_bytes_and_seconds() -> None:
         touched=100 * 1024, state="touching", stall=0.031, worst=0.42, probe=0.000125, oom=1)]
 
 
+def test_a_beat_tells_what_the_guest_has_gone_through() -> None:
+    assert parse_beats(BEAT)[0].work == 0, "a guest of before that does not say"
+    assert parse_beats(BEAT.replace("oom=1", "oom=1 work_kib=64"))[0].work == 64 * 1024
+
+
 @pytest.mark.parametrize("garbled", [
     BEAT[:-1],  # still being written
     BEAT[:60] + "[   12.3] a kernel message\n" + BEAT[60:],

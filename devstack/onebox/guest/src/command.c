@@ -14,6 +14,7 @@ static const struct word {
     [IDLE] = {"idle", "idle", false, false},
     [TOUCH] = {"touch", "touching", true, true},
     [CACHE] = {"cache", "caching", true, true},
+    [STORE] = {"store", "storing", true, true},
     [REWRITE] = {"rewrite", "rewriting", false, true},
     [READ] = {"read", "reading", false, true},
     [FREE] = {"free", "freeing", false, false},
@@ -86,7 +87,7 @@ bool command_parse(const char *text, struct job *job, char *why, size_t size)
     strcpy(copy, text);
     char *word = strtok_r(copy, " \t", &rest);
     if (word == NULL || !find_verb(word, &job->verb)) {
-        snprintf(why, size, "unknown command '%s'; known: touch cache rewrite read free verify delay idle",
+        snprintf(why, size, "unknown command '%s'; known: touch cache store rewrite read free verify delay idle",
                  word == NULL ? "" : word);
         return false;
     }

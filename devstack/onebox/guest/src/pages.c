@@ -45,12 +45,23 @@ static inline uint64_t step(uint64_t x)
     return x ^ (x << 17);
 }
 
-static void fill(uint64_t index)
+static void compose(uint64_t tag, uint64_t *words)
 {
-    uint64_t x = seed_of(tags[index]), *words = memory + index * WORDS_PER_PAGE;
+    uint64_t x = seed_of(tag);
 
     for (size_t i = 0; i < WORDS_PER_PAGE; i++)
         words[i] = x = step(x);
+}
+
+static void fill(uint64_t index)
+{
+    compose(tags[index], memory + index * WORDS_PER_PAGE);
+}
+
+/* Unique content for a page that is not one of ours, such as one on its way to the disk. */
+void pages_compose(void *page)
+{
+    compose(++writes, page);
 }
 
 static void *reserve(uint64_t bytes)

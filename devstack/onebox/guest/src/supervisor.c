@@ -130,10 +130,10 @@ static void beat(double planned)
     if (stall > worst)
         worst = stall;
     say("ovc-beat seq=%lu up=%.1f total_kib=%lu avail_kib=%lu free_kib=%lu cached_kib=%lu touched_kib=%lu "
-        "state=%s stall=%.3f worst=%.3f probe=%.6f oom=%lu",
+        "state=%s stall=%.3f worst=%.3f probe=%.6f oom=%lu work_kib=%lu",
         ++beats, now, meminfo_kib("MemTotal"), meminfo_kib("MemAvailable"), meminfo_kib("MemFree"),
         meminfo_kib("Buffers") + meminfo_kib("Cached"), shared->touched / 1024, state_name(shared->state), stall, worst,
-        took, vmstat("oom_kill"));
+        took, vmstat("oom_kill"), shared->work / 1024);
 }
 
 /* One word of the kernel command line: "touch=400,rate=20" means "touch 400 rate=20". */

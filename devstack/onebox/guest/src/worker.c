@@ -3,10 +3,12 @@
 /* The process that holds the touched memory and does one job after the other. */
 #include "workload.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define DISK "/dev/vda"
@@ -92,6 +94,7 @@ static enum code run_touch(const struct job *job)
                 return CODE_FAILED;
             }
         shared->touched = pages_count() * PAGE;
+        shared->work += CHUNK;
     }
     say("ovc-touched %.0f total_kib=%lu kind=%s seconds=%.2f", job->amount, pages_count() * PAGE / 1024,
         job->kind == ALIKE ? "alike" : "unique", clock_now() - begin);
@@ -114,10 +117,40 @@ static enum code run_cache(const struct job *job)
     while (done < wanted && got > 0 && go_on(due(job, begin, done), false)) {
         got = pread(disk, buffer, wanted - done < CHUNK ? wanted - done : CHUNK, done);
         done += got > 0 ? got : 0;
+        shared->work += got > 0 ? got : 0;
     }
     close(disk); /* the last close of a block device would drop its cache: see supervisor.c */
     say("ovc-cached %lu wanted=%.0f seconds=%.2f", done / MB, job->amount, clock_now() - begin);
     return done == wanted ? CODE_OK : stop ? CODE_DROPPED : CODE_FAILED;
+}
+
+/* Writes the disk's first N MB with data like no other, and leaves them in the page cache, clean: it can be dropped. */
+static enum code run_store(const struct job *job)
+{
+    static _Alignas(PAGE) char buffer[CHUNK];
+    uint64_t wanted = (uint64_t)(job->amount * MB) / CHUNK * CHUNK, done = 0;
+    double begin = clock_now();
+    bool good = true;
+    int disk = open(DISK, O_RDWR | O_CLOEXEC);
+
+    while (disk >= 0 && good && done < wanted && go_on(due(job, begin, done), false)) {
+        for (size_t at = 0; at < CHUNK; at += PAGE)
+            pages_compose(buffer + at);
+        good = pwrite(disk, buffer, CHUNK, done) == CHUNK;
+        done += good ? CHUNK : 0;
+        shared->work += good ? CHUNK : 0;
+        if (done % (16 * MB) == 0)
+            good = good && fdatasync(disk) == 0;
+    }
+    if (disk < 0 || !good || fdatasync(disk) < 0) {
+        say("ovc-refused command=%lu reason=\"disk " DISK " cannot be written: %s\"", job->number, strerror(errno));
+        if (disk >= 0)
+            close(disk);
+        return CODE_FAILED;
+    }
+    close(disk);
+    say("ovc-stored %lu wanted=%.0f seconds=%.2f", done / MB, job->amount, clock_now() - begin);
+    return done == wanted ? CODE_OK : CODE_DROPPED;
 }
 
 /* Goes round the first N MB touched, until the next command. */
@@ -133,12 +166,14 @@ static enum code run_rounds(const struct job *job)
         say("ovc-refused command=%lu reason=\"nothing is touched yet\"", job->number);
         return CODE_FAILED;
     }
-    while (go_on(due(job, begin, done * PAGE), true))
+    while (go_on(due(job, begin, done * PAGE), true)) {
         for (int i = 0; i < CHUNK_PAGES; i++, done++, at = (at + 1) % pages)
             if (job->verb == REWRITE)
                 pages_rewrite(at, job->kind);
             else
                 pages_read(at);
+        shared->work += CHUNK;
+    }
     return CODE_OK;
 }
 
@@ -179,6 +214,8 @@ static enum code run(const struct job *job)
         return run_touch(job);
     case CACHE:
         return run_cache(job);
+    case STORE:
+        return run_store(job);
     case REWRITE:
     case READ:
         return run_rounds(job);

@@ -21,7 +21,7 @@
 #define MB (1024UL * 1024UL)
 #define OUTCOMES 256 /* how many of the last jobs guest-exec-status can still answer for */
 
-enum verb { IDLE, TOUCH, CACHE, REWRITE, READ, FREE, VERIFY, DELAY };
+enum verb { IDLE, TOUCH, CACHE, STORE, REWRITE, READ, FREE, VERIFY, DELAY };
 enum kind { UNIQUE, ALIKE, SAME };
 
 /* How a job ended, as guest-exec-status shows it in "exitcode". */
@@ -44,6 +44,7 @@ struct outcome {
 struct shared {
     _Atomic uint64_t touched; /* bytes written and held, from base on */
     _Atomic uint64_t base;    /* address of the touched memory in the worker */
+    _Atomic uint64_t work;    /* bytes gone through by all jobs since the start */
     atomic_int state;         /* enum verb of the job that runs */
     struct outcome outcomes[OUTCOMES];
 };
@@ -67,6 +68,7 @@ bool pages_add(enum kind kind);
 void pages_rewrite(uint64_t index, enum kind kind);
 void pages_read(uint64_t index);
 bool pages_check(uint64_t index);
+void pages_compose(void *page);
 void pages_drop(uint64_t count);
 
 /* worker.c */
