@@ -45,6 +45,11 @@ class Departing:
     here_since: typing.Mapping[str, float] | None = None
     measure: tuple[str, ...] = ()
 
+    @property
+    def guest(self) -> str | None:
+        """The guest that is on its way, or should be."""
+        return self.awaited.guest if self.awaited else None
+
 
 def to_dict(departing: Departing) -> Fields:
     """What must survive a restart: whom the cloud moves, and who could not be moved.

@@ -15,7 +15,8 @@ import typing
 
 from ovc_plugin.decide import pressure
 from ovc_plugin.decide.departing import Awaited, Departing, Setback
-from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level
+from ovc_plugin.decide.state import LadderState
+from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level, Outcome
 from ovc_plugin.settings import HostSettings
 
 _PAGE = 4096
@@ -75,9 +76,15 @@ def asked(departing: Departing, action: AskMigration, now: float) -> Departing:
     return dataclasses.replace(departing, awaited=Awaited(guest=action.guest, at=now), measure=())
 
 
-def told(departing: Departing, settings: HostSettings, now: float) -> Departing:
-    """The same after a dry run: nobody was asked, and it is not said again at each pass."""
-    return dataclasses.replace(departing, awaited=None, rest_until=now + settings.migrate_cooldown)
+def settle(state: LadderState, outcomes: typing.Iterable[Outcome], settings: HostSettings, now: float) -> LadderState:
+    """The same once it was carried out: who could not be asked is not awaited, nor who was only named in a dry run."""
+    for outcome in outcomes:
+        if isinstance(outcome.action, AskMigration) and not outcome.done:
+            departing = failed(state.departing, settings, now)
+            if outcome.dry:  # nothing was learned of the guest; it is only not said again at each pass
+                departing = dataclasses.replace(departing, setbacks=state.departing.setbacks)
+            return dataclasses.replace(state, departing=departing)
+    return state
 
 
 def failed(departing: Departing, settings: HostSettings, now: float) -> Departing:

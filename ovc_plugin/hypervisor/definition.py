@@ -15,6 +15,11 @@ _UNITS = {'b': 1, 'bytes': 1, 'kb': 1000, 'k': 1024, 'kib': 1024, 'mb': 10**6, '
 _UNMERGEABLE = frozenset({'hugepages', 'file-backed memory', 'memfd-backed memory', 'passed-through device',
                           'encrypted memory'})
 
+# What a guest has that cannot go with it while it runs, or may not stand still for it. Hugepages can, and free nothing
+# that other guests could use.
+_STAYS = ('memoryBacking/hugepages', 'launchSecurity', 'cputune/vcpusched', 'devices/hostdev',
+          "devices/interface[@type='hostdev']", "devices/interface[@type='vdpa']")
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
@@ -27,6 +32,8 @@ class Definition:
     managed: bool
     project: str | None
     extra_specs: dict[str, str]
+    title: str = ''
+    movable: bool = True
 
 
 def read(xml: str) -> Definition:
@@ -58,7 +65,8 @@ def read(xml: str) -> Definition:
         maximum=maximum, has_balloon=balloon is not None and balloon.get('model') != 'none',
         mergeable=domain.find('memoryBacking/nosharepages') is None and untouchable not in _UNMERGEABLE,
         untouchable=untouchable,
-        managed=nova is not None, extra_specs=specs,
+        title=(nova.findtext(f'{_NOVA}name') if nova is not None else domain.findtext('title')) or '',
+        managed=nova is not None, extra_specs=specs, movable=all(domain.find(path) is None for path in _STAYS),
         project=project.get('uuid') if project is not None else specs.get('ovc:trust-domain'))
 
 
