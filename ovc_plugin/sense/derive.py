@@ -134,8 +134,12 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         can_balloon=facts.running and facts.has_balloon and not facts.busy and not untouchable,
         can_share=facts.mergeable,
         can_swap=facts.running and group is not None and group.can_reclaim and not untouchable,
+        # one that opted out is left where it is
+        can_migrate=facts.running and facts.movable and not facts.busy and untouchable == facts.untouchable,
+        dirty_rate=facts.dirty_rate,
         untouchable=untouchable,
-        trust_domain=facts.project or f'guest:{facts.uuid}')
+        trust_domain=facts.project or f'guest:{facts.uuid}', title=facts.title,
+        reservation_from='ovc:reservation' if facts.reservation is not None else 'option default_reservation')
 
 
 def _opted_out(facts: GuestFacts, notes: list[str]) -> str | None:
