@@ -13,7 +13,7 @@ from ovc_plugin import describe, publish, record, report
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Departures
 from ovc_plugin.chronicle import Chronicle
-from ovc_plugin.decide import evacuate, evaporation, placement, pressure, replay, state
+from ovc_plugin.decide import evacuate, evaporation, placement, pressure, replay, state, why
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.foresight import Foresight
 from ovc_plugin.model import MIB, HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict
@@ -200,6 +200,11 @@ class Controller:
         like = max(self._snapshot.guests, key=lambda g: g.maximum)
         verdict = self.admits(Request(memory=like.maximum, reservation=like.reservation), InFlight(), now)
         return {'memory': like.maximum, 'reservation': like.reservation, 'ok': verdict.ok, 'reason': verdict.reason}
+
+    def explain(self, guest: str) -> dict[str, typing.Any]:
+        """The guests of that name or uuid: what they may have, what they have, what is next, and why no more."""
+        return why.explain(self._snapshot, self._state, self.settings.host, self._clock(), guest, ladder.decide_host,
+                           self._told.guest_actions)
 
     def status(self) -> dict[str, typing.Any]:
         """Everything an operator may ask, as JSON-able data in bytes and seconds."""

@@ -166,6 +166,25 @@ def _last_action(guest: Fields, now: float) -> list[str]:
     return [f'{when}: {how}{last.get("text", last.get("what", "-"))}{failed}: {last.get("reason", "-")}']
 
 
+def account(told: Fields, now: float) -> Text:
+    """What ``ovc explain`` was told of a guest. ``now`` is when an action's age is counted to."""
+    text = Text()
+    for guest in _list(told, 'guests'):
+        names = [str(guest[name]) for name in ('title', 'name', 'uuid') if guest.get(name)]
+        place = f'on {told.get("host", "-")}, level {told.get("level", "-")}: {told.get("reason", "-")}'
+        text.append(f'{" / ".join(dict.fromkeys(names)) or "-"}\n', style='bold')
+        when = f'recorded {told["recorded"]}' if 'recorded' in told else f'{seconds(told.get("age"))} ago'
+        text.append(_below(f'{place} ({when})'))
+        then = told.get('at') if _number(told.get('at')) else now
+        for heading, lines in (('May have', guest.get('may')), ('Has', guest.get('has')),
+                               ('Last done', _last_action(guest, then) or ['nothing that is remembered']),
+                               ('Next', guest.get('next'))):
+            text.append(f'  {heading}\n')
+            for line in lines if isinstance(lines, list) else ['-']:
+                text.append(_below(str(line)))
+    return text
+
+
 def plan(done: Plan, outcomes: typing.Sequence[Outcome], names: typing.Mapping[str, str]) -> Text:
     """One pass's plan, with the reason of the level and of every action."""
     text = Text(f'Plan: level {done.level.name}, {len(outcomes) or "no"} action{"s" * (len(outcomes) != 1)}\n')

@@ -25,7 +25,9 @@ with warnings.catch_warnings():
     import oslo_messaging as messaging
 
 NAMESPACE = 'ovc'
-VERSION = '1.0'
+VERSION = '1.1'
+# The version that brought each call: hosts of an older release are asked what they can answer.
+CALLS = {'status': '1.0', 'explain': '1.1'}
 EXCHANGE = 'nova'
 COMPUTE_TOPIC = 'compute'
 AGENT_TOPIC = 'ovc-agent'
@@ -33,6 +35,7 @@ WORKERS = 64
 
 NOT_THERE = 'no answer: neither nova-compute nor ovc-agent is connected to the message bus under that name'
 NO_PLUGIN = 'nova-compute answers, but without ovc: set compute_driver = ovc.OvcLibvirtDriver there and restart it'
+OLDER = 'answers, but not this question: ovc is not enabled there, or is of an older release'
 NO_BUS = 'no answer: the message bus does not take the question; is the broker up, and transport_url right?'
 
 Answer = dict[str, typing.Any] | str
@@ -43,15 +46,19 @@ class RpcError(RuntimeError):
 
 
 class StatusEndpoint:
-    """What a host answers: ``status()`` as plain data, and a sign of life."""
+    """What a host answers: ``status()`` and ``explain(guest)`` as plain data, and a sign of life."""
 
     target = messaging.Target(namespace=NAMESPACE, version=VERSION)
 
-    def __init__(self, status: typing.Callable[[], dict[str, typing.Any]]) -> None:
-        self._status = status
+    def __init__(self, status: typing.Callable[[], dict[str, typing.Any]],
+                 explain: typing.Callable[[str], dict[str, typing.Any]] = lambda guest: {'guests': []}) -> None:
+        self._status, self._explain = status, explain
 
     def status(self, ctxt: typing.Any) -> dict[str, typing.Any]:
         return self._status()
+
+    def explain(self, ctxt: typing.Any, guest: str) -> dict[str, typing.Any]:
+        return self._explain(guest)
 
     def ping(self, ctxt: typing.Any) -> dict[str, str]:
         return {'namespace': NAMESPACE, 'version': VERSION}
@@ -91,10 +98,12 @@ def serve(bus: messaging.RPCTransport, host: str, endpoint: StatusEndpoint) -> m
 
 
 def ask(bus: messaging.RPCTransport, hosts: typing.Iterable[str],
-        topics: typing.Sequence[str] = (COMPUTE_TOPIC, AGENT_TOPIC), timeout: float = 5.0) -> dict[str, Answer]:
-    """Every host's status, or in its place why there is none, as text. One host's silence costs the others nothing.
+        topics: typing.Sequence[str] = (COMPUTE_TOPIC, AGENT_TOPIC), timeout: float = 5.0, call: str = 'status',
+        **arguments: typing.Any) -> dict[str, Answer]:
+    """Every host's status (or answer to another ``call``), or in its place why there is none, as text.
 
-    All are asked at once, under each topic; the first status of a host is taken. ``timeout`` is in seconds, per host.
+    One host's silence costs the others nothing. All are asked at once, under each topic; the first answer of a host is
+    taken. ``timeout`` is in seconds, per host.
     """
     wanted = list(dict.fromkeys(hosts))
     jobs: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
@@ -106,19 +115,20 @@ def ask(bus: messaging.RPCTransport, hosts: typing.Iterable[str],
     workers = min(count, WORKERS)
     for _ in range(workers):
         # Daemons: a bus that hangs must not keep the command from ending.
-        threading.Thread(target=_work, args=(bus, jobs, done, timeout), daemon=True).start()
+        threading.Thread(target=_work, args=(bus, jobs, done, timeout, call, arguments), daemon=True).start()
     rounds = -(-count // workers) if workers else 0
     return _gather(wanted, len(topics), done, time.monotonic() + rounds * timeout + 1, timeout)
 
 
 def _work(bus: messaging.RPCTransport, jobs: queue.SimpleQueue[tuple[str, str]],
-          done: queue.SimpleQueue[tuple[str, Answer]], timeout: float) -> None:
+          done: queue.SimpleQueue[tuple[str, Answer]], timeout: float, call: str,
+          arguments: dict[str, typing.Any]) -> None:
     while True:
         try:
             host, topic = jobs.get_nowait()
         except queue.Empty:
             return
-        done.put((host, _ask_one(bus, host, topic, timeout)))
+        done.put((host, _ask_one(bus, host, topic, timeout, call, arguments)))
 
 
 def _gather(hosts: list[str], topics: int, done: queue.SimpleQueue[tuple[str, Answer]], deadline: float,
@@ -152,15 +162,17 @@ def _silence(timeout: float) -> str:
     return f'no answer within {timeout:g} s'
 
 
-def _ask_one(bus: messaging.RPCTransport, host: str, topic: str, timeout: float) -> Answer:
-    target = messaging.Target(topic=topic, namespace=NAMESPACE, version=VERSION)
+def _ask_one(bus: messaging.RPCTransport, host: str, topic: str, timeout: float, call: str,
+             arguments: dict[str, typing.Any]) -> Answer:
+    target = messaging.Target(topic=topic, namespace=NAMESPACE, version=CALLS[call])
     # at_least_once: the broker then says at once when no one listens, where it can.
     client = messaging.get_rpc_client(bus, target, timeout=timeout, retry=0,
                                       transport_options=messaging.TransportOptions(at_least_once=True))
     try:
-        answer = client.prepare(server=host).call({'is_admin': True}, 'status')
+        answer = client.prepare(server=host).call({'is_admin': True}, call, **arguments)
     except Exception as error:  # one host's failure is that host's answer, whatever it was
-        return _told(error, timeout)
+        told = _told(error, timeout)
+        return OLDER if told == NO_PLUGIN and call != 'status' else told
     return answer if isinstance(answer, dict) else f'answered {answer!r:.80}, which is no status'
 
 

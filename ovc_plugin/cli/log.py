@@ -3,7 +3,9 @@
 """Reading decision logs for the commands: passes with the settings they were decided under, and what to say of them."""
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import datetime
 import importlib.metadata
 import pathlib
 import typing
@@ -90,3 +92,15 @@ def find(named: typing.Sequence[str]) -> Log:
                               'names (by default /var/lib/ovc/record)')
         paths += found
     return Log(paths)
+
+
+def when(at: float) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch of a time of day; one without a zone is of this machine's."""
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text} is not a time like 2026-03-01T04:30:00Z') from None

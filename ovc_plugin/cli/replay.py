@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
-import datetime
 import logging
 import typing
 
@@ -80,7 +79,7 @@ class Replay(command.Command):
             difference = replay.compare(entry.passed.plan, again, entry.passed.names)
             count(tally, entry, again, difference)
             if difference.lines and tally.differing <= args.most:
-                self._print(f'{when(entry.passed.at)} {entry.host}')
+                self._print(f'{log.when(entry.passed.at)} {entry.host}')
                 for line in difference.lines:
                     self._print(f'    {line}')
         for remark in found.remarks:
@@ -164,9 +163,5 @@ def summary(tally: Tally, unreadable: int, most: int) -> typing.Iterator[str]:
     yield f'{"":16}{"recorded":>12}{"again":>12}'
     for kind in sorted(tally.recorded | tally.again):
         yield f'{kind:16}{tally.recorded[kind]:12}{tally.again[kind]:12}'
-    yield (f'replay: hosts={",".join(sorted(tally.hosts))} from={when(tally.first)} to={when(tally.last)} '
+    yield (f'replay: hosts={",".join(sorted(tally.hosts))} from={log.when(tally.first)} to={log.when(tally.last)} '
            f'passes={tally.passes} differ={tally.differing} words={tally.words} unreadable={unreadable}')
-
-
-def when(at: float) -> str:
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ')

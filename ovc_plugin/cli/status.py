@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import time
 import typing
 
@@ -18,16 +17,11 @@ from rich.text import Text
 
 from ovc_plugin import conf as options
 from ovc_plugin import display, rpc
-from ovc_plugin.cli import hosts
+from ovc_plugin.cli import bus, hosts
 
 LOG = logging.getLogger('ovc')
 
-EXAMPLES = '''\
-which hosts:
-  those of --host; else all in nova's database ([api_database] connection in the
-  configuration); else the compute services of the cloud (OS_CLOUD, or OS_AUTH_URL and
-  its like); else this machine alone.
-
+EXAMPLES = bus.WHICH_HOSTS + '''
 examples:
   ovc status                                  on a nova controller: every host
   ovc status --host compute1 --host compute2  these two
@@ -53,14 +47,8 @@ class Status(command.Command):
         parser = super().get_parser(prog_name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.epilog = EXAMPLES
-        parser.add_argument('--host', action='append', default=[], metavar='HOST',
-                            help='ask this host; may be given more than once')
-        parser.add_argument('--config-file', action='append', default=[], metavar='FILE',
-                            help='take transport_url and the database from here; may be given more than once '
-                                 f'(default: {options.NOVA_CONF} if it is there, else {options.OVC_CONF})')
-        parser.add_argument('--timeout', type=_seconds, default=5.0, metavar='S',
-                            help='seconds to wait for each host (default: 5)')
-        parser.add_argument('--watch', type=_seconds, nargs='?', const=5.0, metavar='S',
+        bus.add_arguments(parser)
+        parser.add_argument('--watch', type=bus.seconds, nargs='?', const=5.0, metavar='S',
                             help='ask again every S seconds (default: 5)')
         parser.add_argument('--json', action='store_true', help='print one JSON object, in bytes and seconds')
         return parser
@@ -76,32 +64,22 @@ class Status(command.Command):
             return 2
 
     def _run(self, args: argparse.Namespace) -> int:
-        conf, files = cfg.ConfigOpts(), args.config_file or default_files()
-        options.read_files(conf, files, prog='ovc')
-        if not rpc.has_transport(conf):
-            raise options.ConfigError(f'no transport_url in {", ".join(files) or "any configuration file"}: name '
-                                      'nova\'s configuration, or ovc-agent\'s, with --config-file')
-        found = hosts.find(conf, args.host)
-        options.read_files(cfg.CONF, files, prog='ovc')
-        bus = rpc.transport(cfg.CONF)
-        if not found.names:
-            LOG.error('ovc status: nova knows of no compute host yet: start nova-compute, or name hosts with --host')
-            return 2
+        conf, line, found = bus.connect(args)
         if found.remark:
             LOG.warning('ovc status: %s', found.remark)
         if args.watch:
-            return self._watch(conf, bus, found, args)
-        views = look(conf, bus, found, args.timeout)
+            return self._watch(conf, line, found, args)
+        views = look(conf, line, found, args.timeout)
         if args.json:
             print(json.dumps({'hosts': {view.host: view.to_dict() for view in views}}), file=self.app.stdout)
         else:
             self._console().print(page(views), soft_wrap=True)
         return int(any(view.status is None for view in views))
 
-    def _watch(self, conf: cfg.ConfigOpts, bus: typing.Any, found: hosts.Found, args: argparse.Namespace) -> int:
+    def _watch(self, conf: cfg.ConfigOpts, line: typing.Any, found: hosts.Found, args: argparse.Namespace) -> int:
         with rich.live.Live(console=self._console(), auto_refresh=False, vertical_overflow='visible') as live:
             while True:
-                views = look(conf, bus, found, args.timeout)
+                views = look(conf, line, found, args.timeout)
                 live.update(page(views), refresh=True)
                 time.sleep(args.watch)
 
@@ -110,9 +88,9 @@ class Status(command.Command):
                                     width=None if self.app.stdout.isatty() else display.WIDTH)
 
 
-def look(conf: cfg.ConfigOpts, bus: typing.Any, found: hosts.Found, timeout: float) -> list[display.HostView]:
+def look(conf: cfg.ConfigOpts, line: typing.Any, found: hosts.Found, timeout: float) -> list[display.HostView]:
     """Ask once; for the silent ones take what nova last heard, where that can be had."""
-    answers = rpc.ask(bus, found.names, timeout=timeout)
+    answers = rpc.ask(line, found.names, timeout=timeout)
     reports = found.reports or {}
     if any(isinstance(answer, str) for answer in answers.values()) and options.is_set(
             conf, 'api_database', 'connection'):
@@ -127,16 +105,3 @@ def page(views: list[display.HostView]) -> Text:
     text = display.hosts(views)
     text.append('\n')
     return text.append(display.guests(views, time.time()))
-
-
-def default_files() -> list[str]:
-    return next(([path] for path in (options.NOVA_CONF, options.OVC_CONF) if os.path.exists(path)), [])
-
-
-def _seconds(text: str) -> float:
-    try:
-        if 0.1 <= (value := float(text)) <= 3600:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f'{text} is not a number of seconds from 0.1 to 3600')

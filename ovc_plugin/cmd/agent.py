@@ -147,7 +147,8 @@ class _Agent:
             LOG.info('%s: transport_url is not set, so "ovc status" cannot ask this host', self._host)
             return
         try:
-            self._server = rpc.serve(rpc.transport(self._conf), self._host, rpc.StatusEndpoint(self._controller.status))
+            self._server = rpc.serve(rpc.transport(self._conf), self._host, rpc.StatusEndpoint(
+                self._controller.status, self._controller.explain))
             LOG.info('%s: answers "ovc status"', self._host)
         except Exception:
             LOG.exception('%s: "ovc status" cannot be answered; check transport_url and restart', self._host)

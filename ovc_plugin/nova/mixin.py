@@ -82,7 +82,7 @@ class OvcMixin:
         from ovc_plugin import rpc
         manager = getattr(self.virtapi, '_compute', None)  # type: ignore[attr-defined]
         if manager is not None:
-            manager.additional_endpoints.append(rpc.StatusEndpoint(self._ovc_status))
+            manager.additional_endpoints.append(rpc.StatusEndpoint(self._ovc_status, self._ovc_explain))
 
     def _ovc_recall(self, host: str) -> ProviderRatio:
         """Not with our start: that may fail, and placement's ratio be ours from an earlier one."""
@@ -110,7 +110,8 @@ class OvcMixin:
 
     def _ovc_build(self, host: str, reserve: int) -> Controller:
         from ovc_plugin import assembly
-        return assembly.build(host, self._ovc_settings, self._ovc_connection, reserve)
+        from ovc_plugin.nova import api
+        return assembly.build(host, self._ovc_settings, self._ovc_connection, reserve, *api.nova_or_why(CONF, host))
 
     def _ovc_connection(self) -> typing.Any:
         """A live connection to libvirt."""
@@ -121,6 +122,9 @@ class OvcMixin:
         if int(release.split('.')[0]) not in TESTED:
             LOG.warning('ovc-plugin is made for nova %d to %d and this is %s: its driver is a subclass of a private '
                         'class of nova\'s; look for an ovc-plugin release made for it', TESTED[0], TESTED[-1], release)
+
+    def _ovc_explain(self, guest: str) -> dict[str, typing.Any]:
+        return self._ovc.explain(guest) if self._ovc is not None else {'guests': []}
 
     def _ovc_status(self) -> dict[str, typing.Any]:
         controller = self._ovc

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Why a guest is treated as it is: what it may have, what it has, what is next, and what keeps each mechanism away.
+
+Every sentence is made of the same functions that decide, so that it cannot say anything else than what is done.
+"""
+from __future__ import annotations
+
+import typing
+
+from ovc_plugin import describe
+from ovc_plugin.decide import balloon, progress, swap
+from ovc_plugin.decide.state import Asked, LadderState
+from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
+from ovc_plugin.settings import HostSettings
+
+
+def may(guest: GuestSnapshot) -> list[str]:
+    """What the guest may have and is owed."""
+    source = f' (by {guest.reservation_from})' if guest.reservation_from else ''
+    lines = [f'maximum {_mb(guest.maximum)}, and {_mb(guest.overhead)} that it costs its host beyond that',
+             f'guaranteed {_mb(guest.reservation)}{source}, weight {guest.weight:g}']
+    if guest.untouchable:
+        lines.append(f'untouchable ({guest.untouchable}): it counts at its full size')
+    return lines
+
+
+def has(guest: GuestSnapshot) -> list[str]:
+    """What the guest holds now, as far as it is known."""
+    if not guest.running:
+        return ['it is stopped, and holds no memory']
+    asked = f', asked to be {_mb(guest.target)}' if guest.target not in (None, guest.actual) else ''
+    spoke = (f'; {guest.stats_age:.0f} s ago it could use {_mb(guest.usable)} of that without swapping'
+             if guest.usable is not None and guest.stats_age is not None else '; it says nothing of its memory')
+    read_back = f', {guest.refaults:.0f} pages/s read back' if guest.refaults else ''
+    merged = f'; {_mb(guest.saved)} of it merged away' if guest.saved is not None else ''
+    return [f'balloon: {_mb(guest.actual)}{asked}{spoke}',
+            f'the host backs {_mb(guest.resident)} with memory and {_mb(guest.swapped)} with swap{read_back}{merged}']
+
+
+def why(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, state: LadderState, settings: HostSettings,
+        now: float) -> list[str]:
+    """What ``plan`` does with the guest, and why it does no more. ``state`` is that before the plan."""
+    if not guest.running:
+        return ['it is stopped: nothing is asked of it']
+    if guest.untouchable:
+        return [f'untouchable ({guest.untouchable}): it is never ballooned, merged or swapped']
+    mine = [a for a in plan.actions if isinstance(a, SetBalloon | ReclaimGuest) and a.guest == guest.uuid]
+    names = {guest.uuid: guest.name}
+    how = 'dry run: would ' if settings.dry_run else ''
+    lines = [f'{how}{describe.verb(action, names)}: {action.reason}' for action in mine]
+    asked = progress.follow(snapshot, state.asked, now).get(guest.uuid)
+    if not any(isinstance(a, SetBalloon) for a in mine):
+        lines += [f'not ballooned: {reason}' for reason in _ballooned(guest, plan, asked, settings, now)]
+    if not any(isinstance(a, ReclaimGuest) for a in mine):
+        lines += [f'not swapped: {reason}' for reason in _swapped(snapshot, guest, plan, settings)]
+    lines.append(_shared(snapshot, guest))
+    return lines
+
+
+def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, settings: HostSettings,
+               now: float) -> list[str]:
+    """Why its size stays; the first thing in its way where there are several."""
+    if not settings.balloon:
+        return ['balloon = false in [ovc_host]']
+    if not guest.can_balloon:
+        return ['it has no balloon device, or is starting, paused or migrating']
+    if stuck := _stuck(guest, asked, settings, now):
+        return [stuck]
+    if asked is not None and (owed := progress.shrinking(guest.actual, asked)):
+        return [f'asked {now - asked.at:.0f} s ago to be {_mb(asked.target)}, and {_mb(owed)} from there; it moved '
+                f'{now - asked.moved_at:.0f} s ago']
+    full = guest.actual is not None and guest.actual >= guest.maximum
+    if plan.level is Level.CLEAR:
+        return [f'level CLEAR ({plan.reason})' + ('; it has its maximum' if full else
+                                                 f'; it lacks {_mb(guest.maximum - (guest.actual or 0))} of its '
+                                                 'maximum, and the host has no more over')]
+    if silence := _silence(guest, settings):
+        return [silence]
+    lowest, spare = balloon.floor(guest, plan.level, settings), balloon.givable(guest, plan.level, settings)
+    if not spare:
+        return [f'it can give nothing: {_mb(guest.actual)} <= {_mb(lowest)}, the larger of its reservation '
+                f'({_mb(guest.reservation)}) and its need with a cushion']
+    if asked is not None and guest.stats_age is not None and now - guest.stats_age <= asked.moved_at:
+        return [f'settling: it moved {now - asked.moved_at:.0f} s ago, and has said nothing of its memory since '
+                f'(for {guest.stats_age:.0f} s)']
+    return [f'it could give {_mb(spare)} (down to {_mb(lowest)}); at level {plan.level.name} others give what is '
+            'missing, or too little is missing']
+
+
+def _stuck(guest: GuestSnapshot, asked: Asked | None, settings: HostSettings, now: float) -> str | None:
+    if asked is None or not progress.stuck(guest.actual, asked, settings, now):
+        return None
+    return (f'stuck: asked to be {_mb(asked.target)}, is at {_mb(guest.actual)} and no nearer for '
+            f'{now - asked.moved_at:.0f} s >= {settings.stuck_after:.0f} s (stuck_after); others carry its part')
+
+
+def _silence(guest: GuestSnapshot, settings: HostSettings) -> str | None:
+    if balloon.fresh(guest, settings):
+        return None
+    if guest.usable is None or guest.stats_age is None:
+        return ('it says nothing of its memory: give it a statistics period (nova: [libvirt] mem_stats_period_seconds) '
+                'and a balloon driver')
+    return f'its statistics are {guest.stats_age:.0f} s old > {settings.stats_max_age:.0f} s (stats_max_age)'
+
+
+def _swapped(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, settings: HostSettings) -> list[str]:
+    if not settings.swap:
+        return ['swap = false in [ovc_host]']
+    if not guest.can_swap:
+        return ['it has no memory control group of its own, or the kernel cannot reclaim from it']
+    if plan.level is Level.CLEAR:
+        return ['level CLEAR']
+    if not snapshot.swap_free:
+        return [f'no swap is free: 0 MB of {_mb(snapshot.swap_total)}']
+    if not swap.swappable(guest):
+        return [f'{_mb(guest.resident)} resident <= {_mb(swap.floor(guest))} guaranteed']
+    if plan.level < Level.CRITICAL and guest.refaults is not None and guest.refaults > settings.refault_limit:
+        return [f'it reads back {guest.refaults:.0f} pages/s > {settings.refault_limit:.0f} (refault_limit)']
+    return [f'{_mb(swap.swappable(guest))} could be; at level {plan.level.name} balloons or others cover what is '
+            'missing']
+
+
+def _shared(snapshot: HostSnapshot, guest: GuestSnapshot) -> str:
+    if not guest.can_share:
+        return 'not merged: its pages are marked as not to be shared'
+    if snapshot.ksm is None or snapshot.ksm.run != 1:
+        return 'not merged now: page sharing is not running on this host'
+    return f'merged with guests of its trust domain ({guest.trust_domain or "none"})'
+
+
+Decide = typing.Callable[[HostSnapshot, LadderState, HostSettings, float], tuple[Plan, LadderState]]
+Fields = dict[str, typing.Any]
+
+
+def explain(snapshot: HostSnapshot | None, state: LadderState, settings: HostSettings, now: float, wanted: str,
+            decide: Decide, last_actions: typing.Mapping[str, Fields]) -> Fields:
+    """All of it, as JSON-able data, for each guest that ``wanted`` names; none where it is unknown here."""
+    guests = find(snapshot, wanted) if snapshot is not None else ()
+    if snapshot is None or not guests:
+        return {'guests': []}
+    plan, _ = decide(snapshot, state, settings, now)
+    return {'host': snapshot.host, 'age': now - snapshot.taken_at, 'level': plan.level.name, 'reason': plan.reason,
+            'available': snapshot.available, 'total': snapshot.total, 'dry_run': settings.dry_run,
+            'guests': [{'uuid': g.uuid, 'name': g.name, 'title': g.title, 'may': may(g), 'has': has(g),
+                        'next': why(snapshot, g, plan, state, settings, now),
+                        'last_action': last_actions.get(g.uuid)} for g in guests]}
+
+
+def find(snapshot: HostSnapshot, wanted: str) -> tuple[GuestSnapshot, ...]:
+    """The guests of that uuid, name, or name with the cloud's users; else those whose uuid begins so."""
+    exact = tuple(g for g in snapshot.guests if wanted and wanted in (g.uuid, g.name, g.title))
+    return exact or tuple(g for g in snapshot.guests if len(wanted) >= 4 and g.uuid.startswith(wanted))
+
+
+def _mb(amount: typing.Any) -> str:
+    return '- MB' if amount is None else f'{amount // MIB} MB'

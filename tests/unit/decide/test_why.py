@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Each thing that keeps a mechanism from a guest is said, with both numbers, by the functions that decide."""
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ovc_plugin.decide import host as ladder
+from ovc_plugin.decide import why
+from ovc_plugin.decide.state import Asked, LadderState
+from ovc_plugin.model import MIB, Level
+from ovc_plugin.settings import HostSettings
+from tests.builders import GIB, NOW, a_guest, a_host
+
+SHORT = 400 * MIB
+
+
+def said(guest, *, state: LadderState | None = None, available: int = SHORT, now: float = NOW, host=None,
+         **options) -> str:
+    """What is said of ``guest`` on a host that is short, unless told otherwise."""
+    state, settings = state or LadderState(), HostSettings(**{'dry_run': False} | options)
+    snapshot = dataclasses.replace(a_host(guest, available=available), **(host or {}))
+    plan, _ = ladder.decide_host(snapshot, state, settings, now)
+    return '\n'.join(why.why(snapshot, guest, plan, state, settings, now))
+
+
+def asked(target: int, *, at: float = NOW - 60, moved: float | None = None, nearest: int = GIB) -> LadderState:
+    return LadderState(level=Level.SOFT, asked={'uuid-g1': Asked(
+        target=target, at=at, nearest=nearest, moved_at=at if moved is None else moved)})
+
+
+def test_what_the_next_pass_does_is_said_with_its_reason():
+    assert said(a_guest()).startswith('shrink g1 from 1024 MB to ')
+    assert said(a_guest(), dry_run=True).startswith('dry run: would shrink g1 from 1024 MB to ')
+
+
+@pytest.mark.parametrize('guest, reason', [
+    (a_guest(stats_age=47.0), 'not ballooned: its statistics are 47 s old > 30 s (stats_max_age)'),
+    (a_guest(stats_age=None, usable=None), 'not ballooned: it says nothing of its memory: give it a statistics period'),
+    (a_guest(can_balloon=False), 'not ballooned: it has no balloon device, or is starting, paused or migrating'),
+    (a_guest(untouchable='hugepages'), 'untouchable (hugepages): it is never ballooned, merged or swapped'),
+    (a_guest(running=False), 'it is stopped: nothing is asked of it'),
+    (a_guest(usable=0), 'not ballooned: it can give nothing: 1024 MB <= 1024 MB'),
+    (a_guest(can_swap=False), 'not swapped: it has no memory control group'),
+    (a_guest(resident=300 * MIB), 'not swapped: 300 MB resident <= 384 MB guaranteed'),
+    (a_guest(refaults=900.0, usable=0), 'not swapped: it reads back 900 pages/s > 200 (refault_limit)'),
+    (a_guest(can_share=False), 'not merged: its pages are marked as not to be shared'),
+    (a_guest(), 'merged with guests of its trust domain (p1)')])
+def test_what_keeps_a_mechanism_away_is_said(guest, reason):
+    assert reason in said(guest)
+
+
+def test_a_clear_host_asks_nothing_and_says_what_is_lacking():
+    assert 'level CLEAR (10240 MB available >= ' in said(a_guest(), available=10 * GIB)
+    assert 'it has its maximum' in said(a_guest(), available=10 * GIB)
+    smaller = a_guest(actual=GIB // 2, target=GIB // 2)
+    text = said(smaller, available=700 * MIB)  # clear, and nothing over
+    assert 'it lacks 512 MB of its maximum' in text or 'grow g1' in text
+
+
+def test_a_stuck_guest_is_said_to_be_stuck_since_when():
+    text = said(a_guest(), state=asked(GIB // 2))
+    assert 'stuck: asked to be 512 MB, is at 1024 MB and no nearer for 60 s >= 20 s (stuck_after)' in text
+
+
+def test_a_guest_on_its_way_is_left_to_arrive():
+    text = said(a_guest(actual=700 * MIB), state=asked(GIB // 2, at=NOW - 5, nearest=700 * MIB))
+    assert 'not ballooned: asked 5 s ago to be 512 MB, and 188 MB from there; it moved 5 s ago' in text
+
+
+def test_a_guest_that_has_moved_and_not_spoken_since_is_settling():
+    state = asked(GIB // 2, at=NOW - 5, moved=NOW - 1, nearest=GIB // 2)
+    text = said(a_guest(actual=GIB // 2, stats_age=20.0, resident=GIB // 2), state=state)
+    assert 'not ballooned: settling: it moved 1 s ago, and has said nothing of its memory since (for 20 s)' in text
+
+
+def test_what_is_switched_off_is_named_by_its_option():
+    text = said(a_guest(), balloon=False, swap=False, host={'ksm': None})
+    assert 'not ballooned: balloon = false in [ovc_host]' in text
+    assert 'not swapped: swap = false in [ovc_host]' in text
+    assert 'not merged now: page sharing is not running' in text
+    assert 'no swap is free: 0 MB of 8192 MB' in said(a_guest(usable=0), host={'swap_free': 0})
+
+
+def test_what_it_may_have_says_where_the_guarantee_comes_from():
+    lines = ' '.join(why.may(a_guest(reservation_from='ovc:reservation', weight=2.0)))
+    assert 'maximum 1024 MB, and 128 MB that it costs' in lines
+    assert 'guaranteed 256 MB (by ovc:reservation), weight 2' in lines
+
+
+def test_what_it_has_keeps_unknown_apart_from_zero():
+    lines = ' '.join(why.has(a_guest(swapped=None, saved=64 * MIB, target=GIB // 2)))
+    assert 'balloon: 1024 MB, asked to be 512 MB; 2 s ago it could use 512 MB' in lines
+    assert '1024 MB with memory and - MB with swap' in lines and '64 MB of it merged away' in lines
+
+
+def test_a_guest_goes_by_uuid_name_title_or_the_beginning_of_its_uuid():
+    guests = a_guest('g1', title='web'), a_guest('g2', title='web'), a_guest('g3')
+    snapshot = a_host(*guests)
+    assert why.find(snapshot, 'web') == guests[:2]
+    assert why.find(snapshot, 'g3') == why.find(snapshot, 'uuid-g3') == guests[2:]
+    assert why.find(snapshot, 'uuid') == guests and not why.find(snapshot, 'uui') and not why.find(snapshot, '')
