@@ -148,11 +148,11 @@ class Nova:
         except (ksa.Unauthorized, ksa.MissingAuthPlugin) as error:
             raise NovaError(f'keystone refuses the user of [{GROUP}] ({error}): correct username, password, '
                             'project_name and the domains there') from None
-        except ksa.SSLFailure as error:
+        except ksa.SSLError as error:
             raise NovaError(f'the certificate of keystone or nova is not trusted ({error}): set cafile in '
                             f'[{GROUP}]') from None
-        except (ksa.EndpointNotFound, ksa.EmptyCatalog) as error:
-            raise NovaError(f'keystone\'s catalogue has no compute service ({error}): correct region_name or '
+        except (ksa.EndpointNotFound, exceptions.ServiceDisabledException) as error:
+            raise NovaError(f'keystone\'s catalogue has no such compute service ({error}): correct region_name or '
                             f'valid_interfaces in [{GROUP}]') from None
         except (ksa.ConnectionError, ksa.DiscoveryFailure) as error:
             raise NovaError(f'keystone or nova cannot be reached ({error}): correct auth_url or endpoint_override in '
