@@ -13,7 +13,7 @@ predictors     the door by which a peak predictor is loaded
 sense/         edge in: readings of /proc, /sys and control groups; ``derive`` is pure
 act/           edge out: carries a plan out, one file per effector
 hypervisor/    what we need of one, and libvirt
-privileged     the writes that need root, behind oslo.privsep
+privileged     the writes that need root, behind oslo.privsep; ``squeeze`` is what they do to control groups
 controller     the host loop: sense, decide, act, report; put together in ``assembly``
 foresight      feeds the predictor, and keeps what it learned
 chronicle      what was told to the log and to operators

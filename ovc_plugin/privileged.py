@@ -5,33 +5,26 @@
 Nothing here takes a file name to write: page sharing takes a name from a list and a number, and reclaim takes a
 directory that must be one guest's memory group below a mounted hierarchy.
 
-A version 1 group has no call for reclaim, so its limit is lowered and put back at once. What the limit was is written
-down first, so that a limit left behind by a killed process is put back by :func:`lift_leftovers`.
+A limit that is lowered to reclaim is put back at once, and what it was is written down first (see ``squeeze``), so that
+one left behind by a killed process is put back by :func:`lift_leftovers`.
 """
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
-import json
 import os
 import pathlib
-import stat
 import sys
-import time
-import typing
 
 from oslo_config import cfg
 from oslo_privsep import capabilities, priv_context
+
+from ovc_plugin import squeeze
 
 KSM = pathlib.Path('/sys/kernel/mm/ksm')
 LEASES = pathlib.Path('/run/ovc-plugin')
 # run=2, which unmerges everything at once and needs the memory for it, is not in the list.
 KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1), 'use_zero_pages': (0, 1),
              'merge_across_nodes': (0, 1)}
-CHUNK = 32 << 20
-_FILES_V1 = ('total_inactive_file', 'total_active_file')
-_FILES_V2 = ('inactive_file', 'active_file')
 
 context = priv_context.PrivContext(
     'ovc_plugin', cfg_section='ovc_privileged', pypath=f'{__name__}.context',
@@ -57,20 +50,29 @@ def set_ksm(name: str, value: int) -> None:
 
 
 @context.entrypoint
-def reclaim(group: str, amount: int, floor: int, seconds: float) -> int:
-    """Move up to ``amount`` bytes of a guest's group out of memory, not below ``floor``, for at most ``seconds``.
+def reclaim(wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> list[tuple[int, str | None]]:
+    """Move memory of guests out of their groups, for at most ``seconds``: (group, amount, floor) of each, in bytes.
 
-    :returns: bytes by which the group shrank.
-    :raises ValueError: not a guest's memory group.
-    :raises OSError: the group is gone, or the kernel refuses.
+    ``brake`` keeps the groups from growing meanwhile, where the kernel can (version 2).
+
+    :returns: bytes by which each group shrank, and what went wrong with it.
     """
-    return reclaim_group(checked(group), amount, floor, seconds)
+    found: list[tuple[int, str | None]] = []
+    groups = []
+    for group, amount, floor in wanted:
+        try:
+            groups.append((squeeze.checked(group), int(amount), int(floor)))
+            found.append((0, None))
+        except ValueError as error:
+            found.append((0, str(error)))
+    freed = iter(squeeze.reclaim(groups, seconds, LEASES, brake))
+    return [one if one[1] else next(freed) for one in found]
 
 
 @context.entrypoint
 def lift_leftovers() -> list[str]:
     """Put back every limit that a killed process left lowered; returns the groups."""
-    return lift(LEASES)
+    return squeeze.lift(LEASES)
 
 
 @context.entrypoint
@@ -95,99 +97,3 @@ def write_knob(root: pathlib.Path, name: str, value: int) -> None:
     if not low <= value <= high:
         raise ValueError(f'KSM knob {name}={value} is not one that may be set')
     (root / name).write_text(str(value))
-
-
-def checked(group: str) -> pathlib.Path:
-    path = pathlib.Path(group)
-    inside = path.is_absolute() and '..' not in path.parts and str(path).startswith('/sys/fs/cgroup/')
-    guest = any(part.startswith(('machine-qemu', 'qemu-')) for part in path.parts[4:])
-    if not inside or not guest or not (path / 'memory.stat').exists():
-        raise ValueError(f'{group} is not the memory control group of one guest')
-    return path
-
-
-def reclaim_group(path: pathlib.Path, amount: int, floor: int, seconds: float, leases: pathlib.Path = LEASES) -> int:
-    v2 = (path / 'memory.current').exists()
-    first = usage = _resident(path, v2)
-    goal, deadline = max(floor, first - amount), time.monotonic() + seconds
-    while usage > goal and time.monotonic() < deadline:
-        step = min(CHUNK, usage - goal)
-        moved = _write(path / 'memory.reclaim', str(step)) if v2 else _squeeze(path, step, leases)
-        usage = _resident(path, v2)
-        if not moved:
-            break
-    return max(0, first - usage)
-
-
-def _resident(path: pathlib.Path, v2: bool) -> int:
-    """Bytes charged that are no file pages: the floor is of the guest's own memory."""
-    charged = int((path / ('memory.current' if v2 else 'memory.usage_in_bytes')).read_text())
-    return charged - sum(int(line.split()[1]) for line in (path / 'memory.stat').read_text().splitlines()
-                         if line.split()[0] in (_FILES_V2 if v2 else _FILES_V1))
-
-
-def _write(file: pathlib.Path, text: str) -> bool:
-    """Write; false when the kernel found less to reclaim than asked for."""
-    try:
-        file.write_text(text)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EBUSY, errno.EINTR):
-            return False
-        raise
-    return True
-
-
-def _squeeze(path: pathlib.Path, step: int, leases: pathlib.Path) -> bool:
-    """Lower a version 1 limit below usage and put it back. The kernel takes it only once usage is below it."""
-    file = path / 'memory.limit_in_bytes'
-    before = file.read_text().strip()
-    limit = int((path / 'memory.usage_in_bytes').read_text()) - step
-    if limit >= int(before):
-        return True
-    leases.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not own(leases):
-        raise PermissionError(f'{leases} belongs to somebody else: remove it')
-    lease = leases / hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    if told := _told(lease):
-        before = told[1]  # a killed process left its limit: what it found is what goes back
-    lease.write_text(json.dumps({'group': str(path), 'limit': before}))
-    try:
-        return _write(file, str(limit))
-    finally:
-        _put_back(file, before)
-        lease.unlink(missing_ok=True)
-
-
-def _put_back(file: pathlib.Path, before: str) -> None:
-    """Restore a limit; the kernel shows "none" as a page-rounded maximum, which it takes back as it is."""
-    with contextlib.suppress(FileNotFoundError):  # the guest ended meanwhile, and its group with it
-        file.write_text(before)
-
-
-def own(leases: pathlib.Path) -> bool:
-    """Whether the directory is ours alone: what it says is acted on as root."""
-    try:
-        found = leases.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
-
-
-def _told(lease: pathlib.Path) -> tuple[str, str] | None:
-    """(group, limit) of a lease; ``None`` where there is none that can be read."""
-    try:
-        told = json.loads(lease.read_text())
-        return str(told['group']), str(int(told['limit']))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def lift(leases: pathlib.Path, check: typing.Callable[[str], pathlib.Path] = checked) -> list[str]:
-    lifted = []
-    for lease in sorted(leases.glob('*')) if own(leases) else ():
-        if told := _told(lease):
-            with contextlib.suppress(ValueError, OSError):  # the guest, and its group with it, may have ended
-                _put_back(check(told[0]) / 'memory.limit_in_bytes', told[1])
-                lifted.append(told[0])
-        lease.unlink(missing_ok=True)
-    return lifted

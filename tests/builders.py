@@ -106,9 +106,11 @@ def a_v1_group(path: pathlib.Path, usage: int, limit: int = 9223372036854771712,
 
 
 def a_v2_group(path: pathlib.Path, usage: int, limit: int | str = 'max', swap: int = 0, swap_max: int | str = 'max',
-               **stat: int) -> pathlib.Path:
+               high: str | None = None, reclaim: str | None = None, **stat: int) -> pathlib.Path:
     path.mkdir(parents=True, exist_ok=True)
-    for name, value in (('current', usage), ('max', limit), ('swap.current', swap), ('swap.max', swap_max)):
-        (path / f'memory.{name}').write_text(f'{value}\n')
+    for name, value in (('current', usage), ('max', limit), ('swap.current', swap), ('swap.max', swap_max),
+                        ('high', high), ('reclaim', reclaim)):
+        if value is not None:
+            (path / f'memory.{name}').write_text(f'{value}\n')
     (path / 'memory.stat').write_text(''.join(f'{name} {value}\n' for name, value in stat.items()))
     return path

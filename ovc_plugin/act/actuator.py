@@ -8,58 +8,68 @@ import pathlib
 import time
 import typing
 
-from ovc_plugin.act import balloon, cgroup, ksm
+from ovc_plugin.act import balloon, ksm, reclaimer
 from ovc_plugin.hypervisor.protocol import Hypervisor
 from ovc_plugin.model import Action, AskMigration, Level, Outcome, Plan, ReclaimGuest, SetBalloon, TuneKsm
 
 LOG = logging.getLogger(__name__)
 _LONG, _LEFT_OUT = 2.0, 60.0
+_PATIENCE = 0.3  # seconds that a pass waits for swapping to end; what takes longer is told in a later one
 
 
 class Actuator:
-    """``group_of`` finds a guest's control group; ``swap_seconds`` bounds the swapping of one pass,
-    ``ask_away`` asks the cloud to move a guest."""
+    """``group_of`` finds a guest's control group, ``ask_away`` asks the cloud to move a guest. ``patience`` is for how
+    many seconds a pass waits for its swapping, which goes on meanwhile and after it."""
 
     def __init__(self, hypervisor: Hypervisor, group_of: typing.Callable[[str], pathlib.Path | None],
-                 swap_seconds: float = 2.0, clock: typing.Callable[[], float] = time.monotonic,
+                 patience: float = _PATIENCE, clock: typing.Callable[[], float] = time.monotonic,
                  ask_away: typing.Callable[[AskMigration], None] | None = None) -> None:
         self._hypervisor = hypervisor
-        self._group_of = group_of
-        self._swap_seconds = swap_seconds
+        self._swapping = reclaimer.Reclaimer(group_of)
+        self._patience = patience
         self._clock = clock
         self._ask_away = ask_away
         self._left_out: dict[str, float] = {}
 
     def apply(self, plan: Plan, *, dry_run: bool) -> list[Outcome]:
-        swaps = sum(isinstance(a, ReclaimGuest) for a in plan.actions)
-        seconds = self._swap_seconds / max(1, swaps)
-        ordered = sorted(plan.actions, key=lambda action: _order(action, plan.level))
-        return [self._one(action, dry_run, seconds) for action in ordered]
+        """What became of the plan's actions, and of swapping that an earlier plan began.
 
-    def _one(self, action: Action, dry_run: bool, seconds: float) -> Outcome:
+        Swapping begins first, as it goes on while the others are done; it is told when it has ended.
+        """
+        ordered = sorted(plan.actions, key=_order)
         if dry_run:
-            return Outcome(action=action, done=False, dry=True)
+            self._swapping.begin((), urgent=False)
+            return self._swapping.collect(0) + [Outcome(action=a, done=False, dry=True) for a in ordered]
+        self._swapping.begin([a for a in ordered if isinstance(a, ReclaimGuest)], urgent=plan.level is Level.CRITICAL)
+        outcomes = [self._one(action) for action in ordered if not isinstance(action, ReclaimGuest)]
+        return sorted(outcomes + self._swapping.collect(self._patience), key=lambda outcome: _order(outcome.action))
+
+    def stop(self) -> None:
+        """Drop what swapping is still wanted; what the root helper has begun ends by itself, its limits put back."""
+        self._swapping.begin((), urgent=False)
+
+    def _one(self, action: Action) -> Outcome:
         try:
-            return Outcome(action=action, done=True, freed=self._do(action, seconds))
+            self._do(action)
+            return Outcome(action=action, done=True)
         except Exception as error:  # one guest's failure must not cost the others their turn
             LOG.debug('%s failed', action, exc_info=True)
             return Outcome(action=action, done=False, error=f'{type(error).__name__}: {error}')
 
-    def _do(self, action: Action, seconds: float) -> int | None:
+    def _do(self, action: Action) -> None:
         match action:
             case SetBalloon():
                 self._ask(action)
             case TuneKsm():
                 ksm.apply(action)
             case ReclaimGuest():
-                return cgroup.apply(action, self._group_of(action.guest), seconds)
+                raise AssertionError('swapping is begun for all guests together')
             case AskMigration():
                 if self._ask_away is None:
                     raise LookupError('there is no cloud to ask')
                 self._ask_away(action)
             case _:
                 typing.assert_never(action)
-        return None
 
     def _ask(self, action: SetBalloon) -> None:
         """Ask a guest for a size; one that takes long over it is left out for a while.
@@ -76,13 +86,13 @@ class Actuator:
                 self._left_out[action.guest] = self._clock() + _LEFT_OUT
 
 
-def _order(action: Action, level: Level) -> int:
-    """What frees memory goes first, what hands it out last (promise 5); at CRITICAL what frees it without asking."""
+def _order(action: Action) -> int:
+    """What frees memory goes first, what hands it out last (promise 5)."""
     match action:
         case SetBalloon():
             return 1 if action.target < action.previous else 4
         case ReclaimGuest():
-            return 0 if level is Level.CRITICAL else 2
+            return 0
         case TuneKsm():
             return 3
         case AskMigration():

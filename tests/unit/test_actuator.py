@@ -2,8 +2,11 @@
 # Copyright ovc_plugin contributors
 """Carrying out: what frees memory goes first, and each failure stands alone."""
 import pathlib
+import threading
+import time
 
 from ovc_plugin import privileged
+from ovc_plugin.act import reclaimer
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.model import MIB, Level, Plan, ReclaimGuest, SetBalloon, TuneKsm
 from tests.builders import FakeHypervisor
@@ -13,6 +16,10 @@ def plan(*actions):
     return Plan(level=Level.HARD, actions=actions, reason='')
 
 
+def all_of_it(wanted, seconds, brake):
+    return [(amount, None) for _, amount, _ in wanted]
+
+
 GROW = SetBalloon(guest='a', target=2 * MIB, previous=MIB, reason='')
 SHRINK = SetBalloon(guest='b', target=MIB, previous=2 * MIB, reason='')
 SWAP = ReclaimGuest(guest='c', amount=MIB, floor=0, reason='')
@@ -20,13 +27,13 @@ SHARE = TuneKsm(run=1, pages_to_scan=10, reason='')
 
 
 def test_what_frees_goes_before_what_gives(monkeypatch):
-    monkeypatch.setattr(privileged, 'reclaim', lambda *args: MIB)
+    monkeypatch.setattr(privileged, 'reclaim', all_of_it)
     monkeypatch.setattr(privileged, 'set_ksm', lambda *args: None)
     hypervisor = FakeHypervisor()
     outcomes = Actuator(hypervisor, lambda uuid: pathlib.Path('/g')).apply(plan(GROW, SHARE, SWAP, SHRINK),
                                                                            dry_run=False)
-    assert [o.action for o in outcomes] == [SHRINK, SWAP, SHARE, GROW]
-    assert all(o.done for o in outcomes) and outcomes[1].freed == MIB
+    assert [o.action for o in outcomes] == [SWAP, SHRINK, SHARE, GROW]
+    assert all(o.done for o in outcomes) and outcomes[0].freed == MIB
 
 
 def test_a_dry_run_touches_nothing():
@@ -41,14 +48,71 @@ def test_every_failure_is_told_and_the_rest_is_done(monkeypatch):
     hypervisor.broken = {'b'}
     outcomes = Actuator(hypervisor, lambda uuid: None).apply(plan(SHRINK, SWAP, SHARE, GROW), dry_run=False)
     assert [o.done for o in outcomes] == [False, False, False, True]
-    assert 'no memory control group' in outcomes[1].error and 'PermissionError' in outcomes[2].error
+    assert 'no memory control group' in outcomes[0].error and 'PermissionError' in outcomes[2].error
 
 
-def test_at_critical_swap_does_not_wait_for_balloons(monkeypatch):
-    monkeypatch.setattr(privileged, 'reclaim', lambda *args: MIB)
-    worst = Plan(level=Level.CRITICAL, actions=(SHRINK, SWAP), reason='')
-    outcomes = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g')).apply(worst, dry_run=False)
-    assert [o.action for o in outcomes] == [SWAP, SHRINK]
+class SlowHelper:
+    """A root helper that takes its time: each call moves a third of what is wanted, once it is let."""
+
+    def __init__(self, monkeypatch):
+        self.calls, self.let = [], threading.Semaphore(0)
+        monkeypatch.setattr(privileged, 'reclaim', self.reclaim)
+        monkeypatch.setattr(reclaimer, 'SLICE', 0.0)  # a call that took no less was cut short: it is made again
+
+    def reclaim(self, wanted, seconds, brake):
+        self.calls.append((wanted, brake))
+        assert self.let.acquire(timeout=5)
+        return [(-(-amount // 3), None) for _, amount, _ in wanted]
+
+
+def swap(amount, guest='c'):
+    return ReclaimGuest(guest=guest, amount=amount, floor=7, reason='')
+
+
+def test_a_pass_does_not_wait_for_slow_swapping_which_is_told_when_it_has_ended(monkeypatch):
+    helper = SlowHelper(monkeypatch)
+    actuator = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g'), patience=0.05)
+    began = time.monotonic()
+    assert [o.action for o in actuator.apply(plan(swap(9), SHRINK), dry_run=False)] == [SHRINK]
+    assert time.monotonic() - began < 1
+    helper.let.release(9)
+    assert until_ended(actuator) == [(swap(9), 9)]
+
+
+def test_a_newer_plan_replaces_what_an_older_one_still_wanted(monkeypatch):
+    helper = SlowHelper(monkeypatch)
+    actuator = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g'), patience=0.05)
+    actuator.apply(plan(swap(90)), dry_run=False)
+    actuator.apply(plan(swap(60)), dry_run=False)   # never begun: the call for the first one is still under way
+    actuator.apply(Plan(level=Level.CRITICAL, actions=(swap(30),), reason=''), dry_run=False)
+    helper.let.release(99)
+    ended = until_ended(actuator, 2)
+    assert ended == [(swap(90), 30), (swap(30), 30)]
+    assert [(wanted[0][1], brake) for wanted, brake in helper.calls][:2] == [(90, False), (30, True)]
+
+
+def test_swapping_that_is_no_longer_wanted_ends_with_the_call_under_way(monkeypatch):
+    helper = SlowHelper(monkeypatch)
+    actuator = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g'), patience=0.05)
+    actuator.apply(plan(swap(90)), dry_run=False)
+    actuator.apply(plan(), dry_run=False)
+    helper.let.release(1)
+    assert until_ended(actuator) == [(swap(90), 30)] and len(helper.calls) == 1
+
+
+def test_a_root_helper_that_does_not_start_is_told_of_each_guest(monkeypatch):
+    monkeypatch.setattr(privileged, 'reclaim', lambda *args: (_ for _ in ()).throw(ConnectionError('no helper')))
+    outcomes = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g')).apply(plan(swap(1), swap(2, 'd')),
+                                                                               dry_run=False)
+    assert [o.error for o in outcomes] == ['ConnectionError: no helper'] * 2
+
+
+def until_ended(actuator, count=1):
+    ended, deadline = [], time.monotonic() + 5
+    while len(ended) < count:
+        assert time.monotonic() < deadline, ended
+        ended += [(o.action, o.freed) for o in actuator._swapping.collect(0.05)]
+    return ended
 
 
 def test_a_guest_that_takes_long_is_left_out_for_a_while():

@@ -6,18 +6,24 @@ import pathlib
 
 import pytest
 
-from ovc_plugin import privileged
+from ovc_plugin import privileged, squeeze
 from tests.builders import a_v1_group, a_v2_group
 
 MB = 1 << 20
 
 
+def moved(group, amount, floor, seconds, leases):
+    (freed, error), = squeeze.reclaim([(group, amount, floor)], seconds, leases)
+    assert error is None or 'PermissionError' not in error, error
+    return freed
+
+
 class Kernel:
     """Stands in for the kernel's side of the files: a lowered limit or a reclaim write shrinks usage, by ``willing``
-    of what is asked, as the real one may fall short."""
+    of what is asked, as the real one may fall short; ``knows`` are the arguments it takes."""
 
-    def __init__(self, monkeypatch, group, willing=1.0, die=False):
-        self.group, self.willing, self.die, self.writes = group, willing, die, []
+    def __init__(self, monkeypatch, group, willing=1.0, die=False, knows=()):
+        self.group, self.willing, self.die, self.knows, self.writes = group, willing, die, knows, []
         self.write_text = pathlib.Path.write_text
         kernel = self
 
@@ -33,68 +39,71 @@ class Kernel:
 
     def written(self, path, text):
         self.writes.append((path.name, text))
+        if self.knows and any(word not in self.knows for word in text.split()[1:]):
+            raise OSError(22, 'Invalid argument')
         now = int(self.usage().read_text())
-        wanted = int(text) if path.name == 'memory.reclaim' else max(0, now - int(text))
+        amount = now if text == 'max' else int(text.split()[0])
+        wanted = amount if path.name == 'memory.reclaim' else max(0, now - amount)
         freed = int(wanted * self.willing)
         self.write_text(self.usage(), str(now - freed))
         if self.die and path.name == 'memory.limit_in_bytes' and len(self.writes) == 1:
             self.write_text(path, text)
             raise KeyboardInterrupt
-        if freed < wanted:
+        if freed < wanted and path.name != 'memory.high':
             raise OSError(11 if path.name == 'memory.reclaim' else 16, 'fell short')
-        if path.name == 'memory.limit_in_bytes':
+        if path.name in ('memory.limit_in_bytes', 'memory.high'):
             self.write_text(path, text)
 
 
 def test_a_v1_limit_is_lowered_and_put_back(tmp_path, monkeypatch):
     group = a_v1_group(tmp_path / 'g', usage=500 * MB)
     Kernel(monkeypatch, group)
-    assert privileged.reclaim_group(group, 100 * MB, 0, 5, tmp_path / 'leases') == 100 * MB
+    assert moved(group, 100 * MB, 0, 5, tmp_path / 'leases') == 100 * MB
     assert (group / 'memory.limit_in_bytes').read_text().strip() == '9223372036854771712'
     assert list((tmp_path / 'leases').iterdir()) == []
 
 
 def test_v2_is_asked_to_reclaim(tmp_path, monkeypatch):
-    group = a_v2_group(tmp_path / 'g', usage=500 * MB)
+    group = a_v2_group(tmp_path / 'g', usage=500 * MB, reclaim='')
     kernel = Kernel(monkeypatch, group)
-    assert privileged.reclaim_group(group, 40 * MB, 0, 5, tmp_path / 'leases') == 40 * MB
+    assert moved(group, 40 * MB, 0, 5, tmp_path / 'leases') == 40 * MB
     assert {name for name, _ in kernel.writes} == {'memory.reclaim'}
 
 
 def test_reclaim_stops_at_the_floor(tmp_path, monkeypatch):
-    group = a_v2_group(tmp_path / 'g', usage=500 * MB)
+    group = a_v2_group(tmp_path / 'g', usage=500 * MB, reclaim='')
     Kernel(monkeypatch, group)
-    assert privileged.reclaim_group(group, 400 * MB, 450 * MB, 5, tmp_path / 'leases') == 50 * MB
+    assert moved(group, 400 * MB, 450 * MB, 5, tmp_path / 'leases') == 50 * MB
 
 
 def test_a_kernel_that_falls_short_ends_the_attempt_and_not_the_loop(tmp_path, monkeypatch):
     group = a_v1_group(tmp_path / 'g', usage=500 * MB)
     Kernel(monkeypatch, group, willing=0.5)
-    assert privileged.reclaim_group(group, 100 * MB, 0, 5, tmp_path / 'leases') == 16 * MB
+    assert moved(group, 100 * MB, 0, 5, tmp_path / 'leases') == 16 * MB
 
 
 def test_a_limit_left_by_a_killed_process_is_lifted(tmp_path, monkeypatch):
     group = a_v1_group(tmp_path / 'g', usage=500 * MB)
     with monkeypatch.context() as patched:
         Kernel(patched, group, die=True)
-        patched.setattr(privileged, '_put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(squeeze, '_put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            privileged.reclaim_group(group, 100 * MB, 0, 5, tmp_path / 'leases')
+            moved(group, 100 * MB, 0, 5, tmp_path / 'leases')
     assert (group / 'memory.limit_in_bytes').read_text() != '9223372036854771712'
-    assert privileged.lift(tmp_path / 'leases', pathlib.Path) == [str(group)]
+    assert squeeze.lift(tmp_path / 'leases', pathlib.Path) == [str(group)]
     assert (group / 'memory.limit_in_bytes').read_text() == '9223372036854771712'
-    assert privileged.lift(tmp_path / 'leases') == []
+    assert squeeze.lift(tmp_path / 'leases') == []
 
 
 def test_a_second_attempt_over_a_leftover_puts_back_what_the_first_one_found(tmp_path, monkeypatch):
     group = a_v1_group(tmp_path / 'g', usage=500 * MB)
     with monkeypatch.context() as patched:
         Kernel(patched, group, die=True)
-        patched.setattr(privileged, '_put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(squeeze, '_put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            privileged.reclaim_group(group, 100 * MB, 0, 5, tmp_path / 'leases')
+            moved(group, 100 * MB, 0, 5, tmp_path / 'leases')
     Kernel(monkeypatch, group)
-    privileged.reclaim_group(group, 64 * MB, 0, 5, tmp_path / 'leases')
+    moved(group, 64 * MB, 0, 5, tmp_path / 'leases')
     assert (group / 'memory.limit_in_bytes').read_text() == '9223372036854771712'
 
 
@@ -103,7 +112,7 @@ def test_a_lease_that_points_elsewhere_is_not_followed(tmp_path):
     leases.mkdir(mode=0o700)
     victim = a_v1_group(tmp_path / 'evil', usage=1)
     (leases / 'x').write_text(json.dumps({'group': str(victim), 'limit': '12345'}))
-    assert privileged.lift(leases) == []
+    assert squeeze.lift(leases) == []
     assert (victim / 'memory.limit_in_bytes').read_text().strip() == '9223372036854771712'
 
 
@@ -112,16 +121,16 @@ def test_a_lease_directory_that_others_may_write_is_not_believed(tmp_path):
     leases.mkdir()
     leases.chmod(0o777)
     (leases / 'x').write_text(json.dumps({'group': str(tmp_path), 'limit': '1'}))
-    assert privileged.lift(leases, pathlib.Path) == []
-    with pytest.raises(PermissionError, match='belongs to somebody else'):
-        privileged.reclaim_group(a_v1_group(tmp_path / 'g', usage=500 * MB), 10 * MB, 0, 5, leases)
+    assert squeeze.lift(leases, pathlib.Path) == []
+    (freed, error), = squeeze.reclaim([(a_v1_group(tmp_path / 'g', usage=500 * MB), 10 * MB, 0)], 5, leases)
+    assert freed == 0 and 'belongs to somebody else' in error
 
 
 @pytest.mark.parametrize('path', ['/etc', '/sys/fs/cgroup', '/sys/fs/cgroup/memory', 'relative',
                                   '/sys/fs/cgroup/memory/../../../etc/qemu-1', '/tmp/machine/qemu-1-x'])
 def test_only_one_guests_group_may_be_reclaimed(path):
     with pytest.raises(ValueError, match='not the memory control group of one guest'):
-        privileged.checked(path)
+        squeeze.checked(path)
 
 
 @pytest.mark.parametrize('name, value', [('run', 2), ('run', -1), ('../run', 1), ('advisor_mode', 0)])
@@ -130,3 +139,57 @@ def test_only_known_knobs_within_bounds_may_be_written(tmp_path, name, value):
         privileged.write_knob(tmp_path, name, value)
     privileged.write_knob(tmp_path, 'run', 1)
     assert (tmp_path / 'run').read_text() == '1'
+
+
+def test_a_kernel_that_takes_no_swappiness_is_asked_without_and_not_asked_again(tmp_path, monkeypatch):
+    group = a_v2_group(tmp_path / 'g', usage=500 * MB, reclaim='')
+    monkeypatch.setattr(squeeze, '_ANON_ONLY', [' swappiness=max', ' swappiness=200', ''])
+    kernel = Kernel(monkeypatch, group, knows=('swappiness=200',))
+    assert moved(group, 80 * MB, 0, 5, tmp_path / 'leases') == 80 * MB
+    assert [text.partition(' ')[2] for _, text in kernel.writes] == ['swappiness=max', 'swappiness=200',
+                                                                    'swappiness=200']
+
+
+def test_a_version_two_group_without_a_call_for_reclaim_is_squeezed_and_let_go(tmp_path, monkeypatch):
+    group = a_v2_group(tmp_path / 'g', usage=500 * MB, high='max')
+    kernel = Kernel(monkeypatch, group)
+    assert moved(group, 40 * MB, 0, 5, tmp_path / 'leases') == 40 * MB
+    assert {name for name, _ in kernel.writes} == {'memory.high'} and kernel.writes[-1] == ('memory.high', 'max')
+    assert list((tmp_path / 'leases').iterdir()) == []
+
+
+def test_a_brake_left_by_a_killed_process_is_lifted(tmp_path):
+    group, leases = a_v2_group(tmp_path / 'g', usage=500 * MB, high='max'), tmp_path / 'leases'
+    with squeeze.lowered(group / 'memory.high', 400 * MB, leases):
+        left = {lease: lease.read_text() for lease in leases.iterdir()}
+    (group / 'memory.high').write_text(str(400 * MB))
+    for lease, text in left.items():
+        lease.write_text(text)
+    assert squeeze.lift(leases, pathlib.Path) == [str(group)]
+    assert (group / 'memory.high').read_text() == 'max'
+
+
+def test_the_brake_holds_while_memory_is_moved_and_no_longer(tmp_path, monkeypatch):
+    group = a_v2_group(tmp_path / 'g', usage=500 * MB, reclaim='', high='max')
+    kernel = Kernel(monkeypatch, group)
+    squeeze.reclaim([(group, 40 * MB, 0)], 5, tmp_path / 'leases', brake=True)
+    names = [name for name, _ in kernel.writes]
+    assert names[0] == names[-1] == 'memory.high' and 'memory.reclaim' in names[1:-1]
+    assert (group / 'memory.high').read_text() == 'max'
+
+
+def test_several_groups_give_in_turn_and_one_that_is_gone_costs_the_others_nothing(tmp_path, monkeypatch):
+    groups = [a_v1_group(tmp_path / name, usage=500 * MB) for name in 'ab']
+    kernels = [Kernel(monkeypatch, group) for group in groups]
+    found = squeeze.reclaim([(groups[0], 200 * MB, 0), (tmp_path / 'gone', MB, 0), (groups[1], 100 * MB, 450 * MB)], 5,
+                            tmp_path / 'leases')
+    assert [freed for freed, _ in found] == [200 * MB, 0, 50 * MB]
+    assert 'FileNotFoundError' in found[1][1] and all(kernel.writes for kernel in kernels)
+
+
+def test_a_lease_that_names_another_file_is_not_followed(tmp_path):
+    leases = tmp_path / 'leases'
+    leases.mkdir(mode=0o700)
+    group = a_v2_group(tmp_path / 'g', usage=1)
+    (leases / 'x').write_text(json.dumps({'group': str(group), 'file': 'memory.max', 'limit': '5'}))
+    assert squeeze.lift(leases, pathlib.Path) == [] and (group / 'memory.max').read_text() == 'max\n'

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Moves guests' memory to swap in a thread of its own, so that the host is sensed and judged meanwhile."""
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pathlib
+import threading
+import time
+import typing
+
+from ovc_plugin import privileged
+from ovc_plugin.model import Outcome, ReclaimGuest
+
+LOG = logging.getLogger(__name__)
+SLICE = 0.5  # seconds of one call of the root helper: a newer plan waits no longer than that
+
+Round = typing.Callable[[list[tuple[str, int, int]], float, bool], typing.Sequence[tuple[int, str | None]]]
+
+
+@dataclasses.dataclass
+class _Entry:
+    action: ReclaimGuest
+    group: str
+    freed: int = 0
+    error: str | None = None
+    ended: bool = False
+
+    def outcome(self) -> Outcome:
+        return Outcome(action=self.action, done=self.error is None, error=self.error,
+                       freed=None if self.error else self.freed)
+
+
+class Reclaimer:
+    """The newest plan is the one that counts: what an earlier one still wanted is dropped, as that plan was made of an
+    older look at the host. Each action has one outcome, in the pass in which it ends."""
+
+    def __init__(self, group_of: typing.Callable[[str], pathlib.Path | None], call: Round | None = None) -> None:
+        self._group_of = group_of
+        self._call = call or _helper
+        self._changed = threading.Condition()
+        self._next: tuple[list[_Entry], bool] | None = None
+        self._busy = False
+        self._ended: list[Outcome] = []
+        self._thread: threading.Thread | None = None
+
+    def begin(self, actions: typing.Sequence[ReclaimGuest], *, urgent: bool) -> None:
+        """Take these up, at the latest when the call under way has ended; ``urgent`` brakes the guests too."""
+        entries, failed = [], []
+        for action in actions:
+            group = self._group_of(action.guest)
+            if group is None:
+                failed.append(Outcome(action=action, done=False,
+                                      error='LookupError: the guest has no memory control group of its own'))
+            else:
+                entries.append(_Entry(action, str(group)))
+        with self._changed:
+            self._ended += failed
+            if not entries and not self._busy and self._next is None:
+                return
+            if self._next is not None:  # a plan that was never begun
+                self._ended += [entry.outcome() for entry in self._next[0]]
+            self._next = entries, urgent
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name='ovc-reclaim', daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def collect(self, seconds: float) -> list[Outcome]:
+        """What has ended since the last call, waiting up to ``seconds`` for all that was begun."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while (self._busy or self._next is not None) and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            ended, self._ended = self._ended, []
+        return ended
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._next is None:
+                    self._busy = False
+                    self._changed.notify_all()
+                    self._changed.wait()
+                (entries, urgent), self._next, self._busy = self._next, None, True
+            while self._next is None and (going := [entry for entry in entries if not entry.ended]):
+                self._round(going, urgent)
+            with self._changed:
+                self._ended += [entry.outcome() for entry in entries]
+
+    def _round(self, going: list[_Entry], urgent: bool) -> None:
+        """One call for all; a guest of which it moved nothing, or all that was wanted, is done with."""
+        began = time.monotonic()
+        try:
+            found = self._call([(e.group, e.action.amount - e.freed, e.action.floor) for e in going], SLICE, urgent)
+        except Exception as error:  # the thread must outlive anything
+            LOG.debug('reclaim failed', exc_info=True)
+            found = [(0, f'{type(error).__name__}: {error}')] * len(going)
+        early = time.monotonic() - began < SLICE
+        for entry, (freed, why) in zip(going, found, strict=True):
+            entry.freed += freed
+            entry.error = why
+            entry.ended = early or not freed or why is not None or entry.freed >= entry.action.amount
+
+
+def _helper(wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> list[tuple[int, str | None]]:
+    return [(int(freed), why) for freed, why in privileged.reclaim(wanted, seconds, brake)]
