@@ -130,6 +130,7 @@ class Controller:
             dry_run=self.settings.host.dry_run, earlier=self.report,
             predicted_peak=expected.peak + snapshot.others if expected else None,
             evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host))
+        self._remember_ksm(plan, snapshot.ksm)
         outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
         untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
         before = self._state
@@ -140,14 +141,19 @@ class Controller:
             sample, guests=self._earlier.guests if self._earlier else None)
         self._snapshot = snapshot
         self._told.tell(plan, before.level, outcomes, snapshot, now)
-        if self._ksm_before is None and any(o.done and isinstance(o.action, TuneKsm) for o in outcomes):
-            self._ksm_before = snapshot.ksm
         self._save()
         if self._recorder is not None:
             done = replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes))
             self._told.unwritten('record', self._recorder.add(done, self.settings))
         self._tick = {'passes': self._tick['passes'] + 1, 'seconds': time.monotonic() - began, 'error': None, 'at': now}
         return plan, outcomes
+
+    def _remember_ksm(self, plan: Plan, found: KsmState | None) -> None:
+        """Write down how page sharing was found, before the first change of it: we may be killed in the next moment."""
+        ours = not self.settings.host.dry_run and any(isinstance(action, TuneKsm) for action in plan.actions)
+        if self._ksm_before is None and ours:
+            self._ksm_before = found
+            self._save()
 
     def _not_yet(self, notes: tuple[str, ...]) -> tuple[Plan, list[Outcome]]:
         self._told.note(notes)

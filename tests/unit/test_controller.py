@@ -6,6 +6,8 @@ import logging
 import pathlib
 import time
 
+import pytest
+
 from ovc_plugin import publish
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.controller import Controller
@@ -162,6 +164,26 @@ def test_stopping_puts_page_sharing_back_as_it_was_found(tmp_path, monkeypatch):
     monkeypatch.setattr(host, 'sample', lambda now: a_sample(ksm=found, taken_at=now))
     found = a_host().ksm
     host.run()
+    host.controller.stop()
+    assert host.ksm == [('run', found.run), ('pages_to_scan', found.pages_to_scan)]
+
+
+def test_a_kill_in_the_moment_of_its_first_change_does_not_forget_how_page_sharing_was_found(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    class Deadly:
+        def apply(self, plan, *, dry_run):
+            raise Killed
+    host, found = Host(tmp_path), a_host().ksm
+    action = TuneKsm(run=0, pages_to_scan=None, reason='test')
+    monkeypatch.setattr(host.controller, '_actuator', Deadly())
+    monkeypatch.setattr('ovc_plugin.decide.host.decide_host',
+                        lambda *args: (Plan(level=Level.CLEAR, actions=(action,), reason=''), state.LadderState()))
+    monkeypatch.setattr(host, 'sample', lambda now: a_sample(ksm=found, taken_at=now))
+    with pytest.raises(Killed):
+        host.run()
+    host.restart()
     host.controller.stop()
     assert host.ksm == [('run', found.run), ('pages_to_scan', found.pages_to_scan)]
 
