@@ -6,47 +6,94 @@ from __future__ import annotations
 import argparse
 import collections
 import concurrent.futures
+import dataclasses
 import sys
+import textwrap
 import time
+import traceback
+import typing
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT)]
 
+from ovc_plugin.model import Level, Plan, ReclaimGuest, SetBalloon, TuneKsm  # noqa: E402
 from ovc_plugin.simulate import generate  # noqa: E402
-from ovc_plugin.simulate.policy import Ours  # noqa: E402
+from ovc_plugin.simulate.manners import MANNERS  # noqa: E402
+from ovc_plugin.simulate.policy import Ours, Reading  # noqa: E402
 from ovc_plugin.simulate.promises import NAMES, Breach, Watcher  # noqa: E402
 from ovc_plugin.simulate.world import World  # noqa: E402
 
-DESCRIPTION = """\
-Runs the product's rules on random modelled hosts: up to --guests guests of sixteen manners (stuck, dead, leaking,
-writing what they share, ...), up to --ticks passes, guests admitted by the product's own verdict. At every pass the
-promises are checked against what is true in the model. Exit status 0: every promise was checked and none broke.
-A world that breaks one is named by its seed: run it again with --only SEED.
+MANNERLY = textwrap.fill(f'of {len(MANNERS)} manners: {", ".join(MANNERS)}.', 120)
+DESCRIPTION = f"""\
+Runs the product's rules on random modelled hosts with up to --guests guests
+{MANNERLY}
+A world lasts up to --ticks passes, and guests are admitted by the product's own verdict. At every pass the promises are
+checked against what is true in the model, not against what the rules were told. Exit status 0: every promise was
+checked and none broke.
+
+A world that breaks one is named at once, with the command that runs it alone; its name is SEED.NUMBER. An exception in
+the rules is a breach of promise 9. A long run can be done in parts: --first N leaves the first N worlds of a seed out.
 """
-SETTLED = 0.6  # share of a constant world after which nothing may move any more
+SETTLED = 0.6   # share of a constant world after which nothing may move any more
+KEPT = 5        # broken worlds named for each promise
+EVERY = 30.0    # seconds between two lines of progress
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Found:
+    """What one world, or all of them together, had to show. ``worlds`` counts those in which something happened."""
+
+    seed: str = ''
+    checked: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    worlds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    sums: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    breaches: list[Breach] = dataclasses.field(default_factory=list)
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='benchmarks/promises', description=DESCRIPTION,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value, help in (('worlds', 200, 'worlds to run'), ('seed', 1, 'seed of the first world'),
+    for name, value, help in (('worlds', 200, 'worlds to run'), ('seed', 1, 'seed of the worlds'),
                               ('guests', 50, 'most guests of a world'), ('ticks', 500, 'most passes of a world'),
-                              ('jobs', 1, 'processes')):
+                              ('first', 0, 'worlds of this seed to leave out'), ('jobs', 1, 'processes')):
         top.add_argument(f'--{name}', type=int, default=value, help=f'{help} (default {value})')
-    top.add_argument('--only', metavar='SEED', type=int, help='run this world alone, and tell what it is made of')
+    top.add_argument('--only', metavar='WORLD', help='run this world alone, and tell what it is made of')
     return top
 
 
-def run(seed: int, guests: int, ticks: int) -> tuple[int, dict[str, int], list[Breach], tuple[int, int, int]]:
-    """One world: its seed, how often each promise was checked, what broke, and guests, refusals and passes."""
+def run(seed: str, guests: int, ticks: int) -> Found:
+    """One world."""
     recipe = generate.recipe(seed, guests, ticks)
-    watcher = Watcher(recipe.settings, recipe.seconds * SETTLED if recipe.constant else None)
-    world = World(recipe.machine, recipe.habits, Ours(recipe.settings), watch=watcher.watch, door=watcher.door)
-    world.run(recipe.seconds)
-    watcher.finish(world)
-    return (seed, dict(watcher.checked), list(watcher.breaches.values()),
-            (len(world.guests), len(world.refused), world.measures.passes))
+    watcher, seen = Watcher(recipe.settings, recipe.seconds * SETTLED if recipe.constant else None), set()
+
+    def watch(world: World, reading: Reading, plan: Plan) -> None:
+        seen.update(_happenings(plan))
+        watcher.watch(world, reading, plan)
+
+    world = World(recipe.machine, recipe.habits, Ours(recipe.settings), watch=watch, door=watcher.door)
+    try:
+        world.run(recipe.seconds)
+        watcher.finish(world)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        watcher.breach('9 isolation', world.time, f'{type(error).__name__}: {error} ({where.name}, {where.filename}:'
+                                                  f'{where.lineno})')
+    sums = {'guests': len(world.guests), 'refused': len(world.refused), 'passes': world.measures.passes}
+    return Found(seed=seed, checked=watcher.checked, worlds=collections.Counter(seen), sums=collections.Counter(sums),
+                 breaches=list(watcher.breaches.values()))
+
+
+def _happenings(plan: Plan) -> typing.Iterator[str]:
+    if plan.level > Level.CLEAR:
+        yield plan.level.name
+    for action in plan.actions:
+        if isinstance(action, SetBalloon):
+            yield 'shrinks' if action.target < action.previous else 'grows'
+        elif isinstance(action, ReclaimGuest):
+            yield 'swaps'
+        elif isinstance(action, TuneKsm) and action.run == 1:
+            yield 'shares'
 
 
 def tell(recipe: generate.Recipe) -> None:
@@ -56,40 +103,55 @@ def tell(recipe: generate.Recipe) -> None:
         print(f'  {habit}')
 
 
-def table(checked: collections.Counter[str], broken: dict[str, list[tuple[int, Breach]]]) -> None:
-    print(f'{"promise":<20}{"checked":>12}{"worlds broken":>15}  meaning')
-    for promise, meaning in NAMES.items():
-        print(f'{promise:<20}{checked[promise]:>12}{len(broken.get(promise, ())):>15}  {meaning}')
-    for promise, found in broken.items():
-        for seed, breach in found[:5]:
-            print(f'  {promise}: --only {seed} at {breach.time:.0f} s: {breach.what}')
+def command(seed: str, options: argparse.Namespace) -> str:
+    """What runs one world alone again."""
+    sizes = ''.join(f' --{name} {getattr(options, name)}' for name in ('guests', 'ticks')
+                    if getattr(options, name) != parser().get_default(name))
+    return f'benchmarks/promises --only {seed}{sizes}'
+
+
+def gather(seeds: list[str], options: argparse.Namespace) -> tuple[Found, dict[str, list[str]]]:
+    """All worlds, with breaches told as they are found, and how far it is from time to time."""
+    total, broken = Found(), {}
+    began = told = time.monotonic()
+    with concurrent.futures.ProcessPoolExecutor(max(1, options.jobs)) as pool:
+        count = len(seeds)
+        for done, one in enumerate(pool.map(run, seeds, [options.guests] * count, [options.ticks] * count,
+                                            chunksize=4), 1):
+            total.checked += one.checked
+            total.worlds += one.worlds
+            total.sums += one.sums
+            for breach in one.breaches:
+                broken.setdefault(breach.promise, []).append(one.seed)
+                if len(broken[breach.promise]) <= KEPT:
+                    print(f'BROKEN {breach.promise} at {breach.time:.0f} s: {breach.what}\n'
+                          f'       {command(one.seed, options)}', flush=True)
+            if time.monotonic() - told >= EVERY:
+                told = time.monotonic()
+                print(f'{done} of {count} worlds, {sum(map(len, broken.values()))} promises broken, '
+                      f'{(told - began) / done * (count - done):.0f} s left', flush=True)
+    return total, broken
 
 
 def main() -> int:
-    options = parser().parse_args()
-    seeds = range(options.seed, options.seed + options.worlds)
+    options, began = parser().parse_args(), time.monotonic()
+    seeds = [f'{options.seed}.{number}' for number in range(options.first, options.worlds)]
     if options.only is not None:
-        seeds = range(options.only, options.only + 1)
+        seeds = [options.only]
         tell(generate.recipe(options.only, options.guests, options.ticks))
-    checked: collections.Counter[str] = collections.Counter()
-    broken: dict[str, list[tuple[int, Breach]]] = {}
-    sums, began = [0, 0, 0], time.monotonic()
-    with concurrent.futures.ProcessPoolExecutor(max(1, options.jobs)) as pool:
-        count = len(seeds)
-        for seed, counted, breaches, sizes in pool.map(run, seeds, [options.guests] * count, [options.ticks] * count,
-                                                       chunksize=4):
-            checked.update(counted)
-            sums = [a + b for a, b in zip(sums, sizes, strict=True)]
-            for breach in breaches:
-                broken.setdefault(breach.promise, []).append((seed, breach))
-    table(checked, broken)
-    unchecked = [promise for promise in NAMES if not checked[promise]]
+    total, broken = gather(seeds, options)
+    print(f'{"promise":<20}{"checked":>12}{"worlds broken":>15}  meaning')
+    for promise, meaning in NAMES.items():
+        print(f'{promise:<20}{total.checked[promise]:>12}{len(broken.get(promise, ())):>15}  {meaning}')
+    print('worlds with: ' + ', '.join(f'{what} {total.worlds[what]}' for what in (
+        'SOFT', 'HARD', 'CRITICAL', 'shrinks', 'grows', 'swaps', 'shares')))
+    unchecked = [promise for promise in NAMES if not total.checked[promise]]
     if unchecked and options.only is None:
         print(f'never checked: {", ".join(unchecked)}; run more worlds')
-    bad = sum(len(found) for found in broken.values())
-    print(f'promises: worlds={len(seeds)} guests={sums[0]} refused={sums[1]} passes={sums[2]} '
-          f'checks={checked.total()} broken={bad} unchecked={len(unchecked)} seconds={time.monotonic() - began:.0f} '
-          f'seed={seeds[0]}')
+    bad = sum(map(len, broken.values()))
+    print(f'promises: worlds={len(seeds)} ' + ' '.join(f'{n}={total.sums[n]}' for n in ('guests', 'refused', 'passes'))
+          + f' checks={total.checked.total()} broken={bad} unchecked={len(unchecked)} '
+          f'seconds={time.monotonic() - began:.0f} seed={options.seed if options.only is None else options.only}')
     return 1 if bad or (unchecked and options.only is None) else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import typing
 
 from ovc_plugin.model import MIB
 from ovc_plugin.settings import HostSettings
@@ -32,24 +33,38 @@ class Recipe:
 
 
 def recipe(seed: int | str, guests: int = 50, ticks: int = 500) -> Recipe:
-    """A world of up to that many guests and passes; half of the worlds are constant."""
+    """A world of up to that many guests and passes; half of the worlds are constant.
+
+    Most worlds have swap for what memory cannot hold, because without it nobody is overcommitted and nothing happens.
+    """
     chance = random.Random(f'promises {seed}')
     constant = chance.random() < 0.5
     count = chance.randint(1, guests)
     length = ticks if constant else chance.randint(min(20, ticks), ticks)
     settings = HostSettings(
-        dry_run=False, ksm=chance.choice(('auto', 'auto', 'leave')), level_scale=chance.choice((0.5, 1.0, 1.0, 3.0)),
-        balloon_step=chance.choice((0.05, 0.1, 0.3)), dwell=chance.choice((0.0, 15.0, 60.0)))
-    horizon = length * settings.tick
+        dry_run=False, ksm=chance.choice(('auto', 'auto', 'auto', 'leave')),
+        level_scale=chance.choice((0.5, 1.0, 1.0, 3.0)), balloon_step=chance.choice((0.05, 0.1, 0.3)),
+        dwell=chance.choice((0.0, 15.0, 60.0)))
     # Most worlds know a few manners only: pure ones show what a mixture hides.
     known = chance.sample(CONSTANT if constant else tuple(MANNERS), chance.randint(1, 5))
-    habits = tuple(guest(
-        chance.choice(known), f'g{number}', chance, horizon,
-        trust_domain=chance.choice(('blue', 'blue', 'blue', 'red')),
-        stirs=0.0 if constant else chance.uniform(0, 0.001),
-        arrives=0.0 if constant or chance.random() < 0.6 else float(int(chance.uniform(1, horizon))),
-        maximum=chance.choice((256, 512, 1024, 2048, 4096, 8192)) * MIB) for number in range(count))
+    if chance.random() < 0.15:  # in others, guests that could share seldom meet without one that forbids it
+        known = ['alike', 'ideal'] if constant else ['alike', 'writing', 'ideal']
+    domains = chance.choice((('blue',), ('blue',), ('blue', 'blue', 'blue', 'red')))
+    habits = tuple(_habit(chance, f'g{number}', known, domains, length * settings.tick, constant)
+                   for number in range(count))
     most = sum(h.maximum + h.overhead for h in habits)
     machine = Machine(total=GIB + int(most * chance.uniform(0.2, 1.1)), reserve=512 * MIB,
-                      swap=int(most * chance.choice((0.0, chance.uniform(0, 1), 1.0))))
+                      swap=int(most * chance.choice((0.0, chance.uniform(0, 1), 1.0, 1.0))))
     return Recipe(seed=str(seed), machine=machine, habits=habits, settings=settings, ticks=length, constant=constant)
+
+
+def _habit(chance: random.Random, name: str, known: list[str], domains: tuple[str, ...], horizon: float,
+           constant: bool) -> Habit:
+    manner = chance.choice(known)
+    arrives = 0.0 if constant or chance.random() < 0.6 else float(int(chance.uniform(1, horizon)))
+    changes: dict[str, typing.Any] = {} if constant else {'stirs': chance.uniform(0, 0.001)}
+    if manner == 'opted out' and arrives:
+        changes['alike'] = 0  # such guests are started without mergeable memory
+    return guest(manner, name, chance, horizon, trust_domain=chance.choice(domains), arrives=arrives,
+                 maximum=chance.choice((256, 512, 1024, 2048, 4096, 8192)) * MIB,
+                 **{'stirs': 0.0} | changes)

@@ -24,7 +24,8 @@ class Guest:
 
     Of each step ``lost`` is the time in which the guest waited, in parts: ``starved`` while the kernel had no page for
     it, ``squeezed`` while its own balloon gave way, ``paged`` for pages from swap, ``missed`` for files read again.
-    ``waited`` is all of this but the files. A guest ``rests`` when another step would change nothing.
+    ``waited`` is all of this but the files. ``taken`` counts what a policy moved to swap, ever. A guest ``rests`` when
+    another step would change nothing.
     """
 
     __slots__ = ('habit', 'uuid', 'size', 'target', 'anon', 'cache', 'backed', 'warm', 'cold', 'merged', 'alive',
@@ -134,6 +135,10 @@ class Guest:
         habit = self.habit
         return habit.has_balloon and when % 60 < 60 * habit.answers and when < habit.hangs
 
+    def babbles(self, when: float) -> bool:
+        """Whether what the guest says makes no sense just now."""
+        return self.habit.garbled and when % 60 >= 30
+
     def coming(self, when: float) -> int:
         """Bytes by which the guest is still growing towards what it was given."""
         return max(0, min(self.target, self.habit.most) - self.size) if self._answers(when) else 0
@@ -215,7 +220,7 @@ class Guest:
     def snapshot(self, now: float, refaults: float | None, epoch: float) -> GuestSnapshot:
         """The guest as the rules see it: its size at once, its words as old as they are. ``epoch``: when time began."""
         habit = self.habit
-        usable = None if (nonsense := habit.garbled and now % 60 >= 30) else self.told_usable
+        usable = None if (nonsense := self.babbles(now - epoch)) else self.told_usable
         return GuestSnapshot(
             uuid=self.uuid, name=habit.name, maximum=habit.maximum, reservation=habit.reservation,
             overhead=habit.overhead, weight=habit.weight, target=self.target,

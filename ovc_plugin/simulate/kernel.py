@@ -116,6 +116,7 @@ class Kernel:
         """One guest's group is reclaimed, not below ``floor`` resident bytes, as far as swap and time go."""
         amount = min(amount, guest.resident - floor, self.swap_free, int(SWAP_SPEED * seconds))
         got = guest.swap_out(amount) if amount > 0 else 0
+        guest.taken += got
         self.swap_outs += got
         return got
 

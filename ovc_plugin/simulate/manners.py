@@ -92,6 +92,11 @@ def _untouchable(chance: random.Random, maximum: int, horizon: float) -> dict[st
         'untouchable': 'memory is locked', 'locked': True, 'cache': 0, 'fill': 1.0, 'reservation': maximum}
 
 
+def _opted_out(chance: random.Random, maximum: int, horizon: float) -> dict[str, typing.Any]:
+    """Started before us with mergeable pages: nothing but our own restraint keeps its memory from being taken."""
+    return _alike(chance, maximum, horizon) | {'untouchable': 'opted out by ovc:overcommit'}
+
+
 def _no_balloon(chance: random.Random, maximum: int, horizon: float) -> dict[str, typing.Any]:
     return _constant(chance, maximum, horizon) | {'has_balloon': False, 'speaks': False}
 
@@ -101,7 +106,7 @@ MANNERS: dict[str, Maker] = {
     'ideal': _ideal, 'floor': _floor, 'ceiling': _ceiling, 'leaking': _leaking, 'bursty': _bursty, 'stuck': _stuck,
     'sometimes stuck': _sometimes_stuck, 'dead': _dead, 'silent': _silent, 'garbled': _garbled,
     'unreachable': _unreachable, 'cache-heavy': _cache_heavy, 'alike': _alike, 'writing': _writing,
-    'untouchable': _untouchable, 'no balloon': _no_balloon}
+    'untouchable': _untouchable, 'opted out': _opted_out, 'no balloon': _no_balloon}
 # What such a guest wants of memory never changes, nor what it does with what is merged.
 CONSTANT = tuple(name for name in MANNERS if name not in ('leaking', 'bursty', 'writing', 'sometimes stuck', 'garbled'))
 

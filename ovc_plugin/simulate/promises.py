@@ -7,22 +7,36 @@ import collections
 import dataclasses
 
 from ovc_plugin import report
-from ovc_plugin.decide import balloon, placement, progress
 from ovc_plugin.decide import host as ladder
-from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, InFlight, Level, Plan, ReclaimGuest, Request, SetBalloon
+from ovc_plugin.decide import placement
+from ovc_plugin.model import (
+    MIB,
+    Action,
+    GuestSnapshot,
+    HostSnapshot,
+    InFlight,
+    Level,
+    Plan,
+    ReclaimGuest,
+    Request,
+    SetBalloon,
+    TuneKsm,
+)
 from ovc_plugin.settings import HostSettings, SchedulerSettings, SharedSettings
+from ovc_plugin.simulate.guest import Guest
 from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.policy import Ours, Reading
 from ovc_plugin.simulate.world import World
 
 NAMES = {
-    '1 guarantee': 'guarantees within memory outside the reserve',
+    '1 guarantee': 'guarantees within memory outside the reserve; nobody is swapped below its own',
     '2 backed': 'maximums within memory and swap; nobody is killed',
     '3 floor': 'no target below the reservation, nor below need and cushion before HARD',
     '5 free before give': 'what is given was free before, counting what is still being taken up',
-    '6 unknown holds': 'who has not spoken is not shrunk; a stale report admits nobody',
+    '6 unknown holds': 'who has not spoken is not shrunk and earns no credit; a stale report admits nobody',
     '7 untouchables': 'never ballooned, swapped or merged',
-    '9 isolation': 'bad guests and failing calls change nothing for the others',
+    '8 trust': 'sharing does not run while guests of two trust domains can merge',
+    '9 isolation': 'the loop never stops, and a guest that makes no sense changes nothing for the others',
     '10 settles': 'under constant load at most one target change per guest after settling'}
 
 
@@ -46,39 +60,45 @@ class Watcher:
         self._changes: collections.Counter[str] = collections.Counter()
         self._report: report.HostReport | None = None
         self._reported: set[str] = set()
+        self._no_swap = dataclasses.replace(settings, swap=False)
+
+    def breach(self, promise: str, time: float, what: str) -> None:
+        if promise not in self.breaches:
+            self.breaches[promise] = Breach(promise=promise, time=time, what=what)
 
     def _holds(self, promise: str, kept: bool, time: float, what: str) -> None:
         self.checked[promise] += 1
-        if not kept and promise not in self.breaches:
-            self.breaches[promise] = Breach(promise=promise, time=time, what=what)
+        if not kept:
+            self.breach(promise, time, what)
 
     def watch(self, world: World, reading: Reading, plan: Plan) -> None:
+        """One pass: what was planned, before it is carried out."""
         snapshot, time = reading.snapshot, world.time
         self._report = report.of(
             snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings), swap_usable=snapshot.swap_total,
             backed=True, dry_run=False)
         self._reported = {g.uuid for g in snapshot.guests}
         self._sums(world, snapshot, time)
-        known = {g.uuid: g for g in snapshot.guests}
+        known, true = {g.uuid: g for g in snapshot.guests}, {g.uuid: g for g in world.guests if g.alive}
+        self._given(true, snapshot, plan, time)
         for action in plan.actions:
             if isinstance(action, SetBalloon):
-                self._target(world, known[action.guest], action, plan.level, time)
+                self._target(true[action.guest], known[action.guest], action, plan.level, time)
             elif isinstance(action, ReclaimGuest):
-                guest = known[action.guest]
-                self._holds('7 untouchables', guest.untouchable is None, time, f'{guest.name} is swapped')
-                self._holds('1 guarantee', (guest.resident or 0) - action.amount >= guest.reservation, time,
-                            f'{guest.name} is swapped below its reservation')
-        self._given(world, snapshot, plan, time)
+                self._swapped(true[action.guest], action, time)
+        self._silent(true, snapshot, time)
+        self._sharing(snapshot, plan, time)
         self._isolation(world, snapshot, plan, time)
-        for one in world.guests:
-            if one.habit.untouchable:
-                self._holds('7 untouchables', not one.swapped and not one.merged, time, f'{one.habit.name} was touched')
+        self._untouched(world, time)
 
     def finish(self, world: World) -> None:
-        """What can only be said at the end: with a constant load, every guest was left alone."""
+        """What can only be said at the end: nobody was killed or touched in the last pass, and, with a constant load,
+        every guest was left alone."""
+        self._holds('2 backed', not world.kernel.killed, world.time, f'killed: {world.kernel.killed}')
+        self._untouched(world, world.time)
         if self.settled is not None:
             for guest in world.guests:
-                self._holds('10 settles', self._changes[guest.habit.name] <= 1, world.time, f'{guest.habit.name} moves')
+                self._holds('10 settles', self._changes[guest.uuid] <= 1, world.time, f'{guest.habit.name} moves')
 
     def _sums(self, world: World, snapshot: HostSnapshot, time: float) -> None:
         memory = snapshot.total - snapshot.reserve
@@ -89,46 +109,80 @@ class Watcher:
                     f'{most // MIB} MB committed of {(memory + snapshot.swap_total) // MIB} MB, '
                     f'killed: {world.kernel.killed}')
 
-    def _target(self, world: World, guest: GuestSnapshot, action: SetBalloon, level: Level, time: float) -> None:
-        self._holds('7 untouchables', guest.untouchable is None, time, f'{guest.name} is ballooned')
-        self._holds('3 floor', guest.reservation <= action.target <= guest.maximum, time,
+    def _untouched(self, world: World, time: float) -> None:
+        for one in world.guests:
+            if one.habit.untouchable:
+                self._holds('7 untouchables', not (one.taken or one.merged) and one.target == one.habit.maximum, time,
+                            f'{one.habit.name} was touched')
+
+    def _target(self, one: Guest, guest: GuestSnapshot, action: SetBalloon, level: Level, time: float) -> None:
+        self._holds('7 untouchables', one.habit.untouchable is None, time, f'{guest.name} is ballooned')
+        self._holds('3 floor', one.habit.reservation <= action.target <= one.habit.maximum, time,
                     f'{guest.name} is asked for {action.target // MIB} MB')
-        one = next(g for g in world.guests if g.uuid == guest.uuid)
-        if self.settled is not None and time >= self.settled and one.habit.reachable:
-            self._changes[guest.name] += 1
-            if self._changes[guest.name] > 1:
-                self._holds('10 settles', False, time, f'{guest.name} is asked again: {action.reason}')
-        if action.target >= action.previous:
-            return
+        if self.settled is not None and time >= self.settled and one.habit.reachable and action.target != one.target:
+            self._changes[guest.uuid] += 1
+            if self._changes[guest.uuid] > 1:
+                self.breach('10 settles', time, f'{guest.name} is asked again: {action.reason}')
+        if action.target >= min(one.size, one.target):
+            return  # it is not asked to give up more than it was
         cushion = self.settings.cushion * guest.maximum if level < Level.HARD else 0
         self._holds('3 floor', action.target >= min(guest.maximum, one.told_need + cushion) - MIB, time,
                     f'{guest.name} is asked for {action.target // MIB} MB at {level.name}, and needed '
                     f'{one.told_need // MIB} MB + {cushion / MIB:.0f} MB when it last spoke')
-        age = world.time - one.told_at
-        self._holds('6 unknown holds', age <= self.settings.stats_max_age and not (
-            one.habit.garbled and guest.usable is None), time, f'{guest.name} is shrunk, and spoke {age:.0f} s ago')
+        self._holds('6 unknown holds', self._understood(one, time), time,
+                    f'{guest.name} is shrunk, and spoke {time - one.told_at:.0f} s ago')
 
-    def _given(self, world: World, snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        given = sum(a.target - a.previous for a in plan.actions if isinstance(a, SetBalloon) and a.target > a.previous)
+    def _swapped(self, one: Guest, action: ReclaimGuest, time: float) -> None:
+        name = one.habit.name
+        self._holds('7 untouchables', one.habit.untouchable is None, time, f'{name} is swapped')
+        # The floor is what the kernel is held to, whatever else the guest gives up meanwhile.
+        self._holds('1 guarantee', action.floor >= one.habit.reservation and (
+            one.resident - action.amount >= one.habit.reservation), time,
+            f'{name} is swapped below its reservation: {action.amount // MIB} MB of {one.resident // MIB} MB')
+
+    def _understood(self, one: Guest, time: float) -> bool:
+        return (one.told_usable is not None and not one.babbles(time)
+                and time - one.told_at <= self.settings.stats_max_age)
+
+    def _given(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
+        """Given: what a guest may have beyond its size and beyond what it was given before."""
+        given = sum(max(0, a.target - max(true[a.guest].size, true[a.guest].target))
+                    for a in plan.actions if isinstance(a, SetBalloon))
         if given:
-            coming = sum(g.coming(time) for g in world.guests if g.alive)
+            coming = sum(g.coming(time) for g in true.values())
             self._holds('5 free before give', given + coming <= snapshot.available, time,
                         f'{given // MIB} MB given, {coming // MIB} MB under way, {snapshot.available // MIB} MB free')
 
+    def _silent(self, true: dict[str, Guest], snapshot: HostSnapshot, time: float) -> None:
+        """Of guests that have not spoken, nothing is promised but what swap takes without asking."""
+        silent = tuple(g for g in snapshot.guests if not self._understood(true[g.uuid], time))
+        if silent:
+            credit = ladder.reclaimable(dataclasses.replace(snapshot, guests=silent), self._no_swap)
+            self._holds('6 unknown holds', not credit, time,
+                        f'{credit // MIB} MB of guests that do not speak count as reclaimable')
+
+    def _sharing(self, snapshot: HostSnapshot, plan: Plan, time: float) -> None:
+        if snapshot.ksm is None or self.settings.ksm != 'auto':
+            return
+        run = next((a.run for a in plan.actions if isinstance(a, TuneKsm)), snapshot.ksm.run)
+        domains = {g.trust_domain for g in snapshot.guests if g.can_share}
+        self._holds('8 trust', run != 1 or len(domains) < 2, time, f'pages of {sorted(domains)} are merged')
+
     def _isolation(self, world: World, snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        """Taking the guests that cannot be understood out of the picture asks the others for the same."""
+        """A guest that makes no sense costs the others what one without a balloon would: not more, and not less."""
         policy = world.policy
         assert isinstance(policy, Ours)
-        asked = progress.follow(snapshot, policy.before.asked, world.now)
-        bad = {g.uuid for g in snapshot.guests if (g.actual is None or g.usable is None) and g.uuid not in asked}
-        if not bad or plan.level is Level.CLEAR:
+        bad = {g.uuid for g in snapshot.guests if g.can_balloon and (g.actual is None or g.usable is None)
+               and g.uuid not in policy.before.asked}
+        if not bad or (plan.level is Level.CLEAR and not plan.actions):
             return
-        rest = dataclasses.replace(snapshot, guests=tuple(g for g in snapshot.guests if g.uuid not in bad))
-        short = ladder.shortage(snapshot, plan.level, self.settings)
-        with_, without = (
-            {(a.guest, a.target) for a in balloon.shrink(s, plan.level, short, asked, self.settings, world.now).actions}
-            for s in (snapshot, rest))
-        self._holds('9 isolation', with_ == without, time, f'{bad} change what others are asked: {with_ ^ without}')
+        plain = dataclasses.replace(snapshot, guests=tuple(
+            dataclasses.replace(g, actual=None, usable=None, stats_age=None, can_balloon=False)
+            if g.uuid in bad else g for g in snapshot.guests))
+        other, _ = ladder.decide_host(plain, policy.before, self.settings, world.now)
+        with_, without = ({_what(a) for a in p.actions if getattr(a, 'guest', '') not in bad} for p in (plan, other))
+        self._holds('9 isolation', with_ == without and plan.level == other.level, time,
+                    f'{bad} change what others are asked: {with_ ^ without}')
 
     def door(self, world: World, habit: Habit) -> bool:
         """Admission as the product does it: by the last report, with a late check; a stale one admits nobody."""
@@ -144,3 +198,16 @@ class Watcher:
         flying = InFlight(guests=len(arrived), memory=sum(h.maximum for h in arrived),
                           reserved=sum(h.maximum if h.untouchable else h.reservation for h in arrived))
         return placement.fits(self._report, request, flying, scheduler, shared, world.now).ok
+
+
+def _what(action: Action) -> tuple[str, str, int]:
+    """An action without its reason."""
+    match action:
+        case SetBalloon():
+            return 'balloon', action.guest, action.target
+        case ReclaimGuest():
+            return 'swap', action.guest, action.amount
+        case TuneKsm():
+            return 'sharing', '', action.run
+        case _:
+            return 'move', action.guest, 0

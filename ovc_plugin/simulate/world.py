@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typing
 
-from ovc_plugin.model import Action, HostSnapshot, Plan, ReclaimGuest, SetBalloon, TuneKsm
+from ovc_plugin.model import Action, AskMigration, HostSnapshot, Plan, ReclaimGuest, SetBalloon, TuneKsm
 from ovc_plugin.simulate.guest import PAGE, Guest
 from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.kernel import Kernel, Machine
@@ -93,7 +93,7 @@ class World:
             self.kernel.ksm_pages = action.pages_to_scan or self.kernel.ksm_pages
             return True
         guest = known[action.guest]
-        if not guest.habit.reachable:
+        if not guest.habit.reachable or isinstance(action, AskMigration):  # one host alone: there is no cloud to ask
             return False
         if isinstance(action, SetBalloon):
             self.measures.asked(guest.uuid, action.target, guest.target)

@@ -3,48 +3,36 @@
 """The promises on simulated hosts, and that the simulation is one in which they could break."""
 from __future__ import annotations
 
-import dataclasses
-import random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import promises
 from benchmarks.policies.mom import Mom
 from benchmarks.policies.squeezed import Squeezed
 from ovc_plugin.decide.host import decide_host
 from ovc_plugin.decide.state import Asked, LadderState
-from ovc_plugin.model import MIB, Plan, ReclaimGuest, SetBalloon
+from ovc_plugin.model import MIB, SetBalloon
 from ovc_plugin.settings import HostSettings
-from ovc_plugin.simulate import generate, manners
+from ovc_plugin.simulate import generate
 from ovc_plugin.simulate.guest import Guest
 from ovc_plugin.simulate.habit import Demand, Habit
 from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.policy import Nothing, Ours
-from ovc_plugin.simulate.promises import Watcher
 from ovc_plugin.simulate.world import World
 from tests.builders import GIB, NOW, a_guest, a_host
 
 
-def watched(recipe, policy=None):
-    watcher = Watcher(recipe.settings, recipe.seconds * 0.6 if recipe.constant else None)
-    world = World(recipe.machine, recipe.habits, policy or Ours(recipe.settings), watch=watcher.watch,
-                  door=watcher.door)
-    world.run(recipe.seconds)
-    watcher.finish(world)
-    return world, watcher
-
-
 @given(st.integers(0, 10**9))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_every_promise_holds_in_random_worlds(seed):
-    _, watcher = watched(generate.recipe(seed, guests=12, ticks=300))
-    assert not watcher.breaches
+    """The smaller version of ``benchmarks/promises``, which names a world that breaks one and runs it alone."""
+    assert promises.run(f'test {seed}', guests=12, ticks=300).breaches == []
 
 
 def test_the_same_seed_is_the_same_world():
-    first, second = (watched(generate.recipe(7, guests=10, ticks=60))[0] for _ in range(2))
-    assert first.measures == second.measures and first.measures.passes
+    first, second = (promises.run('7', guests=10, ticks=60) for _ in range(2))
+    assert first == second and first.sums['passes']
 
 
 def told(world):
@@ -86,39 +74,6 @@ def test_no_byte_is_made_or_lost(seed):
             assert 0 <= guest.anon + guest.cache <= guest.size <= guest.habit.maximum
             assert min(guest.warm, guest.cold, guest.merged) >= 0
             assert guest.warm + guest.cold + guest.merged <= guest.backed <= guest.habit.maximum
-
-
-class Rogue(Ours):
-    """Breaks what it is told to break, so that a check that cannot fail is found out."""
-
-    def __init__(self, rule) -> None:
-        super().__init__(HostSettings(ksm='leave'))
-        self.rule = rule
-
-    def decide(self, reading, now):
-        plan = super().decide(reading, now)
-        return Plan(level=plan.level, actions=tuple(self.rule(g) for g in reading.snapshot.guests), reason='rogue')
-
-
-def shrunk(guest, target):
-    return SetBalloon(guest=guest.uuid, target=target, previous=guest.maximum, reason='rogue')
-
-
-@pytest.mark.parametrize('promise, manner, rule', [
-    ('3 floor', 'ideal', lambda g: shrunk(g, g.reservation - MIB)),
-    ('6 unknown holds', 'silent', lambda g: shrunk(g, g.maximum - MIB)),
-    ('7 untouchables', 'untouchable', lambda g: shrunk(g, g.maximum - MIB)),
-    ('1 guarantee', 'ideal', lambda g: ReclaimGuest(guest=g.uuid, amount=g.maximum, floor=0, reason='rogue')),
-    ('5 free before give', 'ideal', lambda g: SetBalloon(
-        guest=g.uuid, target=g.maximum + 64 * GIB, previous=g.maximum, reason='rogue')),
-    ('10 settles', 'ideal', lambda g: shrunk(g, g.maximum - random.randrange(9) * MIB))])
-def test_a_broken_promise_is_found(promise, manner, rule):
-    chance = random.Random(1)
-    recipe = dataclasses.replace(
-        generate.recipe(1), machine=Machine(total=32 * GIB, reserve=GIB, swap=0), constant=True, ticks=60,
-        habits=tuple(manners.guest(manner, f'g{n}', chance, 300.0, maximum=GIB) for n in range(3)))
-    _, watcher = watched(recipe, Rogue(rule))
-    assert promise in watcher.breaches
 
 
 def test_what_is_still_being_taken_up_is_not_given_again():

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""No check of a promise that cannot fail: each rule is broken on purpose, a little, and the check must see it.
+
+Two ways to break a rule: the rules are lied to (a guest's silence is hidden from them, say), or their plan is bent.
+Either way the rules stay as they are, and the worlds are the ones in which the promises are checked.
+"""
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from benchmarks import promises
+from ovc_plugin.model import MIB, Level, ReclaimGuest, SetBalloon
+from ovc_plugin.simulate import generate
+from ovc_plugin.simulate.habit import Demand
+from ovc_plugin.simulate.policy import Ours
+from ovc_plugin.simulate.promises import NAMES, Watcher
+from ovc_plugin.simulate.world import World
+
+WORLDS = 300  # a mutant is looked for in so many, which few need; the rules as they are must stand the first 60
+
+
+def broken(policy, open_door=False, worlds=range(WORLDS), wanted=None):
+    """The promises that break in the first worlds, up to the one in which the wanted one does."""
+    found = {}
+    for number in worlds:
+        recipe = generate.recipe(f'mutants {number}', guests=10, ticks=120)
+        watcher = Watcher(recipe.settings, recipe.seconds * promises.SETTLED if recipe.constant else None)
+        # Slow balloons: what was asked is still under way at the next pass.
+        habits = tuple(dataclasses.replace(h, speed=16 * MIB) for h in recipe.habits)
+        world = World(recipe.machine, habits, policy(recipe.settings), watch=watcher.watch,
+                      door=(lambda *_: True) if open_door else watcher.door).run(recipe.seconds)
+        watcher.finish(world)
+        found |= watcher.breaches
+        if wanted in found:
+            break
+    return found
+
+
+class Lied(Ours):
+    """Sees every guest through ``lie``."""
+
+    lie = None
+
+    def decide(self, reading, now):
+        guests = tuple(dataclasses.replace(g, **type(self).lie(g)) for g in reading.snapshot.guests)
+        return super().decide(dataclasses.replace(reading, snapshot=dataclasses.replace(
+            reading.snapshot, guests=guests)), now)
+
+
+class Bent(Ours):
+    """Each action of a plan goes through ``bend``."""
+
+    bend = None
+
+    def decide(self, reading, now):
+        plan, known = super().decide(reading, now), {g.uuid: g for g in reading.snapshot.guests}
+        actions = tuple(type(self).bend(a, known.get(getattr(a, 'guest', '')), plan) for a in plan.actions)
+        return dataclasses.replace(plan, actions=tuple(a for a in actions if a is not None))
+
+
+def lied(lie):
+    return type('Lied', (Lied,), {'lie': staticmethod(lie)})
+
+
+def bent(bend):
+    return type('Bent', (Bent,), {'bend': staticmethod(bend)})
+
+
+def shrinks(action):
+    return isinstance(action, SetBalloon) and action.target < action.previous
+
+
+def below_reservation(action, guest, plan):
+    return dataclasses.replace(action, target=guest.reservation - MIB) if shrinks(action) else action
+
+
+def cushion_forgotten(action, guest, plan):
+    if not shrinks(action) or plan.level >= Level.HARD:
+        return action
+    return dataclasses.replace(action, target=max(guest.reservation, guest.actual - guest.usable))
+
+
+def all_at_once(action, guest, plan):
+    grows = isinstance(action, SetBalloon) and action.target > action.previous
+    return dataclasses.replace(action, target=guest.maximum) if grows else action
+
+
+def swapped_too_far(action, guest, plan):
+    if not isinstance(action, ReclaimGuest):
+        return action
+    return dataclasses.replace(action, amount=guest.resident - guest.reservation + MIB, floor=0)
+
+
+class Restless(Ours):
+    """Asks one guest for a little more, then for a little less."""
+
+    def decide(self, reading, now):
+        plan = super().decide(reading, now)
+        one = next((g for g in reading.snapshot.guests if g.can_balloon and g.actual == g.maximum), None)
+        if one is None or plan.actions:
+            return plan
+        up = SetBalloon(guest=one.uuid, target=one.maximum, previous=one.maximum - MIB, reason='restless')
+        return dataclasses.replace(plan, actions=(up if now % 2 else dataclasses.replace(up, target=up.previous),))
+
+
+class Startled(Ours):
+    """Asks everybody for twice as much while somebody makes no sense."""
+
+    def decide(self, reading, now):
+        plan = super().decide(reading, now)
+        if all(g.usable is not None for g in reading.snapshot.guests):
+            return plan
+        return dataclasses.replace(plan, actions=tuple(
+            dataclasses.replace(a, target=2 * a.target - a.previous) if shrinks(a) else a for a in plan.actions))
+
+
+class Confused(Ours):
+    """Fails over a guest that says nothing, as careless arithmetic would."""
+
+    def decide(self, reading, now):
+        sum(g.actual - g.usable for g in reading.snapshot.guests)
+        return super().decide(reading, now)
+
+
+MUTANTS = [
+    ('1 guarantee', bent(swapped_too_far)),
+    ('1 guarantee', lied(lambda g: {'reservation': g.reservation // 2, 'overhead': 0})),
+    ('3 floor', bent(below_reservation)),
+    ('3 floor', bent(cushion_forgotten)),
+    ('3 floor', lied(lambda g: {'reservation': g.reservation * 9 // 10})),
+    ('3 floor', lied(lambda g: {'usable': None if g.usable is None else min(g.maximum, g.usable + 64 * MIB)})),
+    ('5 free before give', bent(all_at_once)),
+    ('5 free before give', lied(lambda g: {'actual': g.actual and max(g.actual, g.target)})),
+    ('6 unknown holds', lied(lambda g: {'stats_age': None if g.stats_age is None else 0.0})),
+    ('6 unknown holds', lied(lambda g: {} if g.usable is not None else {
+        'actual': g.target, 'usable': g.maximum // 2, 'stats_age': 0.0})),
+    ('7 untouchables', lied(lambda g: {'untouchable': None, 'can_balloon': True})),
+    ('7 untouchables', lied(lambda g: {'untouchable': None, 'can_swap': True})),
+    ('7 untouchables', lied(lambda g: {'untouchable': None, 'trust_domain': 'one'})),
+    ('8 trust', lied(lambda g: {'trust_domain': 'one'})),
+    ('9 isolation', Startled),
+    ('10 settles', Restless)]
+
+
+@pytest.mark.parametrize('promise, policy', MUTANTS, ids=[f'{p} {n}' for n, (p, _) in enumerate(MUTANTS)])
+def test_a_rule_that_is_broken_a_little_is_found(promise, policy):
+    assert promise in broken(policy, wanted=promise)
+
+
+@pytest.mark.parametrize('promise', ['1 guarantee', '2 backed'])
+def test_a_host_that_admits_everybody_is_found(promise):
+    assert promise in broken(Ours, open_door=True, wanted=promise)
+
+
+def test_a_host_on_which_a_guest_is_killed_is_found():
+    recipe = generate.recipe('mutants 1', guests=10, ticks=120)
+    habits = tuple(dataclasses.replace(h, demand=Demand(base=h.maximum), cache=0, arrives=0.0) for h in recipe.habits)
+    machine = dataclasses.replace(recipe.machine, total=sum(h.maximum for h in habits) // 2, swap=0)
+    watcher = Watcher(recipe.settings)
+    world = World(machine, habits, Ours(recipe.settings)).run(60)
+    watcher.finish(world)
+    assert world.kernel.killed and 'killed' in watcher.breaches['2 backed'].what
+
+
+def test_the_rules_as_they_are_break_none_of_these():
+    assert not broken(Ours, worlds=range(60))
+
+
+def test_every_promise_has_a_mutant():
+    assert {promise for promise, _ in MUTANTS} | {'2 backed'} == set(NAMES)
+
+
+def test_an_exception_in_the_rules_is_a_breach_with_its_place(monkeypatch):
+    monkeypatch.setattr(promises, 'Ours', Confused)
+    found = [breach for number in range(20) for breach in promises.run(f'mutants {number}', 10, 20).breaches]
+    assert {breach.promise for breach in found} == {'9 isolation'} and 'TypeError' in found[0].what
