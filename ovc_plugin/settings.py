@@ -122,8 +122,9 @@ class HostSettings:
         'CRITICAL.', low=0, high=1e6)
     ksm: str = knob(
         'auto', 'Page sharing. "auto": merge while all guests that can merge belong to one trust domain (project), '
-        'pause otherwise. "off": never. "leave": do not touch the kernel\'s settings. "all-tenants": merge across '
-        'projects too; merged pages leak their presence to other tenants by timing and allow targeted bit flips.',
+        'pause otherwise; nova starts guests of further projects unmergeable. "off": never. "leave": do not touch the '
+        'kernel\'s settings. "all-tenants": merge across projects too; merged pages leak their presence to other tenants '
+        'by timing and allow targeted bit flips.',
         choices=('auto', 'off', 'leave', 'all-tenants'), mutable=True)
     ksm_pages_to_scan: int = knob(
         1000, 'Pages that the kernel scans at each wake-up while sharing is on and no kernel advisor sets it.',

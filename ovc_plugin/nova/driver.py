@@ -3,47 +3,40 @@
 """The class that nova loads by ``[DEFAULT] compute_driver = ovc.OvcLibvirtDriver``: nova's LibvirtDriver, and ours."""
 from __future__ import annotations
 
+import time
 import typing
 
 from nova.virt.libvirt import config as libvirt_config
 from nova.virt.libvirt import driver as libvirt_driver
+from oslo_log import log as logging
 
-from ovc_plugin.decide import guarantee
-from ovc_plugin.nova.host_state import OVERCOMMIT, warn_once
+from ovc_plugin.nova import sharing
 from ovc_plugin.nova.mixin import OvcMixin
 
-SHARE = 'ovc:share'
+LOG = logging.getLogger(__name__)
 
 
 class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[misc]
-    """What nova's driver answers, always; and while all is well, our report, ratio, late check and ``ovc:share``."""
+    """What nova's driver answers, always; and while all is well, our report, ratio, late check and who may share."""
+
+    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ovc_sharers = sharing.Sharers()
 
     def _ovc_connection(self) -> typing.Any:
         return self._host.get_connection()
 
-    def _get_guest_memory_backing_config(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
-        backing = super()._get_guest_memory_backing_config(*args, **kwargs)
-        unshared = self._ovc_guarded('page sharing', 'The guest starts mergeable, as nova has it.', _unshared,
-                                     backing, *args, **kwargs)
-        return unshared or backing
+    def _get_guest_config(self, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+        config = super()._get_guest_config(instance, *args, **kwargs)
+        self._ovc_guarded('page sharing', 'The guest starts mergeable, as nova has it.', self._ovc_share, instance,
+                          config)
+        return config
 
-
-def _unshared(backing: typing.Any, inst_topology: typing.Any, numatune: typing.Any, flavor: typing.Any,
-              image_meta: typing.Any) -> typing.Any:
-    """The memory backing of a guest whose flavor says no to ``ovc:share`` or to ``ovc:overcommit``: never merged."""
-    if not any(_says_no(flavor, name) for name in (SHARE, OVERCOMMIT)):
-        return None
-    backing = backing or libvirt_config.LibvirtConfigGuestMemoryBacking()
-    backing.sharedpages = False
-    return backing
-
-
-def _says_no(flavor: typing.Any, name: str) -> bool:
-    """A word that cannot be read is a no: merged pages leak, unmerged ones only cost."""
-    text = (flavor.extra_specs if 'extra_specs' in flavor else {}).get(name)
-    try:
-        return text is not None and not guarantee.yes(text)
-    except ValueError as error:
-        warn_once(f'flavor {flavor.name!r}, extra spec {name}: {error}; its guests are not merged until that is '
-                  'corrected')
-        return True
+    def _ovc_share(self, instance: typing.Any, config: typing.Any) -> None:
+        why = sharing.declined(instance.flavor)
+        if why is None and self._ovc is not None:
+            why = self._ovc_sharers.why_not(instance, config.to_xml(), self._ovc.status()['guests'],
+                                            self._ovc_settings.host, time.time())
+        if why is not None:
+            LOG.info('guest %s starts with pages that are never merged: %s', instance.uuid, why)
+            sharing.unshare(config, libvirt_config.LibvirtConfigGuestMemoryBacking)
