@@ -78,8 +78,9 @@ class HostSettings:
         'once the log has been read.', mutable=True)
     tick: float = knob(5.0, 'Seconds between two passes of the host controller.', low=0.2, high=300, unit='s')
     fast_look: float = knob(
-        0.5, 'Seconds between two cheap looks at available memory; a pass runs at once when it falls below the SOFT '
-        'threshold. 0 switches it off.', low=0, high=60, unit='s')
+        0.2, 'Seconds between two cheap looks at available memory, at how fast demand grows, and at the pressure stall '
+        'counter; a pass runs at once when it would raise the level. 0 leaves that to the kernel\'s alarm, where there '
+        'is one.', low=0, high=60, unit='s')
     boundary: str = knob(
         'machine', 'What counts as the host\'s memory: "machine", or the path of the control group (v1 memory or v2) '
         'that holds the guests, for example /sys/fs/cgroup/machine.slice.')
@@ -123,8 +124,8 @@ class HostSettings:
     ksm: str = knob(
         'auto', 'Page sharing. "auto": merge while all guests that can merge belong to one trust domain (project), '
         'pause otherwise; nova starts guests of further projects unmergeable. "off": never. "leave": do not touch the '
-        'kernel\'s settings. "all-tenants": merge across projects too; merged pages leak their presence to other tenants '
-        'by timing and allow targeted bit flips.',
+        'kernel\'s settings. "all-tenants": merge across projects too; merged pages leak their presence to other '
+        'tenants by timing and allow targeted bit flips.',
         choices=('auto', 'off', 'leave', 'all-tenants'), mutable=True)
     ksm_pages_to_scan: int = knob(
         1000, 'Pages that the kernel scans at each wake-up while sharing is on and no kernel advisor sets it.',

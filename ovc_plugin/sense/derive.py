@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from ovc_plugin.decide import ksm
 from ovc_plugin.decide.guarantee import first_reservation, yes
 from ovc_plugin.model import GuestSnapshot, HostSnapshot, KsmState
-from ovc_plugin.samples import GuestFacts, GuestSample, HostSample
+from ovc_plugin.samples import GuestFacts, GuestSample, HostSample, MemorySample
 from ovc_plugin.settings import Settings
 
 PAGE = 4096
@@ -34,14 +35,26 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
         notes.append(f'more than the reserve of {reserve >> 20} MB is used by others than guests, and what they use is '
                      'not promised to guests: raise reserve_mb, or see what runs beside them')
     before = earlier.memory if earlier else later.memory
-    growth = (before.available - later.memory.available) / seconds if seconds > 0 else None
-    return HostSnapshot(
+    growth = later.growth if later.growth is not None else _growth(before, later.memory, seconds)
+    found = HostSnapshot(
         host=later.host, taken_at=later.taken_at, total=later.memory.total, available=later.memory.available,
         reserve=reserve, others=others or 0, swap_total=later.memory.swap_total, swap_free=later.memory.swap_free,
         swap_in=_rate(before.swap_in_pages, later.memory.swap_in_pages, seconds, PAGE),
         swap_out=_rate(before.swap_out_pages, later.memory.swap_out_pages, seconds, PAGE),
         stall=later.stall, growth=growth, ksm=later.ksm,
-        evaporation=_evaporation(earlier, later, seconds), guests=guests, notes=tuple(dict.fromkeys(notes)))
+        evaporation=_evaporation(earlier, later, seconds), guests=guests)
+    notes += filter(None, [ksm.alarm(found, settings.host)])
+    return dataclasses.replace(found, notes=tuple(dict.fromkeys(notes)))
+
+
+def _growth(before: MemorySample, after: MemorySample, seconds: float) -> float | None:
+    """By how much more is wanted per second, of memory and swap together: what is moved out is not wanted anew; what is
+    read back is, as far as memory goes."""
+    if seconds <= 0:
+        return None
+    lost = before.available - after.available
+    moved = (after.swap_total - after.swap_free) - (before.swap_total - before.swap_free)
+    return max(lost, lost + moved) / seconds
 
 
 def _others(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int | None:
@@ -52,7 +65,7 @@ def _others(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int | None:
     return max(0, later.memory.total - later.memory.available - sum(size or 0 for size in residents))
 
 
-def apportioned(ksm: KsmState | None, samples: tuple[GuestSample, ...] | None,
+def apportioned(state: KsmState | None, samples: tuple[GuestSample, ...] | None,
                 guests: tuple[GuestSnapshot, ...]) -> tuple[GuestSnapshot, ...]:
     """The guests with their part of what the host has saved.
 
@@ -60,19 +73,19 @@ def apportioned(ksm: KsmState | None, samples: tuple[GuestSample, ...] | None,
     sharing * merging_i / (sharing + shared). Zero pages are saved whole. The parts add up to the host's truth, less
     what processes that are no guests have merged. Rounding falls to the next guest, not under the table.
     """
-    if ksm is None or samples is None:
+    if state is None or samples is None:
         return guests
     merged = {s.facts.uuid: s.merged for s in samples if s.merged is not None}
-    zero = ksm.zero or 0
-    users = max((ksm.saved - zero + ksm.shared) // PAGE, sum(m.merging for m in merged.values()), 1)
+    zero = state.zero or 0
+    users = max((state.saved - zero + state.shared) // PAGE, sum(m.merging for m in merged.values()), 1)
     parts, before, counted = [], 0, 0
     for guest in guests:
         pages = merged.get(guest.uuid)
         if pages is None:
-            parts.append(dataclasses.replace(guest, saved=None if ksm.saved and guest.running else 0))
+            parts.append(dataclasses.replace(guest, saved=None if state.saved and guest.running else 0))
             continue
         counted += pages.merging
-        after = (ksm.saved - zero) * counted // users
+        after = (state.saved - zero) * counted // users
         parts.append(dataclasses.replace(guest, saved=after - before + pages.zero * PAGE))
         before = after
     return tuple(parts)

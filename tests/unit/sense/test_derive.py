@@ -179,3 +179,19 @@ def test_where_the_kernel_does_not_count_it_what_is_saved_has_fallen_while_nobod
     assert derived(later, before).evaporation == 100 * 4096
     alone = dataclasses.replace(later, guests=later.guests[:1])
     assert derived(alone, before).evaporation is None
+
+
+def test_an_operator_is_told_for_as_long_as_sharing_is_paused_and_why():
+    state = KsmState(run=0, saved=0, shared=0, pages_to_scan=100)
+    both = a_sample(sampled('g1'), sampled('g2', project='p2'), ksm=state)
+    assert '2 mergeable guests of 2 trust domains' in ''.join(derived(both).notes)
+    apart = a_sample(sampled('g1'), sampled('g2', project='p2', mergeable=False), ksm=both.ksm)
+    for calm in (apart, dataclasses.replace(both, ksm=None)):
+        assert 'page sharing' not in ''.join(derived(calm).notes)
+
+
+def test_an_operator_who_merges_across_tenants_is_told_the_risk_for_as_long_as_it_lasts():
+    state = KsmState(run=1, saved=0, shared=0, pages_to_scan=100)
+    both = a_sample(sampled('g1'), sampled('g2', project='p2'), ksm=state)
+    across = dataclasses.replace(SETTINGS, host=dataclasses.replace(SETTINGS.host, ksm='all-tenants'))
+    assert 'bit flips' in ''.join(derive(None, both, {}, 0, across).notes)
