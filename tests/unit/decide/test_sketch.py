@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Sketches of page contents: what they estimate, and how they travel."""
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovc_plugin.decide import sketch
+
+CHANCE = random.Random(7)
+COMMON = [CHANCE.randrange(sketch.SPACE) for _ in range(30000)]
+ONE, OTHER = ([CHANCE.randrange(sketch.SPACE) for _ in range(30000)] for _ in range(2))
+
+SKETCH = sketch.of(ONE)
+
+hashes = st.lists(st.integers(0, sketch.SPACE - 1), max_size=80)
+
+
+@given(hashes)
+def test_a_sketch_keeps_the_smallest_and_says_below_what_it_is_complete(found):
+    made = sketch.of(found)
+    assert list(made.hashes) == sorted(set(found))[:sketch.KEPT]
+    assert set(made.hashes) == {h for h in found if h < made.limit}
+
+
+@given(st.dictionaries(st.text('0123456789abcdef', min_size=6, max_size=6), hashes.map(sketch.of), max_size=8))
+def test_what_fits_comes_back_as_it_was(sketches):
+    text = sketch.encode(sketch.Contents(images=frozenset(sketches), sketches=sketches), 100000)
+    assert sketch.decode(text) == sketch.Contents(images=frozenset(sketches), sketches=sketches)
+
+
+@given(st.sets(st.integers(0, 10**9), max_size=200), st.integers(0, 900), st.integers(0, 50))
+def test_it_never_exceeds_its_room(numbers, most, turn):
+    names = [sketch.image_name(str(n)) for n in numbers]
+    contents = sketch.Contents(images=frozenset(names), sketches=dict.fromkeys(names, SKETCH))
+    text = sketch.encode(contents, most, turn)
+    assert len(text) <= most
+    assert sketch.decode(text).images <= contents.images
+
+
+def test_turns_tell_other_sketches_until_all_are_told():
+    names = [sketch.image_name(str(n)) for n in range(12)]
+    contents = sketch.Contents(images=frozenset(names), sketches=dict.fromkeys(names, SKETCH))
+    told = set()
+    for turn in range(12):
+        told |= set(sketch.decode(sketch.encode(contents, 500, turn)).sketches)
+    assert told == set(names)
+
+
+def test_two_guests_of_which_half_is_equal_are_seen_to_be():
+    found = [sketch.held(sketch.of(COMMON + ONE, kept), [sketch.of(COMMON + OTHER, kept)]) for kept in (32, 4096)]
+    assert found[0] == pytest.approx(0.5, abs=0.3)
+    assert found[1] == pytest.approx(0.5, abs=0.03)
+
+
+def test_guests_with_nothing_in_common_share_nothing():
+    assert sketch.held(sketch.of(ONE), [sketch.of(OTHER)]) == 0.0
+
+
+@pytest.mark.parametrize('text', ['abcdef;xyz', 'a;bcdefg=', 'a;bcdefg=!!', 'a;bcdefg=gA'])
+def test_what_is_no_sketch_is_refused(text):
+    with pytest.raises(ValueError, match='is not a sketch'):
+        sketch.decode(text)
+
+
+def test_a_book_expects_nothing_of_images_it_does_not_know():
+    book = sketch.Book()
+    book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': sketch.of(COMMON + ONE)}))
+    assert book.expected('other', frozenset(('one',))) is None
+    assert book.expected('one', frozenset(('other',))) is None
+    assert book.expected('one', frozenset()) == 0.0
+
+
+def test_the_same_image_is_the_best_there_can_be():
+    assert sketch.Book().expected('one', frozenset(('one', 'other'))) == 1.0
+
+
+def test_a_book_estimates_from_what_any_host_told():
+    book = sketch.Book()
+    book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': sketch.of(COMMON + ONE)}))
+    book.learn(sketch.Contents(images=frozenset(('other',)), sketches={'other': sketch.of(COMMON + OTHER)}))
+    assert 0.2 < book.expected('one', frozenset(('other', 'unknown'))) < 0.8
+
+
+def test_a_book_forgets_the_oldest_when_it_is_full():
+    book = sketch.Book(most=2)
+    for name in ('a', 'b', 'c'):
+        book.learn(sketch.Contents(images=frozenset((name,)), sketches={name: SKETCH}))
+    assert book.expected('a', frozenset(('b',))) is None
+    assert book.expected('b', frozenset(('c',))) == 1.0
