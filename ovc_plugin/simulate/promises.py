@@ -31,7 +31,7 @@ from ovc_plugin.simulate.world import World
 NAMES = {
     '1 guarantee': 'guarantees within memory outside the reserve; nobody is swapped below its own',
     '2 backed': 'maximums within memory and swap; nobody is killed',
-    '3 floor': 'no target below the reservation, nor below need and cushion before HARD',
+    '3 floor': 'no target below the reservation, nor below need, nor below need and cushion before HARD',
     '5 free before give': 'what is given was free before, counting what is still being taken up',
     '6 unknown holds': 'who has not spoken is not shrunk and earns no credit; a stale report admits nobody',
     '7 untouchables': 'never ballooned, swapped or merged',
@@ -60,6 +60,7 @@ class Watcher:
         self._changes: collections.Counter[str] = collections.Counter()
         self._report: report.HostReport | None = None
         self._reported: set[str] = set()
+        self._silent_before: set[str] = set()
         self._no_swap = dataclasses.replace(settings, swap=False)
 
     def breach(self, promise: str, time: float, what: str) -> None:
@@ -156,7 +157,8 @@ class Watcher:
     def _silent(self, true: dict[str, Guest], snapshot: HostSnapshot, time: float) -> None:
         """Of guests that have not spoken, nothing is promised but what swap takes without asking."""
         silent = tuple(g for g in snapshot.guests if not self._understood(true[g.uuid], time))
-        if silent:
+        if silent and self._silent_before != (now := {g.uuid for g in silent}):
+            self._silent_before = now
             credit = ladder.reclaimable(dataclasses.replace(snapshot, guests=silent), self._no_swap)
             self._holds('6 unknown holds', not credit, time,
                         f'{credit // MIB} MB of guests that do not speak count as reclaimable')
@@ -172,6 +174,8 @@ class Watcher:
         """A guest that makes no sense costs the others what one without a balloon would: not more, and not less."""
         policy = world.policy
         assert isinstance(policy, Ours)
+        notes = getattr(plan, 'notes', ())
+        self._holds('9 isolation', not notes, time, f'a rule failed: {notes}')
         bad = {g.uuid for g in snapshot.guests if g.can_balloon and (g.actual is None or g.usable is None)
                and g.uuid not in policy.before.asked}
         if not bad or (plan.level is Level.CLEAR and not plan.actions):
