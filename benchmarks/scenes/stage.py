@@ -27,6 +27,7 @@ TELL = 10.0
 #: Stock nova admits by a ratio; this one lets the same guests in that our host promises to hold.
 RATIO = 4.0
 POLICIES = ('ovc', 'mom', 'nothing')
+IMAGES = {True: ('guest', 'console=ttyS0 quiet'), False: ('guest-mute', 'console=ttyS0 quiet ovc.balloon=off')}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,14 +134,11 @@ class _Play:
         """Ask nova for all guests; the identities of those it placed, and words on those it refused."""
         cloud, scene = self.cloud, self.scene
         compute = cloud.connect().compute
-        asked = {}
-        for guest in scene.guests:
-            flavor = cloud.ensure_flavor(f'scene-{guest.memory}', guest.memory,
-                                         {'ovc:reservation': scene.reservation})
-            image = cloud.ensure_image(*(('guest', 'console=ttyS0 quiet') if guest.balloon else
-                                         ('guest-mute', 'console=ttyS0 quiet ovc.balloon=off')))
-            asked[guest.name] = compute.create_server(name=guest.name, image_id=image.id, flavor_id=flavor.id,
-                                                      networks='none').id
+        specs = {'ovc:reservation': scene.reservation}
+        flavors = {m: cloud.ensure_flavor(f'scene-{m}', m, specs) for m in {g.memory for g in scene.guests}}
+        images = {balloon: cloud.ensure_image(*IMAGES[balloon]) for balloon in {g.balloon for g in scene.guests}}
+        asked = {g.name: compute.create_server(name=g.name, image_id=images[g.balloon].id, networks='none',
+                                               flavor_id=flavors[g.memory].id).id for g in scene.guests}
         deadline = time.monotonic() + 90
         while True:
             found = {name: compute.get_server(uuid) for name, uuid in asked.items()}

@@ -68,7 +68,7 @@ STUCK = Scene(
     name='stuck', carried_by=('balloon', 'swap'), only='mute',
     says='one guest has no balloon driver and lies idle: it alone is swapped, the others give cache by balloon',
     guests=(Guest(name='mute', steps=((5, 'touch 380 rate=20'),), balloon=False),
-            *_each(3, 'files', (5, 'touch 100 rate=10'), (16, 'store 220 rate=5'), (78, 'touch 60 rate=4'),
+            *_each(3, 'files', (5, 'touch 100 rate=10'), (16, 'store 180 rate=4'), (78, 'touch 50 rate=3'),
                    (98, 'read rate=50'), busy=True)))
 
 MIXED = Scene(
