@@ -74,9 +74,23 @@ function configure_ovc_compute {
     _ovc_iniset_if_unset libvirt mem_stats_period_seconds "$OVC_STATS_PERIOD"
     iniset "$NOVA_CONF" ovc_host dry_run "$OVC_DRY_RUN"
     iniset "$NOVA_CONF" ovc_host state_path "$OVC_STATE_DIR"
+    iniset "$NOVA_CONF" ovc_host migrate "$OVC_MIGRATE"
+    configure_ovc_nova
 
     sudo install -d -o "$STACK_USER" "$OVC_STATE_DIR"
     _ovc_stop_ksmtuned
+}
+
+# The user that DevStack makes for nova itself, with the role admin.
+function configure_ovc_nova {
+    iniset "$NOVA_CONF" ovc_nova auth_type password
+    iniset "$NOVA_CONF" ovc_nova auth_url "$KEYSTONE_SERVICE_URI"
+    iniset "$NOVA_CONF" ovc_nova username nova
+    iniset "$NOVA_CONF" ovc_nova password "$SERVICE_PASSWORD"
+    iniset "$NOVA_CONF" ovc_nova user_domain_name "$SERVICE_DOMAIN_NAME"
+    iniset "$NOVA_CONF" ovc_nova project_name "$SERVICE_PROJECT_NAME"
+    iniset "$NOVA_CONF" ovc_nova project_domain_name "$SERVICE_DOMAIN_NAME"
+    iniset "$NOVA_CONF" ovc_nova region_name "$REGION_NAME"
 }
 
 # DevStack switches it on, and two masters of the kernel's page sharing undo each other's work.
@@ -186,7 +200,7 @@ function _ovc_unconfigure_compute {
 }
 
 function unconfigure_ovc {
-    local conf section
+    local conf section option
     for conf in "$NOVA_CONF" "$NOVA_CPU_CONF"; do
         if [[ ! -f $conf ]]; then
             continue
@@ -196,7 +210,12 @@ function unconfigure_ovc {
         inidelete "$conf" ovc_scheduler dry_run
         inidelete "$conf" ovc_host dry_run
         inidelete "$conf" ovc_host state_path
-        for section in ovc_scheduler ovc_host; do
+        inidelete "$conf" ovc_host migrate
+        for option in auth_type auth_url username password user_domain_name project_name project_domain_name\
+            region_name; do
+            inidelete "$conf" ovc_nova "$option"
+        done
+        for section in ovc_scheduler ovc_host ovc_nova; do
             # What somebody else has put there stays, and so does its heading.
             if [[ -z $(sed -n "/^\[$section\]/,/^\[/ { /^[^[]/p }" "$conf") ]]; then
                 sed -i "/^\[$section\]$/d" "$conf"

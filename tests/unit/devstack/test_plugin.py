@@ -46,10 +46,10 @@ def enabled(world: World) -> list[str]:
 # -- what it writes ----------------------------------------------------------------------------------------------
 
 def test_it_writes_what_the_readme_says_and_no_more(world, without):
-    world.run(*STACK)
+    world.run(*STACK, OVC_MIGRATE='True')
     wanted = {(section, option): values for section, options in readme().items() for option, values in options.items()}
     written = added(world, without)
-    assert written.keys() - ONLY_HERE == wanted.keys() and len(wanted) == 8
+    assert written.keys() - ONLY_HERE == wanted.keys() and len(wanted) == 17
     assert written['ovc_host', 'state_path'] == [str(world.state)] and world.state.is_dir()
     for key in wanted.keys() - {('filter_scheduler', 'enabled_filters')}:
         assert [value.lower() for value in written[key]] == [value.lower() for value in wanted[key]], key
@@ -83,12 +83,17 @@ def test_a_dry_run_ends_by_a_clear_no_alone(world, said, meant):
     assert [world.nova_conf[group]['dry_run'] for group in ('ovc_host', 'ovc_scheduler')] == [[meant], [meant]]
 
 
+def test_no_guest_is_asked_away_unless_it_is_said(world):
+    world.run(*STACK)
+    assert world.nova_conf['ovc_host']['migrate'] == ['False'] and world.nova_conf['ovc_nova']['username'] == ['nova']
+
+
 # -- by host -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('services, sections', [
     ('n-sch,n-api', {'filter_scheduler', 'ovc_scheduler'}),
     ('n-sch', {'filter_scheduler', 'ovc_scheduler'}),
-    ('n-cpu', {'DEFAULT', 'libvirt', 'ovc_host'}),
+    ('n-cpu', {'DEFAULT', 'libvirt', 'ovc_host', 'ovc_nova'}),
     ('n-api', set()),
     ('key,g-api', set())])
 def test_a_host_gets_what_its_services_need(world, without, services, sections):
