@@ -33,7 +33,8 @@ that the scene names is the one that carried it. What the others do is shown, no
 COLUMNS = """
 columns: killed, alive guests; below: seen below their reservation; lowest: MB available; full: times the host met its
 limit; balloon, ksm, swap: MB freed at the end; swap-in: MB read back; by-busy: of that by guests that work; pace: of
-what these were to do at the end, what they did; silent: longest pause of a heartbeat, s; probe: longest read of one page, ms
+what these were to do at the end, what they did; silent: longest pause of a heartbeat, s; probe: longest read of one
+page, ms
 """
 
 

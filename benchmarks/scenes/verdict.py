@@ -139,8 +139,8 @@ def row(scene: Scene, record: Record) -> tuple[str, ...]:
     busy = sum(one.swap_in.get(g.name, 0) for g in scene.guests if g.busy)
     return (record.policy, f'{one.killed}', f'{len(record.alive)}/{len(scene.guests)}', f'{len(one.below)}',
             f'{one.lowest / MB:.0f}', f'{one.full}', *(f'{one.freed[m] / MB:.0f}' for m in MECHANISMS),
-            f'{one.total_swap_in / MB:.1f}', f'{busy / MB:.1f}', '-' if one.pace is None else f'{one.pace:.0%}', f'{one.silent:.1f}',
-            f'{one.probe * 1000:.0f}')
+            f'{one.total_swap_in / MB:.1f}', f'{busy / MB:.1f}', '-' if one.pace is None else f'{one.pace:.0%}',
+            f'{one.silent:.1f}', f'{one.probe * 1000:.0f}')
 
 
 def table(scene: Scene, records: dict[str, Record]) -> str:
