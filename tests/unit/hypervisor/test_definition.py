@@ -47,6 +47,19 @@ def test_untouchables_are_recognised(inside, why):
     assert definition.read(domain(inside)).untouchable == why
 
 
+@pytest.mark.parametrize('inside, movable', [
+    ('', True), ('<memoryBacking><locked/></memoryBacking>', True),
+    ('<memoryBacking><source type="memfd"/></memoryBacking>', True),
+    ('<memoryBacking><hugepages/></memoryBacking>', False),  # free nothing that others could use
+    ('<memoryBacking><hugepages/></memoryBacking><devices><hostdev type="pci"/></devices>', False),
+    ('<devices><hostdev type="usb"/></devices>', False), ('<devices><hostdev type="mdev"/></devices>', False),
+    ('<devices><interface type="hostdev"/></devices>', False), ('<devices><interface type="vdpa"/></devices>', False),
+    ('<devices><interface type="bridge"/></devices>', True), ('<launchSecurity type="sev"/>', False),
+    ('<cputune><vcpusched vcpus="0" scheduler="fifo"/></cputune>', False)])
+def test_who_could_go_to_another_host_while_it_runs(inside, movable):
+    assert definition.read(domain(inside)).movable == movable
+
+
 def test_a_guest_that_may_not_share_is_not_mergeable():
     assert not definition.read(domain('<memoryBacking><nosharepages/></memoryBacking>')).mergeable
 

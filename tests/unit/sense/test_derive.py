@@ -195,3 +195,11 @@ def test_an_operator_who_merges_across_tenants_is_told_the_risk_for_as_long_as_i
     both = a_sample(sampled('g1'), sampled('g2', project='p2'), ksm=state)
     across = dataclasses.replace(SETTINGS, host=dataclasses.replace(SETTINGS.host, ksm='all-tenants'))
     assert 'bit flips' in ''.join(derive(None, both, {}, 0, across).notes)
+
+
+def test_who_may_be_asked_away():
+    assert one(movable=True).can_migrate and one(movable=True, untouchable='locked memory').can_migrate
+    for stays in (dict(movable=False), dict(running=False), dict(busy=True), dict(overcommit='no'),
+                  dict(overcommit='perhaps')):
+        assert not one(**dict(movable=True) | stays).can_migrate
+    assert one(movable=True, overcommit='yes').can_migrate
