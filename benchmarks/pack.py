@@ -33,9 +33,9 @@ of one trust domain, and no page is written again. MB are MiB.
   ram       nova's RAM weigher: flavors fill the memory and no more; the host with most free
   best fit  the same, the host with least free that takes it
   blind     hosts with measured room (what is left after merging takes the guest at its full size), most room first
-  ovc       the same hosts, by our weighers: affinity times --affinity, plus headroom. Affinity is estimated from sketches
-            of page hashes, which schedulers learn from the hosts' reports only; the first guest of an image is placed
-            knowing nothing of it
+  ovc       the same hosts, by our weighers: affinity times --affinity, plus headroom. Affinity is estimated from
+            sketches of page hashes, which schedulers learn from the hosts' reports only; the first guest of an image is
+            placed knowing nothing of it
   all-knowing  the same with the true overlap in place of the sketches
   bound     no placement of the same guests can be better: for each page set, the copies that its guests need at least
 
@@ -122,7 +122,7 @@ class Host:
 
 
 def name(image: int) -> str:
-    return sketch.image_name(f'image {image}')
+    return sketch.image_name('tenant', f'image {image}')
 
 
 def smallest(dice: np.random.Generator, pages: float, kept: int) -> list[int]:
@@ -317,8 +317,8 @@ def main() -> int:
         print(f'{label:<13}{total[label]:>8.0f}{cells[0]}{total[label] / total["bound"]:>14.1%}'
               f'{total[label] / total["best fit"] - 1:>+18.1%}')
     few = small(options)
-    print(f'\n{options.small} small clouds: ours places {few["ours"]} guests, the exact best is {few["exact"]}, the bound '
-          f'{few["bound"]}')
+    print(f'\n{options.small} small clouds: ours places {few["ours"]} guests, the exact best is {few["exact"]}, the '
+          f'bound {few["bound"]}')
     more = total['ovc'] / max(total['ram'], total['best fit']) - 1
     reached = total['ovc'] / total['bound']
     failed = [text for text, fails in (
@@ -326,10 +326,11 @@ def main() -> int:
         (f'only {reached:.1%} of the bound', reached < 0.9)) if fails]
     for text in failed:
         print(text)
+    small_figures = f'small_of_exact={few["ours"] / max(1, few["exact"]):.3f} '
+    small_figures += f'small_exact_of_bound={few["exact"] / max(1, few["bound"]):.3f}'
     print(f'pack: seeds={options.seeds} guests={total["ovc"]:.0f} more_than_unshared={more:.3f} '
-          f'more_than_blind={total["ovc"] / total["blind"] - 1:.3f} of_bound={reached:.3f} '
-          f'small_of_exact={few["ours"] / max(1, few["exact"]):.3f} '
-          f'small_exact_of_bound={few["exact"] / max(1, few["bound"]):.3f} goals_failed={len(failed)} seconds={time.monotonic() - began:.0f}')
+          f'more_than_blind={total["ovc"] / total["blind"] - 1:.3f} of_bound={reached:.3f} {small_figures} '
+          f'goals_failed={len(failed)} seconds={time.monotonic() - began:.0f}')
     return 1 if failed else 0
 
 

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import logging
+import pathlib
 import typing
 
 from oslo_config import cfg
 
-from ovc_plugin import predictors, privileged, publish, record
+from ovc_plugin import predictors, privileged, publish, record, watch
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Cloud, Departures
+from ovc_plugin.contents import Sampler
 from ovc_plugin.controller import Controller
 from ovc_plugin.foresight import Foresight
 from ovc_plugin.sense.sensor import Sensor
@@ -39,11 +41,18 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
         _lift_leftovers(host)
     departures = Departures(cloud, measure=hypervisor.measure_dirty, why_not=no_cloud)
     return Controller(
-        host=host, settings=settings, sensor=sensor, departures=departures,
+        host=host, settings=settings, sensor=sensor, departures=departures, watch=watch.over(sensor),
         actuator=Actuator(hypervisor, sensor.group_of, ask_away=departures.apply),
         store=publish.Store(options.state_path, host), reserve=reserve, tune_ksm=privileged.set_ksm,
         recorder=record.of(options.state_path, options.record_path, host, options.record_size),
-        foresight=_foresight(host, options))
+        foresight=_foresight(host, options), sampler=_sampler(options))
+
+
+def _sampler(options: HostSettings) -> Sampler | None:
+    def pid_of(name: str) -> int:
+        return int((pathlib.Path(options.run_path) / f'{name}.pid').read_text())
+
+    return Sampler(privileged.page_hashes, pid_of, options.sample_pages) if options.sample_pages else None
 
 
 def _lift_leftovers(host: str) -> None:

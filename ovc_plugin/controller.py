@@ -10,21 +10,22 @@ import time
 import typing
 
 from ovc_plugin import describe, publish, record, report
+from ovc_plugin import watch as watching
+from ovc_plugin.act import ksm
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Departures
 from ovc_plugin.chronicle import Chronicle
+from ovc_plugin.contents import Sampler
 from ovc_plugin.decide import evacuate, evaporation, placement, pressure, replay, state, why
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.foresight import Foresight
-from ovc_plugin.model import MIB, HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict
+from ovc_plugin.model import HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict
 from ovc_plugin.samples import HostSample
 from ovc_plugin.sense.derive import derive
 from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import Settings
 
 LOG = logging.getLogger(__name__)
-_LEAST_PAUSE = 1.0  # between two passes brought forward by the fast look
-_FALL = 8 * MIB
 
 
 class Controller:
@@ -36,7 +37,8 @@ class Controller:
     def __init__(self, *, host: str, settings: Settings, sensor: Sensor, actuator: Actuator, store: publish.Store,
                  reserve: int, tune_ksm: typing.Callable[[str, int], None],
                  clock: typing.Callable[[], float] = time.time, recorder: record.Recorder | None = None,
-                 foresight: Foresight | None = None, departures: Departures | None = None) -> None:
+                 foresight: Foresight | None = None, departures: Departures | None = None,
+                 watch: watching.Watch | None = None, sampler: Sampler | None = None) -> None:
         self.host = host
         self.settings = settings
         self.report: report.HostReport | None = None
@@ -47,6 +49,7 @@ class Controller:
         self._earlier: HostSample | None = None
         self._snapshot: HostSnapshot | None = None
         self._ksm_before: KsmState | None = None
+        self._watch, self._sampler = watch or watching.plain(sensor), sampler
         self._told = Chronicle(host)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
         self._stopping = threading.Event()
@@ -67,6 +70,7 @@ class Controller:
             self._recorder.close()
         if self._departures is not None:
             self._departures.stop()
+        self._actuator.stop()
         self._restore_ksm()
 
     def _restore_ksm(self) -> None:
@@ -75,11 +79,7 @@ class Controller:
         if before is None:
             return
         try:
-            self._tune_ksm('run', int(before.run == 1))  # 2 would unmerge at once, which may need memory there is not
-            if before.smart_scan is not None:
-                self._tune_ksm('smart_scan', before.smart_scan)
-            if not before.advisor:
-                self._tune_ksm('pages_to_scan', before.pages_to_scan)
+            ksm.restore(before, self._tune_ksm)
         except Exception as error:
             LOG.warning('%s: page sharing could not be put back to run=%s: %s', self.host, before.run, error)
             return
@@ -114,7 +114,7 @@ class Controller:
         :raises OSError: the host's memory cannot be read.
         """
         now, began = self._clock(), time.monotonic()
-        sample = self._sensor.sample(now)
+        sample = self._watch.complete(self._sensor.sample(now))
         if sample.guests is None and (self._earlier is None or self._earlier.guests is None):
             # Nothing is known of the guests: a report would promise away what they hold.
             return self._not_yet(sample.notes)
@@ -129,7 +129,8 @@ class Controller:
             swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
             dry_run=self.settings.host.dry_run, earlier=self.report,
             predicted_peak=expected.peak + snapshot.others if expected else None,
-            evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host))
+            evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),
+            sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH) if self._sampler else '')
         self._remember_ksm(plan, snapshot.ksm)
         outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
         untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
@@ -142,9 +143,7 @@ class Controller:
         self._snapshot = snapshot
         self._told.tell(plan, before.level, outcomes, snapshot, now)
         self._save()
-        if self._recorder is not None:
-            done = replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes))
-            self._told.unwritten('record', self._recorder.add(done, self.settings))
+        self._afterwards(replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes)))
         self._tick = {'passes': self._tick['passes'] + 1, 'seconds': time.monotonic() - began, 'error': None, 'at': now}
         return plan, outcomes
 
@@ -154,6 +153,13 @@ class Controller:
         if self._ksm_before is None and ours:
             self._ksm_before = found
             self._save()
+
+    def _afterwards(self, done: replay.Pass) -> None:
+        """What can wait until everything has been done."""
+        if self._recorder is not None:
+            self._told.unwritten('record', self._recorder.add(done, self.settings))
+        if self._sampler is not None:
+            self._sampler.look(done.snapshot, done.at)
 
     def _not_yet(self, notes: tuple[str, ...]) -> tuple[Plan, list[Outcome]]:
         self._told.note(notes)
@@ -170,25 +176,10 @@ class Controller:
                                  'are asked anew; make [ovc_host] state_path a directory that this service may write')
 
     def _wait(self) -> None:
-        """Until the next tick, or until a fast look sees memory fall below where SOFT begins."""
-        options, began = self.settings.host, time.monotonic()
-        deadline = began + options.tick
-        while (left := deadline - time.monotonic()) > 0:
-            if self._stopping.wait(min(left, options.fast_look or left)):
-                return
-            if options.fast_look and time.monotonic() - began >= _LEAST_PAUSE and self._falling():
-                return
-
-    def _falling(self) -> bool:
-        snapshot = self._snapshot
-        if snapshot is None:
-            return False
-        try:
-            available = self._sensor.memory().available
-        except (OSError, KeyError, ValueError):
-            return False  # the next pass will say what is wrong
-        return (available < pressure.enter_soft(snapshot.total, self.settings.host)
-                and available < snapshot.available - _FALL)
+        """Until the next tick, or until the watch sees that a pass is due at once."""
+        options = self.settings.host
+        self._watch.wait(options.tick, options.fast_look, self._stopping, lambda recent, since: pressure.urgent(
+            recent, self._snapshot, self._state.level, since, self.settings.host))
 
     def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
         """The last word before a guest is started here, by the last report."""
@@ -221,4 +212,5 @@ class Controller:
             'dry_run': self.settings.host.dry_run, 'next_guest': self._next_guest(now),
             'guests': [describe.guest_fields(g, self._told.guest_actions.get(g.uuid)) for g in snapshot.guests]
             if snapshot else [],
+            'watch': self._watch.fields(),
             'ksm': describe.ksm_fields(snapshot) if snapshot else None, **self._told.fields()}

@@ -32,7 +32,8 @@ class GuestSnapshot:
     ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch the guest.
     ``saved`` is its part of the host's merged bytes. ``can_migrate``: it can move to another host while it runs;
     ``dirty_rate`` is how fast it writes, in bytes per second, measured only of guests that may have to move.
-    ``reservation_from`` says where the reservation comes from; ``title`` is the name that the cloud's users gave it.
+    ``reservation_from`` says where the reservation comes from; ``title`` is the name that the cloud's users gave it,
+    ``image`` what it was made from.
     ``pressure`` is the share of time (0..1) in which its own processes waited for memory on the host, ``guest_swap_in``
     (bytes) and ``major_faults`` are what the guest itself reads back per second, ``published`` the working set that it
     has told. ``busy``: it boots, pauses or moves, and is not asked for memory.
@@ -68,6 +69,7 @@ class GuestSnapshot:
     trust_domain: str = ''
     reservation_from: str = ''
     title: str = ''
+    image: str = ''
 
     @property
     def committed(self) -> int:

@@ -18,7 +18,7 @@ import sys
 from oslo_config import cfg
 from oslo_privsep import capabilities, priv_context
 
-from ovc_plugin import squeeze
+from ovc_plugin import pages, squeeze
 
 KSM = pathlib.Path('/sys/kernel/mm/ksm')
 LEASES = pathlib.Path('/run/ovc-plugin')
@@ -29,14 +29,19 @@ KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1
 context = priv_context.PrivContext(
     'ovc_plugin', cfg_section='ovc_privileged', pypath=f'{__name__}.context',
     capabilities=[capabilities.CAP_DAC_OVERRIDE])
+# Apart, since it may read guests' memory: its helper is started only where pages are sampled ([ovc_host] sample_pages).
+reading = priv_context.PrivContext(
+    'ovc_plugin', cfg_section='ovc_privileged_pages', pypath=f'{__name__}.reading',
+    capabilities=[capabilities.CAP_DAC_READ_SEARCH, capabilities.CAP_SYS_PTRACE])
 
 
 def prepare(conf: cfg.ConfigOpts) -> None:
     """As root, start the helper directly instead of through sudo, unless the operator has set a command."""
-    if os.geteuid() == 0 and conf.ovc_privileged.helper_command is None:
-        helper = pathlib.Path(sys.executable).parent / 'privsep-helper'
-        if helper.exists():
-            conf.set_default('helper_command', str(helper), group='ovc_privileged')
+    for group in ('ovc_privileged', 'ovc_privileged_pages'):
+        if os.geteuid() == 0 and conf[group].helper_command is None:
+            helper = pathlib.Path(sys.executable).parent / 'privsep-helper'
+            if helper.exists():
+                conf.set_default('helper_command', str(helper), group=group)
 
 
 @context.entrypoint
@@ -73,6 +78,17 @@ def reclaim(wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> 
 def lift_leftovers() -> list[str]:
     """Put back every limit that a killed process left lowered; returns the groups."""
     return squeeze.lift(LEASES)
+
+
+@reading.entrypoint
+def page_hashes(pid: int, size: int, first: int, count: int, salt: str, below: int) -> tuple[int, list[int]]:
+    """Hashes of a guest's pages; see :func:`ovc_plugin.pages.hashes`. At most 65536 pages at once.
+
+    :raises ValueError: the process is no guest, or its memory cannot be found.
+    :raises OSError: it is gone.
+    """
+    root = pages.checked(pid, pathlib.Path('/proc'))
+    return pages.hashes(root, int(size), int(first), min(int(count), 65536), salt.encode()[:64], int(below))
 
 
 @context.entrypoint

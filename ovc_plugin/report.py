@@ -77,7 +77,7 @@ _INTS = tuple(f.name for f in dataclasses.fields(HostReport) if f.type == 'int' 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(HostReport) if f.default is not dataclasses.MISSING}
 _LEVELS = {level.name: level for level in Level}
 _MOST = 1 << 50
-_LONGEST_SKETCH = 900
+LONGEST_SKETCH = 900
 _ONLY_INT = {int}
 _RARE = frozenset(('predicted_peak', 'growth', 'domains', 'sketch'))
 _amounts = operator.attrgetter(*_INTS)
@@ -104,7 +104,8 @@ def smoothed(earlier: HostReport | None, snapshot: HostSnapshot) -> float | None
 
 
 def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int, backed: bool, dry_run: bool,
-       predicted_peak: int | None = None, evaporation: int = 0, earlier: HostReport | None = None) -> HostReport:
+       predicted_peak: int | None = None, evaporation: int = 0, sketch: str = '',
+       earlier: HostReport | None = None) -> HostReport:
     """The report of one pass. What others use beyond the reserve is not there for guests, and not in ``total``.
 
     ``earlier`` is the report of the pass before.
@@ -119,7 +120,7 @@ def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int
         saved=snapshot.ksm.saved if snapshot.ksm else 0, swap_usable=swap_usable,
         swap_used=snapshot.swap_total - snapshot.swap_free, backed=backed, dry_run=dry_run, reason=plan.reason,
         predicted_peak=predicted_peak, growth=smoothed(earlier, snapshot), domains=domains_of(snapshot),
-        evaporation=evaporation)
+        evaporation=evaporation, sketch=sketch)
 
 
 def to_dict(report: HostReport) -> dict[str, typing.Any]:
@@ -133,7 +134,7 @@ def encode(report: HostReport) -> str:
     """One line of JSON, below 2 KB: nova's stats column holds strings only. What is as by default is left out."""
     fields = to_dict(report)
     fields['reason'] = fields['reason'][:200]
-    fields['sketch'] = fields['sketch'][:_LONGEST_SKETCH]
+    fields['sketch'] = fields['sketch'][:LONGEST_SKETCH]
     if report.growth is not None:
         fields['growth'] = round(report.growth)
     kept = {name: value for name, value in fields.items() if name == 'version' or _DEFAULTS.get(name, _MOST) != value}
@@ -196,7 +197,7 @@ def _check_rare(report: HostReport) -> None:
             ('predicted_peak', report.predicted_peak is None or _can_be(report.predicted_peak)),
             ('growth', report.growth is None or type(report.growth) in (int, float) and abs(report.growth) < _MOST),
             ('domains', len(report.domains) <= MOST_DOMAINS and all(type(d) is str for d in report.domains)),
-            ('sketch', type(report.sketch) is str and len(report.sketch) <= _LONGEST_SKETCH)):
+            ('sketch', type(report.sketch) is str and len(report.sketch) <= LONGEST_SKETCH)):
         if not held:
             raise ReportError(f'report says {name}={getattr(report, name)!r}, which cannot be: look at the host\'s '
                               'ovc log')

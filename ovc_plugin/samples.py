@@ -36,6 +36,7 @@ class GuestFacts:
     weight: str | None = None
     overcommit: str | None = None
     title: str = ''
+    image: str = ''
     busy: bool = False
     movable: bool = False
     dirty_rate: float | None = None

@@ -128,8 +128,26 @@ class HostSettings:
         'tenants by timing and allow targeted bit flips.',
         choices=('auto', 'off', 'leave', 'all-tenants'), mutable=True)
     ksm_pages_to_scan: int = knob(
-        1000, 'Pages that the kernel scans at each wake-up while sharing is on and no kernel advisor sets it.',
-        low=1, high=100000, unit='pages')
+        1000, 'Most pages that the kernel scans at each wake-up while sharing is on. While no kernel advisor sets the '
+        'speed, ours follows what the scan saves. Related: ksm_max_cpu, ksm_least_profit_mb.', low=1, high=100000,
+        unit='pages')
+    ksm_max_cpu: float = knob(
+        0.2, 'Most of one core that the kernel\'s scanner may take, at its measured cost of a page. So much it takes '
+        'while a new guest is looked through or memory is short, else less.', low=0.005, high=0.9)
+    ksm_least_profit: int = knob(
+        4 * MIB, 'Memory saved per processor second of the scanner below which it is slowed down, down to a 16th of '
+        'its full speed; at twice as much it gets faster again. 0 keeps it at full speed.', low=0, high=1 << 40, unit='MiB')
+    ksm_zero_pages: bool = knob(
+        True, 'Merge pages full of zeroes with the kernel\'s own one (use_zero_pages): there is no limit to how many '
+        'share it. Only where the kernel counts them (Linux 6.6).')
+    ksm_across_nodes: bool = knob(
+        True, 'Merge pages of different NUMA nodes too. False spares guests slow accesses to another node\'s memory; '
+        'it is carried out when no page is merged, and never by unmerging.')
+    sample_pages: int = knob(
+        0, 'Pages of guests\' memory looked at in each pass, to estimate where a new guest of an image would share '
+        'most; 500 cost some 0.1 % of a core. Only the smallest hashes leave the host, salted by trust domain. 0: no '
+        'memory of a guest is ever read. Needs a root helper of its own, [ovc_privileged_pages].', low=0, high=65536,
+        unit='pages')
     evaporation_window: float = knob(
         300.0, 'Seconds over which it is watched how fast merged pages are written and take memory of their own again. '
         'Until sharing has been watched for so long, what it has saved is not spent.', low=1, high=86400, unit='s')

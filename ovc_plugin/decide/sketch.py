@@ -48,9 +48,10 @@ def held(guest: Sketch, others: typing.Iterable[Sketch]) -> float:
     return sum(h in there for h in sample) / len(sample) if sample else 0.0
 
 
-def image_name(image: str) -> str:
-    """A short name for an image, the same on every host and in every scheduler; '' for none."""
-    return hashlib.blake2s(image.encode(), digest_size=4).hexdigest()[:NAME] if image else ''
+def image_name(domain: str, image: str) -> str:
+    """A short name for an image in one trust domain, the same on every host and in every scheduler. Another domain's
+    sketches are made with another salt, and do not compare."""
+    return hashlib.blake2s(f'{domain}/{image}'.encode(), digest_size=4).hexdigest()[:NAME]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

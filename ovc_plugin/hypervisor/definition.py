@@ -33,6 +33,7 @@ class Definition:
     project: str | None
     extra_specs: dict[str, str]
     title: str = ''
+    image: str = ''
     movable: bool = True
 
 
@@ -65,9 +66,19 @@ def read(xml: str) -> Definition:
         maximum=maximum, has_balloon=balloon is not None and balloon.get('model') != 'none',
         mergeable=domain.find('memoryBacking/nosharepages') is None and untouchable not in _UNMERGEABLE,
         untouchable=untouchable,
+        image=_image(nova, own),
         title=(nova.findtext(f'{_NOVA}name') if nova is not None else domain.findtext('title')) or '',
         managed=nova is not None, extra_specs=specs, movable=all(domain.find(path) is None for path in _STAYS),
         project=project.get('uuid') if project is not None else specs.get('ovc:trust-domain'))
+
+
+
+def _image(nova: etree.Element | None, own: etree.Element | None) -> str:
+    """What the guest was made from, if it is known: guests of one image hold much alike."""
+    root = nova.find(f'{_NOVA}root') if nova is not None else None
+    if root is not None and root.get('type') == 'image':
+        return str(root.get('uuid', ''))
+    return str(own.get('image', '')) if own is not None else ''
 
 
 def _untouchable(domain: etree.Element) -> str | None:

@@ -94,7 +94,8 @@ class LibvirtHypervisor:
             rss=_kib(stats, 'balloon.rss'), last_update=stats.get('balloon.last-update') or None,
             has_balloon=known.has_balloon, mergeable=known.mergeable, untouchable=known.untouchable,
             managed=known.managed, project=known.project, reservation=specs.get('ovc:reservation'),
-            title=known.title, weight=specs.get('ovc:weight'), overcommit=specs.get('ovc:overcommit'),
+            title=known.title, image=known.image,
+            weight=specs.get('ovc:weight'), overcommit=specs.get('ovc:overcommit'),
             busy=running and state != lv.VIR_DOMAIN_RUNNING, movable=known.movable,
             dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
 

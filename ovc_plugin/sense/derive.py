@@ -99,10 +99,11 @@ def _evaporation(earlier: HostSample | None, later: HostSample, seconds: float) 
     """
     if earlier is None or earlier.ksm is None or later.ksm is None or seconds <= 0:
         return None
-    told = _rate(earlier.ksm.dissolved, later.ksm.dissolved, seconds, PAGE)
-    if told is not None:
-        return told
     stayed = _running(earlier) == _running(later)
+    told = _rate(earlier.ksm.dissolved, later.ksm.dissolved, seconds, PAGE)
+    if told is not None:  # which leaves out zero pages: no merged page is behind them
+        zero = (earlier.ksm.zero or 0) - (later.ksm.zero or 0)
+        return told + (max(0, zero) / seconds if stayed else 0.0)
     return max(0.0, (earlier.ksm.saved - later.ksm.saved) / seconds) if stayed else None
 
 
@@ -151,7 +152,7 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         can_migrate=facts.running and facts.movable and not facts.busy and untouchable == facts.untouchable,
         dirty_rate=facts.dirty_rate,
         untouchable=untouchable,
-        trust_domain=facts.project or f'guest:{facts.uuid}', title=facts.title,
+        trust_domain=facts.project or f'guest:{facts.uuid}', title=facts.title, image=facts.image,
         reservation_from='ovc:reservation' if facts.reservation is not None else 'option default_reservation')
 
 

@@ -35,7 +35,7 @@ def test_what_fits_comes_back_as_it_was(sketches):
 
 @given(st.sets(st.integers(0, 10**9), max_size=200), st.integers(0, 900), st.integers(0, 50))
 def test_it_never_exceeds_its_room(numbers, most, turn):
-    names = [sketch.image_name(str(n)) for n in numbers]
+    names = [sketch.image_name('p1', str(n)) for n in numbers]
     contents = sketch.Contents(images=frozenset(names), sketches=dict.fromkeys(names, SKETCH))
     text = sketch.encode(contents, most, turn)
     assert len(text) <= most
@@ -43,7 +43,7 @@ def test_it_never_exceeds_its_room(numbers, most, turn):
 
 
 def test_turns_tell_other_sketches_until_all_are_told():
-    names = [sketch.image_name(str(n)) for n in range(12)]
+    names = [sketch.image_name('p1', str(n)) for n in range(12)]
     contents = sketch.Contents(images=frozenset(names), sketches=dict.fromkeys(names, SKETCH))
     told = set()
     for turn in range(12):

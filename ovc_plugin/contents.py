@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Samples what guests hold, slowly: one guest of each image, some pages a pass, until its sketch is complete.
+
+Off unless ``[ovc_host] sample_pages`` says otherwise: it reads guests' memory, with a root helper of its own.
+"""
+from __future__ import annotations
+
+import logging
+import typing
+
+from ovc_plugin.decide import sketch
+from ovc_plugin.model import GuestSnapshot, HostSnapshot
+
+LOG = logging.getLogger(__name__)
+AGAIN = 86400.0  # seconds until an image is looked at anew
+_REST = 600.0    # and after a guest that could not be read
+
+# (pid, size, first page, pages, salt, below) -> (next page or 0, hashes)
+Reader = typing.Callable[[int, int, int, int, str, int], 'tuple[int, list[int]]']
+
+
+class _Scan:
+    """One guest, being looked at."""
+
+    def __init__(self, guest: GuestSnapshot, name: str) -> None:
+        self.uuid, self.name = guest.uuid, name
+        self.first = 0
+        self.kept: list[int] = []
+
+    @property
+    def below(self) -> int:
+        """Hashes from here on cannot be among the smallest any more."""
+        return self.kept[-1] if len(self.kept) > sketch.KEPT else sketch.SPACE
+
+    def add(self, found: list[int]) -> None:
+        self.kept = sorted({*self.kept, *found})[:sketch.KEPT + 1]
+
+
+class Sampler:
+    """``pages`` are looked at in each pass; ``pid_of`` finds the process of a guest by its name."""
+
+    def __init__(self, reader: Reader, pid_of: typing.Callable[[str], int], pages: int) -> None:
+        self._reader, self._pid_of, self._pages = reader, pid_of, pages
+        self._sketches: dict[str, sketch.Sketch] = {}
+        self._due: dict[str, float] = {}
+        self._scan: _Scan | None = None
+        self._turn = 0
+
+    def look(self, snapshot: HostSnapshot, now: float) -> None:
+        """Go on with the guest under way, or begin with one whose image is due. Never raises."""
+        sharing = {g.uuid: g for g in snapshot.running if g.can_share and g.image and not g.untouchable}
+        if self._scan is None or self._scan.uuid not in sharing:
+            self._scan = self._next(sharing.values(), now)
+        if self._scan is None:
+            return
+        scan, guest = self._scan, sharing[self._scan.uuid]
+        try:
+            scan.first, found = self._reader(self._pid_of(guest.name), guest.maximum, scan.first, self._pages,
+                                             guest.trust_domain, scan.below)
+            scan.add(found)
+        except Exception as error:  # whatever it is, it costs a sketch and nothing else
+            LOG.warning('pages of %s cannot be sampled (%s: %s); its image is looked at again in %.0f s', guest.name,
+                        type(error).__name__, error, _REST)
+            self._due[scan.name], self._scan = now + _REST, None
+            return
+        if not scan.first:
+            self._sketches[scan.name] = sketch.of(scan.kept)
+            self._due[scan.name], self._scan = now + AGAIN, None
+
+    def _next(self, guests: typing.Iterable[GuestSnapshot], now: float) -> _Scan | None:
+        for guest in guests:
+            name = sketch.image_name(guest.trust_domain, guest.image)
+            if now >= self._due.get(name, 0.0):
+                return _Scan(guest, name)
+        return None
+
+    def told(self, snapshot: HostSnapshot, most: int) -> str:
+        """What the report says of contents: the images that share here, and other sketches each time."""
+        self._turn += 1
+        images = frozenset(sketch.image_name(g.trust_domain, g.image)
+                           for g in snapshot.running if g.can_share and g.image)
+        known = {name: found for name, found in self._sketches.items() if name in images}
+        return sketch.encode(sketch.Contents(images=images, sketches=known), most, self._turn)
