@@ -41,6 +41,13 @@ class Choice:
     seconds: float
 
 
+def look(snapshot: HostSnapshot, level: Level, before: Departing, settings: HostSettings,
+         now: float) -> tuple[Departing, HostSnapshot]:
+    """What is remembered after this look, and the host as the other mechanisms may use it."""
+    departing = follow(snapshot, level, before, settings, now)
+    return departing, held(snapshot, departing, level)
+
+
 def follow(snapshot: HostSnapshot, level: Level, before: Departing, settings: HostSettings, now: float) -> Departing:
     """What is remembered after this look: how long the shortage lasts, and what became of the guest asked away."""
     departing = _lasting(level, _looked(snapshot, before, now), settings, now)
