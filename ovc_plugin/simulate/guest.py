@@ -24,13 +24,14 @@ class Guest:
 
     Of each step ``lost`` is the time in which the guest waited, in parts: ``starved`` while the kernel had no page for
     it, ``squeezed`` while its own balloon gave way, ``paged`` for pages from swap, ``missed`` for files read again.
-    ``waited`` is all of this but the files. ``taken`` counts what a policy moved to swap, ever. A guest ``rests`` when
-    another step would change nothing.
+    ``waited`` is all of this but the files; ``stalled`` sums up what the host sees of it. ``taken`` is all that was
+    ever moved to swap by a policy. A guest ``rests`` when another step would change nothing.
     """
 
     __slots__ = ('habit', 'uuid', 'size', 'target', 'anon', 'cache', 'backed', 'warm', 'cold', 'merged', 'alive',
                  'lost', 'waited', 'starved', 'squeezed', 'paged', 'missed', 'wants', 'swap_ins', 'full', 'taken',
-                 'told_usable', 'told_unused', 'told_at', 'told_need', 'speaks_at', '_ins', '_parts', '_steady',
+                 'told_usable', 'told_unused', 'told_at', 'told_need', 'told_faults',
+                 'speaks_at', 'stalled', '_ins', '_parts', '_steady',
                  '_moves', '_constant')
 
     def __init__(self, habit: Habit) -> None:
@@ -41,12 +42,13 @@ class Guest:
         self.backed = self._used()
         self.warm = self.cold = self.merged = self.taken = 0
         self.alive = True
-        self.lost = self.waited = self.starved = self.squeezed = self.paged = self.missed = 0.0
+        self.lost = self.waited = self.starved = self.squeezed = self.paged = self.missed = self.stalled = 0.0
         self.wants = self.swap_ins = self._ins = self._parts = 0
         self.full = self._unballooned()
         self.told_usable: int | None = None
         self.told_unused: int | None = None
         self.told_need = 0
+        self.told_faults: float | None = None
         self.told_at = -1e9
         self.speaks_at = 0.0 if habit.speaks else 1e18
         self._steady = False
@@ -186,6 +188,7 @@ class Guest:
         self.waited = min(seconds, waiting + paged)  # for the host's memory, not for its own files
         self.lost = min(seconds, self.waited + missed)
         self.paged, self.missed = self.waited - waiting, self.lost - self.waited
+        self.stalled += self.starved + self.paged
 
     def swap_out(self, amount: int) -> int:
         """Move bytes to swap. The kernel mostly finds idle pages; one in ten that it takes is in use."""
@@ -216,8 +219,9 @@ class Guest:
         self.speaks_at = when + habit.stats_period
         self.told_usable = self.size - self.anon
         self.told_unused = self.size - self.anon - self.cache
+        self.told_faults = habit.mapped * habit.reuse * max(0, habit.cache - self.cache) / PAGE
 
-    def snapshot(self, now: float, refaults: float | None, epoch: float) -> GuestSnapshot:
+    def snapshot(self, now: float, epoch: float, refaults: float | None, pressure: float | None) -> GuestSnapshot:
         """The guest as the rules see it: its size at once, its words as old as they are. ``epoch``: when time began."""
         habit = self.habit
         usable = None if (nonsense := self.babbles(now - epoch)) else self.told_usable
@@ -226,6 +230,7 @@ class Guest:
             overhead=habit.overhead, weight=habit.weight, target=self.target,
             actual=self.size if habit.has_balloon and not nonsense else None, usable=usable,
             stats_age=None if usable is None else now - epoch - self.told_at, resident=self.resident,
-            swapped=self.swapped, refaults=refaults, can_balloon=habit.has_balloon and not habit.untouchable,
-            can_share=habit.alike > 0,
+            swapped=self.swapped, saved=self.merged, refaults=refaults, pressure=pressure,
+            major_faults=None if usable is None else self.told_faults,
+            can_balloon=habit.has_balloon and not habit.untouchable, can_share=habit.alike > 0,
             can_swap=not habit.untouchable, untouchable=habit.untouchable, trust_domain=habit.trust_domain)

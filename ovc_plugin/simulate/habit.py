@@ -37,14 +37,15 @@ class Demand:
 class Habit:
     """What a guest is and does. ``manner`` names it for a reader; the figures decide.
 
-    ``cache`` bytes of files would serve it, of which the share ``reuse`` is read each second; the share ``hot`` of its
-    anonymous memory is in steady use, and ``stirs`` of what is in swap otherwise is wanted each second. ``fill`` is the
-    share of its free memory that it has touched and not told the host of (0: free page reporting). ``alike`` bytes
-    equal those of all guests with the same ``image``; ``rewrites`` is how many of them it writes each second. The
-    balloon moves by ``speed`` bytes a second while it answers: for the share ``answers`` of each minute; it does not go
-    below ``least`` or above ``most``. Until it ``hangs`` it tells statistics every ``stats_period`` seconds, if it
-    ``speaks``. ``garbled``: in every other half minute what it says makes no sense. ``reachable``: the hypervisor's
-    calls to it succeed. ``locked``: the kernel cannot swap it.
+    ``cache`` bytes of files would serve it, of which the share ``reuse`` is read each second (``mapped`` of these reads
+    are faults, which the guest tells of); the share ``hot`` of its anonymous memory is in steady use, and ``stirs`` of
+    what is in swap otherwise is wanted each second. ``fill`` is the share of its free memory that it has touched and
+    not told the host of (0: free page reporting). ``alike`` bytes equal those of all guests with the same ``image``;
+    ``rewrites`` is how many of them it writes each second. The balloon moves by ``speed`` bytes a second while it
+    answers: for the share ``answers`` of each minute; it does not go below ``least`` or above ``most``. Until it
+    ``hangs`` it tells statistics every ``stats_period`` seconds, if it ``speaks``. ``garbled``: in every other half
+    minute what it says makes no sense. ``reachable``: the hypervisor's calls to it succeed. ``locked``: the kernel
+    cannot swap it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Habit:
     weight: float = 1.0
     cache: int = 0
     reuse: float = 0.01
+    mapped: float = 0.5
     hot: float = 0.3
     stirs: float = 0.0005
     fill: float = 0.0

@@ -37,6 +37,7 @@ class World:
         self._due, self._passed = 0.0, -1e9
         self._earlier: tuple[float, int, int, int] | None = None
         self._ins: dict[str, int] = {}
+        self._stalled: dict[str, float] = {}
         self._merged: dict[str, int] = {}
 
     @property
@@ -113,8 +114,10 @@ class World:
             growth = (before[1] - available) / seconds
             evaporation = sum(max(0, self._merged.get(g.uuid, 0) - g.merged) for g in alive) / seconds
             swap_in, swap_out = (kernel.swap_ins - before[2]) / seconds, (kernel.swap_outs - before[3]) / seconds
-        guests = tuple(g.snapshot(self.now, self._ins.get(g.uuid, 0) / PAGE / seconds if seconds else None, START)
+        guests = tuple(g.snapshot(self.now, START, self._ins.get(g.uuid, 0) / PAGE / seconds if seconds else None,
+                                  min(1.0, (g.stalled - self._stalled.get(g.uuid, 0.0)) / seconds) if seconds else None)
                        for g in alive)
+        self._stalled = {g.uuid: g.stalled for g in alive}
         self._earlier = (self.time, available, kernel.swap_ins, kernel.swap_outs)
         self._ins, self._merged = {}, {g.uuid: g.merged for g in alive}
         snapshot = HostSnapshot(
