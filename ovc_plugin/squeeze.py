@@ -3,8 +3,8 @@
 """What the root helper does to guests' control groups: it moves their memory to swap, several groups in turn.
 
 A group that offers ``memory.reclaim`` (version 2, Linux 5.19) is asked. Of any other one a limit is lowered below what
-it uses and put back at once: ``memory.high`` (version 2), or ``memory.limit_in_bytes``. What a limit was is written down
-first, in a lease, so that one left behind by a killed process is put back by :func:`lift`.
+it uses and put back at once: ``memory.high`` (version 2), or ``memory.limit_in_bytes``. What a limit was is written
+down first, in a lease, so that one left behind by a killed process is put back by :func:`lift`.
 """
 from __future__ import annotations
 

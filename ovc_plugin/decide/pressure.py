@@ -7,13 +7,23 @@ import dataclasses
 
 from ovc_plugin.decide.state import LadderState
 from ovc_plugin.model import MIB, HostSnapshot, Level
+from ovc_plugin.samples import Recent
 from ovc_plugin.settings import HostSettings
 
 _KNEE = 28 << 30
+_FALL = 8 * MIB
 _AT_KNEE = 899 * MIB
 # Shares of the sliding minimum below which a level begins (ESXi's soft, hard and low), and above which it ends.
 _ENTER = {Level.SOFT: 0.64, Level.HARD: 0.32, Level.CRITICAL: 0.16}
 _LEAVE = {Level.SOFT: 1.0, Level.HARD: 0.48, Level.CRITICAL: 0.24}
+# Seconds until memory is exhausted at which only swap arrives in time, and at which not even one more look does.
+# A balloon takes two passes: one to ask, one to see what came of it.
+_SWAP_TAKES, _LAST_MOMENT = 4.0, 1.5
+_LATE = 2.0              # a level begun so ends only when that many times as long is left
+_READ_BACK = 5.0         # times refault_limit, of the average guest, from which reading back is HARD
+_CALMER = 3.0            # a level above SOFT falls to SOFT after the dwell divided by this: nothing is handed out there
+_PAUSE, _URGENT = 0.5, 1.0   # least seconds between two passes when it gets worse, and while it is HARD or worse
+_PAGE = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +44,27 @@ def enter_soft(total: int, settings: HostSettings) -> int:
     return int(_ENTER[Level.SOFT] * minimum(total, settings.level_scale))
 
 
+def urgent(recent: Recent, snapshot: HostSnapshot | None, level: Level, since: float,
+           settings: HostSettings) -> str | None:
+    """Why a pass is due at once, ``since`` seconds after the last one; ``None`` when the next tick is soon enough.
+
+    It is when a cheap look finds more than the level of the last pass, or as much where that is HARD or worse: what
+    swapping frees by then, and what guests take, is to be seen each second. Below SOFT a further fall is as good.
+    """
+    if snapshot is None or since < _PAUSE:
+        return None
+    now = dataclasses.replace(snapshot, available=recent.available, growth=recent.growth, stall=recent.stall,
+                              swap_in=None)
+    least = minimum(snapshot.total, settings.level_scale)
+    worst, reason = max(_signs(now, least, _ENTER, settings, 1.0), key=lambda sign: sign[0])
+    if worst > level:
+        return reason
+    if since < _URGENT or worst is Level.CLEAR:
+        return None
+    fell = recent.available < min(snapshot.available - _FALL, enter_soft(snapshot.total, settings))
+    return reason if worst >= Level.HARD or fell else None
+
+
 def goal(total: int, settings: HostSettings) -> int:
     """Available memory to get back to once it is short: a quarter above where SOFT ends."""
     return int(1.25 * minimum(total, settings.level_scale))
@@ -42,27 +73,32 @@ def goal(total: int, settings: HostSettings) -> int:
 def judge(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float) -> Judgement:
     """The level of this pass, from available memory, memory pressure stall and time to exhaustion."""
     least = minimum(snapshot.total, settings.level_scale)
-    worst, reason = max(_signs(snapshot, least, _ENTER, settings), key=lambda sign: sign[0])
+    worst, reason = max(_signs(snapshot, least, _ENTER, settings, 1.0), key=lambda sign: sign[0])
     if worst >= state.level:
         return Judgement(level=worst, better_since=None, reason=reason)
     # better than the level: only what is also above the level's exit threshold lets it fall
-    staying, why = max(_signs(snapshot, least, _LEAVE, settings), key=lambda sign: sign[0])
+    staying, why = max(_signs(snapshot, least, _LEAVE, settings, _LATE), key=lambda sign: sign[0])
     if staying >= state.level:
         return Judgement(level=state.level, better_since=None, reason=why)
     since = now if state.better_since is None else min(state.better_since, now)  # a clock may have been set back
     if now - since < settings.dwell:
-        return Judgement(level=state.level, better_since=since,
+        calmer = max(worst, staying, Level.SOFT)
+        level = calmer if now - since >= settings.dwell / _CALMER else state.level
+        return Judgement(level=level, better_since=since,
                          reason=f'{reason}; better for {now - since:.0f} s of {settings.dwell:.0f} s')
     return Judgement(level=max(worst, staying), better_since=None, reason=reason)
 
 
 def _signs(snapshot: HostSnapshot, least: int, shares: dict[Level, float],
-           settings: HostSettings) -> list[tuple[Level, str]]:
+           settings: HostSettings, late: float) -> list[tuple[Level, str]]:
+    """What each sign says, by the thresholds at which levels begin, or (``late`` above 1) end."""
     signs = [_available(snapshot, least, shares)]
     if snapshot.stall is not None:
         signs.append(_stalled(snapshot.stall, settings))
+    if snapshot.swap_in is not None:
+        signs.append(_read_back(snapshot, snapshot.swap_in, least, settings))
     if snapshot.growth is not None and snapshot.growth > 0:
-        signs.append(_exhaustion(snapshot, snapshot.growth, least, settings))
+        signs.append(_exhaustion(snapshot, snapshot.growth, least, settings, late))
     return signs
 
 
@@ -81,8 +117,20 @@ def _stalled(stall: float, settings: HostSettings) -> tuple[Level, str]:
     return Level.CLEAR, f'tasks wait for memory {stall:.0%} of the time < {settings.stall_soft:.0%}'
 
 
-def _exhaustion(snapshot: HostSnapshot, growth: float, least: int, settings: HostSettings) -> tuple[Level, str]:
-    """At the present speed, SOFT when less than two passes are left until the CRITICAL threshold."""
+def _read_back(snapshot: HostSnapshot, swap_in: float, least: int, settings: HostSettings) -> tuple[Level, str]:
+    """Guests that read back while memory is short: what was swapped was in use. With memory to spare they only heal."""
+    limit = settings.refault_limit * _PAGE * max(1, len(snapshot.running))
+    if snapshot.available >= least or swap_in < limit:
+        return Level.CLEAR, f'{swap_in / MIB:.1f} MB/s read back from swap'
+    level = Level.HARD if swap_in >= _READ_BACK * limit else Level.SOFT
+    return level, (f'{swap_in / MIB:.1f} MB/s read back from swap >= {limit / MIB:.1f} MB/s with '
+                   f'{snapshot.available // MIB} MB available < {least // MIB} MB')
+
+
+def _exhaustion(snapshot: HostSnapshot, growth: float, least: int, settings: HostSettings,
+                late: float) -> tuple[Level, str]:
+    """The level by what still arrives in time, at the present speed, before the CRITICAL threshold is reached."""
     left = max(0.0, snapshot.available - _ENTER[Level.CRITICAL] * least) / growth
-    text = f'exhausted in {left:.0f} s at {growth / MIB:.0f} MB/s'
-    return (Level.SOFT if left < 2 * settings.tick else Level.CLEAR), text
+    takes = {Level.SOFT: 2 * settings.tick, Level.HARD: _SWAP_TAKES, Level.CRITICAL: _LAST_MOMENT}
+    level = max((level for level, seconds in takes.items() if left < late * seconds), default=Level.CLEAR)
+    return level, f'exhausted in {left:.0f} s at {growth / MIB:.0f} MB/s'

@@ -49,16 +49,3 @@ def zram(proc: pathlib.Path) -> tuple[int, int]:
             total += int(fields[2]) * 1024
             free += (int(fields[2]) - int(fields[3])) * 1024
     return total, free
-
-
-def stall(text: str) -> float:
-    """Share of time (0..1) in which some task waited for memory, 10 s average (PSI ``some avg10``).
-
-    :raises ValueError: not the text of a pressure file.
-    """
-    for line in text.splitlines():
-        if line.startswith('some '):
-            for field in line.split():
-                if field.startswith('avg10='):
-                    return float(field[6:]) / 100
-    raise ValueError('no "some avg10=" in the pressure file')

@@ -8,7 +8,7 @@ import typing
 
 from ovc_plugin.hypervisor.protocol import Hypervisor
 from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample, MemorySample
-from ovc_plugin.sense import cgroup, ksm, proc
+from ovc_plugin.sense import cgroup, ksm, proc, psi
 
 T = typing.TypeVar('T')
 
@@ -21,10 +21,10 @@ class Sensor:
                  ksm_root: str = '/sys/kernel/mm/ksm', ksm_helper: ksm.Helper | None = None) -> None:
         self._host = host
         self._hypervisor = hypervisor
-        self._boundary = None if boundary == 'machine' else pathlib.Path(boundary)
+        self.boundary = None if boundary == 'machine' else pathlib.Path(boundary)
         self._run_path = pathlib.Path(run_path)
-        self._proc = pathlib.Path(proc_root)
-        self._ksm = ksm.Source(pathlib.Path(ksm_root), self._proc, ksm_helper)
+        self.proc = pathlib.Path(proc_root)
+        self._ksm = ksm.Source(pathlib.Path(ksm_root), self.proc, ksm_helper)
         self._groups: dict[str, tuple[int, pathlib.Path | None]] = {}
         self.last_memory: MemorySample | None = None
 
@@ -51,8 +51,8 @@ class Sensor:
 
         :raises OSError: it cannot be read.
         """
-        machine = proc.memory(self._proc)
-        self.last_memory = machine if self._boundary is None else cgroup.boundary(self._boundary, machine)
+        machine = proc.memory(self.proc)
+        self.last_memory = machine if self.boundary is None else cgroup.boundary(self.boundary, machine)
         return self.last_memory
 
     def group_of(self, uuid: str) -> pathlib.Path | None:
@@ -60,10 +60,13 @@ class Sensor:
         found = self._groups.get(uuid)
         return found[1] if found else None
 
+    @property
+    def pressure(self) -> pathlib.Path:
+        """The file in which the kernel tells how long tasks waited for the boundary's memory."""
+        return self.boundary / 'memory.pressure' if self.boundary else self.proc / 'pressure' / 'memory'
+
     def _stall(self) -> float:
-        if self._boundary is None:
-            return proc.stall((self._proc / 'pressure' / 'memory').read_text())
-        return proc.stall((self._boundary / 'memory.pressure').read_text())
+        return psi.stall(self.pressure.read_text())
 
     def _grouped(self, guests: list[GuestFacts] | None, notes: list[str]) -> tuple[GuestSample, ...] | None:
         if guests is None:
@@ -90,7 +93,7 @@ class Sensor:
         cached = self._groups.get(guest.uuid)
         if cached and cached[0] == pid and cached[1] is not None:
             return cached[1]
-        path = cgroup.of_process(self._proc, pid)
+        path = cgroup.of_process(self.proc, pid)
         self._groups[guest.uuid] = (pid, path)
         return path
 

@@ -213,6 +213,9 @@ class Applied:
     def apply(self, plan, dry_run):
         return self.outcomes
 
+    def stop(self):
+        pass
+
 
 def until(condition, seconds=5.0):
     deadline = time.monotonic() + seconds

@@ -7,7 +7,7 @@ import pytest
 
 from ovc_plugin import privileged
 from ovc_plugin.model import MIB
-from ovc_plugin.sense import cgroup, ksm, proc
+from ovc_plugin.sense import cgroup, ksm, proc, psi
 from ovc_plugin.sense.sensor import Sensor
 from tests.builders import GIB, NOW, FakeHypervisor, a_ksm, a_proc, a_v1_group, a_v2_group, facts
 
@@ -27,9 +27,9 @@ def test_swap_that_is_itself_memory_backs_nothing(tmp_path):
 
 
 def test_pressure_stall_is_a_share_of_time():
-    assert proc.stall('some avg10=12.50 avg60=1.00 avg300=0.00 total=5\nfull avg10=0.00 total=0\n') == 0.125
+    assert psi.stall('some avg10=12.50 avg60=1.00 avg300=0.00 total=5\nfull avg10=0.00 total=0\n') == 0.125
     with pytest.raises(ValueError):
-        proc.stall('Operation not supported')
+        psi.stall('Operation not supported')
 
 
 def test_sharing_counts_zero_pages_as_saved_where_the_kernel_tells_them(tmp_path):

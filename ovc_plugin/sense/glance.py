@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The cheap look at the boundary between two passes: files are kept open, and two numbers are read of them."""
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import time
+import typing
+
+from ovc_plugin.samples import MemorySample
+from ovc_plugin.sense import psi
+
+_ANEW = 2.0  # seconds after which a group's droppable file pages are read again: they change slowly, and cost most
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """``available`` bytes; ``demand`` in bytes from an origin of its own: what is used, in memory and in swap together,
+    so that it grows only by what guests want and not by what is moved; ``stalled``: seconds of stall since boot."""
+
+    at: float
+    available: int
+    demand: int
+    stalled: float | None = None
+
+
+class Glance:
+    """Looks at the machine, or at the control group that bounds the guests.
+
+    ``memory`` is the full reading, from which a group's droppable pages are taken now and then. ``pressure`` is the
+    file of the stall counter, ``None`` to leave it alone.
+    """
+
+    def __init__(self, boundary: pathlib.Path | None, memory: typing.Callable[[], MemorySample],
+                 proc: pathlib.Path = pathlib.Path('/proc'), pressure: pathlib.Path | None = None,
+                 clock: typing.Callable[[], float] = time.monotonic) -> None:
+        self._boundary, self._memory, self._clock, self._pressure = boundary, memory, clock, pressure
+        self._meminfo = proc / 'meminfo'
+        self._open: dict[pathlib.Path, int] = {}
+        self._group = _files(boundary) if boundary else None
+        self._base: tuple[float, int, int] | None = None  # when, available, used
+
+    def look(self) -> Look:
+        """:raises OSError: something cannot be read; it is opened anew at the next look."""
+        try:
+            now = self._clock()
+            stalled = psi.total(self._text(self._pressure)) if self._pressure else None
+            machine = self._text(self._meminfo)
+            available = _kib(machine, 'MemAvailable:')
+            if self._group is None:
+                swapped = _kib(machine, 'SwapTotal:') - _kib(machine, 'SwapFree:')
+                return Look(at=now, available=available, demand=swapped - available, stalled=stalled)
+            used, both = self._used(self._group)
+            inside = self._inside(now, used)
+            return Look(at=now, available=min(available, inside), demand=both, stalled=stalled)
+        except (OSError, ValueError) as error:
+            self.close()
+            raise error if isinstance(error, OSError) else OSError(str(error)) from None
+
+    def close(self) -> None:
+        for number in self._open.values():
+            os.close(number)
+        self._open.clear()
+        self._base = None
+
+    def _used(self, group: tuple[pathlib.Path, pathlib.Path, bool]) -> tuple[int, int]:
+        """(bytes charged, bytes charged and in swap) of the boundary."""
+        used_file, swap_file, together = group
+        used = int(self._text(used_file))
+        try:
+            other = int(self._text(swap_file))
+        except (OSError, ValueError):  # swap is not counted for groups here
+            return used, used
+        return used, other if together else used + other
+
+    def _inside(self, now: float, used: int) -> int:
+        if self._base is None or now - self._base[0] >= _ANEW:
+            self._base = now, self._memory().available, used
+        return max(0, self._base[1] - (used - self._base[2]))
+
+    def _text(self, path: pathlib.Path) -> str:
+        number = self._open.get(path)
+        if number is None:
+            number = self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(number, 4096, 0).decode()
+
+
+def _files(boundary: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, bool]:
+    """(bytes charged, bytes in swap, whether the second holds the first too)."""
+    if (boundary / 'memory.current').exists():
+        return boundary / 'memory.current', boundary / 'memory.swap.current', False
+    return boundary / 'memory.usage_in_bytes', boundary / 'memory.memsw.usage_in_bytes', True
+
+
+def _kib(text: str, name: str) -> int:
+    """:raises ValueError: there is no such line."""
+    begin = text.index(name) + len(name)
+    return int(text[begin:text.index('kB', begin)]) * 1024

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The watch between two passes: cheap looks several times a second, and the kernel's own alarm where it grants one."""
+from __future__ import annotations
+
+import collections
+import dataclasses
+import pathlib
+import threading
+import time
+import typing
+
+from ovc_plugin.samples import HostSample, Recent
+from ovc_plugin.sense import psi
+from ovc_plugin.sense.glance import Glance, Look
+from ovc_plugin.sense.sensor import Sensor
+
+WINDOW = 1.0   # seconds over which growth and stall are taken: a burst counts more the longer it has lasted
+_LEAST = 0.4   # seconds that two looks must be apart to tell a speed
+
+Judge = typing.Callable[[Recent, float], str | None]
+
+
+class Watch:
+    """Keeps the looks of the last second. ``look`` raises OSError where there is nothing to see."""
+
+    def __init__(self, look: typing.Callable[[], Look], trigger: psi.Trigger | None = None, means: str = '',
+                 clock: typing.Callable[[], float] = time.monotonic) -> None:
+        self._look, self._trigger, self._means, self._clock = look, trigger, means, clock
+        self._looks: collections.deque[Look] = collections.deque()
+        self._counted = self._failed = 0
+        self._rang: float | None = None
+        self._last: str | None = None
+
+    def wait(self, seconds: float, pause: float, stopping: threading.Event, judge: Judge) -> str | None:
+        """Sleep until ``seconds`` are over, or until ``judge`` says why a pass is due at once; then why.
+
+        ``pause`` is the time between two looks; with 0 there are none. ``judge`` is given what was seen lately and how
+        long this call has lasted.
+        """
+        began = self._clock()
+        while (left := began + seconds - self._clock()) > 0:
+            rang = self._sleep(min(left, pause or left), stopping)
+            if stopping.is_set():
+                return None
+            if rang:
+                self._rang = self._clock()
+            elif not pause:
+                continue
+            recent = self.recent(look=True)
+            if recent is not None and (why := judge(recent, self._clock() - began)):
+                self._last = why
+                return why
+        return None
+
+    def _sleep(self, seconds: float, stopping: threading.Event) -> bool:
+        """Whether the kernel's alarm rang meanwhile."""
+        if self._trigger is None:
+            stopping.wait(seconds)
+            return False
+        try:
+            return self._trigger.wait(min(seconds, 1.0))
+        except OSError as error:
+            self._trigger, self._means = None, f'the alarm is gone ({error}); the counter is looked at'
+            return False
+
+    def recent(self, *, look: bool = False) -> Recent | None:
+        """What the last second showed; ``None`` without a look that could be made."""
+        now = self._clock()
+        if look or not self._looks or now - self._looks[-1].at > 0.1:
+            try:
+                self._looks.append(self._look())
+                self._counted += 1
+            except OSError:
+                self._failed += 1
+                return None
+        while len(self._looks) > 1 and (now - self._looks[1].at >= WINDOW or now - self._looks[0].at > 2 * WINDOW):
+            self._looks.popleft()
+        return self._seen(self._looks[0], self._looks[-1], now)
+
+    def _seen(self, first: Look, last: Look, now: float) -> Recent:
+        seconds = last.at - first.at
+        stall = psi.RUNG if self._rang is not None and now - self._rang < WINDOW else None
+        if seconds < _LEAST:
+            return Recent(available=last.available, stall=stall)
+        # At the wall available memory shrinks no more, while the kernel swaps: demand tells. Pages that are read back
+        # are no new demand, and take memory all the same.
+        growth = max(last.demand - first.demand, first.available - last.available) / max(seconds, WINDOW)
+        if first.stalled is not None and last.stalled is not None:
+            stall = max(stall or 0.0, min(1.0, (last.stalled - first.stalled) / max(seconds, WINDOW)))
+        return Recent(available=last.available, growth=growth, stall=stall)
+
+    def complete(self, sample: HostSample) -> HostSample:
+        """The sample with what the watch knows better than one reading can tell."""
+        recent = self.recent()
+        if recent is None:
+            return sample
+        stalls = [one for one in (sample.stall, recent.stall) if one is not None]
+        return dataclasses.replace(sample, growth=recent.growth, stall=max(stalls, default=None))
+
+    def fields(self) -> dict[str, typing.Any]:
+        """For the status: what is watched and how, how many looks were made and failed, why a pass last came early."""
+        return {'means': self._means, 'looks': self._counted, 'failed': self._failed, 'early': self._last}
+
+
+def plain(sensor: Sensor) -> Watch:
+    """A watch that reads the boundary's memory in full at each look."""
+    def look() -> Look:
+        memory = sensor.memory()
+        swapped = memory.swap_total - memory.swap_free
+        return Look(at=time.monotonic(), available=memory.available, demand=swapped - memory.available)
+    return Watch(look, means='available memory and demand')
+
+
+def over(sensor: Sensor) -> Watch:
+    """The watch over what a sensor senses."""
+    pressure = sensor.pressure
+    trigger, means = psi.trigger(pressure) if pressure.exists() else (None, f'there is no {pressure}')
+    counter: pathlib.Path | None = pressure if pressure.exists() else None
+    glance = Glance(sensor.boundary, sensor.memory, sensor.proc, counter)
+    return Watch(glance.look, trigger, f'available memory and demand; {means}')
