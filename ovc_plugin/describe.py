@@ -39,7 +39,8 @@ def verb(action: Action, names: typing.Mapping[str, str]) -> str:
         case ReclaimGuest():
             return f'swap {action.amount // MIB} MB of {names.get(action.guest, action.guest)}'
         case TuneKsm():
-            return 'merge equal pages' if action.run else 'stop merging pages'
+            speed = f', {action.pages_to_scan} pages at a time' if action.pages_to_scan else ''
+            return f'merge equal pages{speed}' if action.run else 'stop merging pages'
         case AskMigration():
             return f'ask for {names.get(action.guest, action.guest)} to be moved to another host'
         case _:

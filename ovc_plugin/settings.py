@@ -136,7 +136,8 @@ class HostSettings:
         'while a new guest is looked through or memory is short, else less.', low=0.005, high=0.9)
     ksm_least_profit: int = knob(
         4 * MIB, 'Memory saved per processor second of the scanner below which it is slowed down, down to a 16th of '
-        'its full speed; at twice as much it gets faster again. 0 keeps it at full speed.', low=0, high=1 << 40, unit='MiB')
+        'its full speed; at twice as much it gets faster again. 0 keeps it at full speed.', low=0, high=1 << 40,
+        unit='MiB')
     ksm_zero_pages: bool = knob(
         True, 'Merge pages full of zeroes with the kernel\'s own one (use_zero_pages): there is no limit to how many '
         'share it. Only where the kernel counts them (Linux 6.6).')

@@ -25,7 +25,7 @@ def a_host(*guests: GuestSnapshot, **changes) -> HostSnapshot:
     """A host of 28 GiB (so that the sliding minimum is 899 MiB) with plenty available."""
     fields = dict(host='h1', taken_at=NOW, total=28 * GIB, available=10 * GIB, reserve=512 * MIB, swap_total=8 * GIB,
                   swap_free=8 * GIB, guests=guests,
-                  ksm=KsmState(run=1, saved=0, shared=0, pages_to_scan=1000))
+                  ksm=KsmState(run=1, saved=0, shared=0, pages_to_scan=500))
     return HostSnapshot(**fields | changes)
 
 

@@ -3,7 +3,7 @@
 """The ladder: one pass over a host, from a snapshot and what is remembered to a plan."""
 from __future__ import annotations
 
-from ovc_plugin.decide import balloon, evacuate, evaporation, ksm, pressure, progress, swap
+from ovc_plugin.decide import balloon, evacuate, evaporation, ksm, pressure, progress, scanning, swap
 from ovc_plugin.decide.state import Asked, LadderState
 from ovc_plugin.model import Action, HostSnapshot, Level, Plan, SetBalloon
 from ovc_plugin.settings import HostSettings
@@ -22,10 +22,10 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     asked = progress.follow(snapshot, state.asked, now)
     judged = pressure.judge(snapshot, state, settings, now)
     level = judged.level
-    departing = evacuate.follow(snapshot, level, state.departing, settings, now)
-    snapshot = evacuate.held(snapshot, departing, level)
+    departing, snapshot = evacuate.look(snapshot, level, state.departing, settings, now)
     actions: list[Action] = []
-    if sharing := ksm.tune(snapshot, settings):
+    looking = scanning.follow(state.scanning, snapshot, level, settings)
+    if sharing := ksm.tune(snapshot, settings, looking):
         actions.append(sharing)
     dissolving = evaporation.follow(state.evaporation, snapshot, settings)
     taken = balloon.taking(snapshot, asked, settings, now) + evaporation.reserve_against(snapshot, dissolving, settings)
@@ -50,7 +50,7 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
               for a in actions if isinstance(a, SetBalloon)}
     plan = Plan(level=level, actions=tuple(actions), reason=judged.reason)
     return plan, LadderState(level=level, better_since=judged.better_since, asked=asked, evaporation=dissolving,
-                             departing=departing)
+                             departing=departing, scanning=looking)
 
 
 def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> int:

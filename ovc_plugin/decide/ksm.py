@@ -3,9 +3,12 @@
 """Page sharing: on while all guests that can share belong to one trust domain, paused otherwise (promise 8)."""
 from __future__ import annotations
 
-from ovc_plugin.model import HostSnapshot, TuneKsm
+from ovc_plugin.decide.scanning import Scanning
+from ovc_plugin.model import HostSnapshot, KsmState, TuneKsm
 from ovc_plugin.settings import HostSettings
 
+_UNKNOWN = Scanning()
+_NEAR = 0.2  # changes of speed smaller than this are not worth a write
 RISK = 'merged pages leak their presence to other tenants by timing and allow targeted bit flips'
 
 
@@ -13,30 +16,50 @@ def alarm(snapshot: HostSnapshot, settings: HostSettings) -> str | None:
     """What an operator must know of sharing for as long as it holds: why it is paused, or what it risks."""
     if snapshot.ksm is None or settings.ksm in ('leave', 'off'):
         return None
-    run, reason = _wanted(snapshot, settings)
+    _, reason = _wanted(snapshot, settings)
     domains = {g.trust_domain for g in snapshot.running if g.can_share}
-    alone = any(g.can_share and g.untouchable for g in snapshot.running)
-    return f'page sharing: {reason}' if alone or len(domains) > 1 else None
+    if len(domains) > 1 or any(g.can_share and g.untouchable for g in snapshot.running):
+        return f'page sharing: {reason}'
+    if _apart(snapshot.ksm, settings) and snapshot.ksm.shared:
+        return ('page sharing: pages are merged across NUMA nodes, and the kernel keeps them apart only from when none '
+                'is merged. Unmerging them at once may need more memory than there is: that waits for a restart of the '
+                'guests, or of the host')
+    return None
 
 
-def tune(snapshot: HostSnapshot, settings: HostSettings) -> TuneKsm | None:
-    """The change that page sharing needs now, if any."""
+def tune(snapshot: HostSnapshot, settings: HostSettings, scanning: Scanning = _UNKNOWN) -> TuneKsm | None:
+    """The change that page sharing needs now, if any.
+
+    Where the kernel's own advisor sets the speed, ours is not written: it would be refused, and is not needed. What
+    makes a small difference is written along when something else is.
+    """
     state = snapshot.ksm
     if state is None or settings.ksm == 'leave':
         return None
     run, reason = _wanted(snapshot, settings)
-    if run is None:
-        return None
-    pages = settings.ksm_pages_to_scan if run and not state.advisor else None
+    wanted = scanning.pages or settings.ksm_pages_to_scan
+    slow_or_fast = abs(wanted - state.pages_to_scan) > _NEAR * wanted
+    pages = wanted if run and not state.advisor and slow_or_fast else None
     # The smart scan looks again at a page without a twin only every few rounds: twins that are due in different rounds,
     # as those of a guest that comes later, then never meet.
     smart = 0 if run and state.smart_scan else None
-    if int(state.run == 1) == run and (pages is None or state.pages_to_scan == pages) and smart is None:
+    if int(state.run == 1) == run and pages is None and smart is None:
         return None
-    return TuneKsm(run=run, pages_to_scan=pages, smart_scan=smart, reason=reason)
+    if state.run == 1 and run and scanning.reason:
+        reason = scanning.reason
+    # Only where the kernel counts zero pages (Linux 6.6): what it saves by them could not be seen to dissolve.
+    zero = 1 if run and settings.ksm_zero_pages and state.use_zero_pages == 0 and state.zero is not None else None
+    nodes = 0 if run and _apart(state, settings) and not state.shared else None
+    return TuneKsm(run=run, pages_to_scan=pages, smart_scan=smart, use_zero_pages=zero, merge_across_nodes=nodes,
+                   reason=reason)
 
 
-def _wanted(snapshot: HostSnapshot, settings: HostSettings) -> tuple[int | None, str]:
+def _apart(state: KsmState, settings: HostSettings) -> bool:
+    """Whether pages of several NUMA nodes are merged though they shall not be."""
+    return not settings.ksm_across_nodes and state.nodes > 1 and state.merge_across_nodes == 1
+
+
+def _wanted(snapshot: HostSnapshot, settings: HostSettings) -> tuple[int, str]:
     if settings.ksm == 'off':
         return 0, 'sharing is off by configuration'
     # The kernel merges whatever is marked mergeable, also of guests that we would leave alone: they count here.

@@ -9,6 +9,7 @@ import typing
 from ovc_plugin.decide import departing
 from ovc_plugin.decide.departing import Departing
 from ovc_plugin.decide.evaporation import Evaporation
+from ovc_plugin.decide.scanning import Scanning
 from ovc_plugin.model import Level
 
 
@@ -26,7 +27,7 @@ class Asked:
 class LadderState:
     """``better_since`` is when the host first looked better than its level; ``None`` while it does not.
 
-    ``evaporation`` is how fast sharing has dissolved lately.
+    ``evaporation`` is how fast sharing has dissolved lately, ``scanning`` how fast equal pages are looked for.
     """
 
     level: Level = Level.CLEAR
@@ -34,6 +35,7 @@ class LadderState:
     asked: typing.Mapping[str, Asked] = dataclasses.field(default_factory=dict)
     evaporation: Evaporation = Evaporation()
     departing: Departing = Departing()
+    scanning: Scanning = Scanning()
 
     def targets(self) -> dict[str, int]:
         return {uuid: asked.target for uuid, asked in self.asked.items()}
