@@ -49,12 +49,12 @@ class SchedulerSettings:
         True, 'Judge every host and log what would be refused and why, but refuse nothing. Set it to false once the '
         'log has been read.', mutable=True)
     headroom_weight_multiplier: float = knob(
-        1.0, 'Strength of OvercommitWeigher\'s vote for room left (memory and swap that the host can still give) among '
-        'nova\'s weighers; 0 switches it off, a negative value stacks guests. Host aggregates override it with metadata '
-        'of the same name.')
+        1.0, 'Strength of OvercommitWeigher\'s vote for room left (memory and swap that the host can still give) '
+        'among nova\'s weighers; 0 switches it off, a negative value stacks guests. Host aggregates override it with '
+        'metadata of the same name.')
     pressure_trend_weight_multiplier: float = knob(
-        0.5, 'Strength of its vote for hosts whose available memory does not shrink, or not soon to nothing. 0 switches '
-        'it off. Host aggregates override it with metadata of the same name.')
+        0.5, 'Strength of its vote for hosts whose available memory does not shrink, or not soon to nothing. 0 '
+        'switches it off. Host aggregates override it with metadata of the same name.')
     sharing_affinity_weight_multiplier: float = knob(
         1.0, 'Strength of its vote for hosts where the guest may share pages with guests of the same image in its '
         'project, by what sharing there saves already. 0 switches it off. Host aggregates override it with metadata of '

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from ovc_plugin.decide import score as votes
 from ovc_plugin.model import MIB, InFlight, Level, Request, Verdict
 from ovc_plugin.report import HostReport
 from ovc_plugin.settings import HostSettings, SchedulerSettings, SharedSettings
@@ -23,46 +24,67 @@ def backing(total: int, reserve: int, swap_usable: int) -> int:
     return total - reserve + swap_usable
 
 
-@dataclasses.dataclass(slots=True)
-class Sums:
-    """What a host would hold with the request and everything in flight added, each with its limit. Bytes.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a report leaves to hand out, in bytes; the same for every request, so that it is reckoned once a report.
 
-    ``guaranteed`` of memory outside the reserve (promise 1); ``touched`` of memory and swap (promise 2); ``demanded``
-    if all that is in flight fills up, of what is there or can be freed for it. What arrives can itself be reclaimed
-    down to its reservation, as far as swap goes.
+    ``unguaranteed``: of the memory outside the reserve, what is owed to no guest (promise 1). ``unbacked``: of memory
+    and swap, what no guest may touch (promise 2). ``spare``: of what is there or can be reclaimed, what the predicted
+    peak leaves (without a prediction, what is used now), after the reserve kept against evaporation. ``growing``: how
+    much of the growth up to that peak can itself be swapped, like what arrives, as far as ``swap_free`` goes.
     """
 
-    guaranteed: int
     memory: int
-    touched: int
-    backing: int
-    demanded: int
     supply: int
+    unguaranteed: int
+    unbacked: int
+    spare: int
+    growing: int
+    swap_free: int
 
-    @property
-    def room(self) -> int:
-        """Left by the tighter of the latter two; negative when the request does not fit."""
-        return min(self.supply - self.demanded, self.backing - self.touched)
 
-
-def sums(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> Sums:
-    """Where the guarantees in flight are not known (in a scheduler), their share is taken as large as this request's.
-
-    The host knows them, and checks again before it starts a guest.
-    """
-    guaranteed = request.reservation if request.overcommit else request.memory
-    flying = in_flight.reserved
-    if flying is None:
-        flying = round(in_flight.memory * guaranteed / request.memory) if request.memory else in_flight.memory
-    arriving = in_flight.memory + request.memory
-    overhead = (in_flight.guests + 1) * shared.default_overhead
+def standing(report: HostReport) -> Standing:
     memory = report.total - report.reserve
-    swap_free = max(0, report.swap_usable - report.swap_used - report.reclaimable)
-    return Sums(
-        guaranteed=report.reserved + flying + guaranteed + overhead, memory=memory,
-        touched=report.committed + arriving + overhead, backing=memory + report.swap_usable,
-        demanded=report.total - report.available + arriving + overhead,
-        supply=memory + report.reclaimable + min(arriving - flying - guaranteed, swap_free))
+    used = report.total - report.available
+    peak = max(used, report.predicted_peak or 0)
+    supply = memory + report.reclaimable - report.evaporation
+    return Standing(
+        memory=memory, supply=supply, unguaranteed=memory - report.reserved,
+        unbacked=backing(report.total, report.reserve, report.swap_usable) - report.committed, spare=supply - peak,
+        # What guests are owed and do not use yet cannot be swapped once they do.
+        growing=max(0, peak - used - max(0, report.reserved - used)),
+        swap_free=max(0, report.swap_usable - report.swap_used - report.reclaimable))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What one request asks of any host, in bytes; ``share`` is what of its memory is guaranteed, 0..1."""
+
+    memory: int
+    guaranteed: int
+    share: float
+    overhead: int
+
+
+def terms(request: Request, shared: SharedSettings) -> Terms:
+    guaranteed = request.reservation if request.overcommit else request.memory
+    return Terms(memory=request.memory, guaranteed=guaranteed, overhead=shared.default_overhead,
+                 share=guaranteed / request.memory if request.memory else 1.0)
+
+
+def margins(host: Standing, asked: Terms, guests: int, memory: int, reserved: int | None) -> tuple[int, int, int]:
+    """What the guarantee, the backing and the demand leave with the request and all in flight; negative: not enough.
+
+    In flight are ``guests`` of ``memory``, of which ``reserved`` is guaranteed. Where that is not known (in a
+    scheduler), its share is taken as large as this request's; the host knows it, and checks again before it starts a
+    guest. What arrives counts in full as demand, but can itself be reclaimed down to its reservation.
+    """
+    arriving = memory + asked.memory
+    overhead = (guests + 1) * asked.overhead
+    owed = (round(memory * asked.share) if reserved is None else reserved) + asked.guaranteed
+    swappable = arriving - owed + host.growing
+    return (host.unguaranteed - owed - overhead, host.unbacked - arriving - overhead,
+            host.spare - arriving - overhead + (swappable if swappable < host.swap_free else host.swap_free))
 
 
 def fits(report: HostReport, request: Request, in_flight: InFlight, scheduler: SchedulerSettings,
@@ -71,8 +93,8 @@ def fits(report: HostReport, request: Request, in_flight: InFlight, scheduler: S
 
     Checked in this order, each with both numbers in the reason: the report is fresh; the level is below HARD; the
     guarantee (sum of reservation + overhead within total - reserve); the backing (sum of maximum + overhead within
-    total - reserve + swap); and that demand at the full size of everything in flight can be met by what is
-    available or can be reclaimed. A guest that may not be overcommitted counts at its maximum throughout.
+    total - reserve + swap); and that the predicted peak, with everything in flight at its full size, can be met by
+    what is available or can be reclaimed. A guest that may not be overcommitted counts at its maximum throughout.
     """
     age = report.age(now)
     if abs(age) > shared.report_max_age:
@@ -80,11 +102,16 @@ def fits(report: HostReport, request: Request, in_flight: InFlight, scheduler: S
     if report.level >= Level.HARD:
         return Verdict(ok=False, reason=f'level is {report.level.name}: {mb(report.available)} available of '
                                         f'{mb(report.total)}')
-    found = sums(report, request, in_flight, shared)
-    refusal = _short(found, report, waived=not report.backed and not scheduler.require_swap_backing)
+    left = margins(standing(report), terms(request, shared), in_flight.guests, in_flight.memory, in_flight.reserved)
+    refusal = _short(left, report, waived=waived(report, scheduler))
     if refusal:
         return Verdict(ok=False, reason=f'{refusal} (report {age:.0f} s old)')
-    return Verdict(ok=True, reason=f'{mb(request.memory)} fits, {mb(found.room)} left (report {age:.0f} s old)')
+    return Verdict(ok=True, reason=f'{mb(request.memory)} fits, {mb(min(left[1:]))} left (report {age:.0f} s old)')
+
+
+def waived(report: HostReport, scheduler: SchedulerSettings) -> bool:
+    """Whether operator and host both do without swap backing."""
+    return not report.backed and not scheduler.require_swap_backing
 
 
 def _stale(age: float, limit: float) -> str:
@@ -94,27 +121,28 @@ def _stale(age: float, limit: float) -> str:
             'update_resources_interval is too long')
 
 
-def _short(found: Sums, report: HostReport, *, waived: bool) -> str | None:
-    """The first sum that exceeds its limit, in words; ``waived`` when operator and host do without swap backing."""
-    if found.guaranteed > found.memory:
-        return f'guarantees would need {mb(found.guaranteed)} > {mb(found.memory)} of memory outside the reserve'
-    if found.touched > found.backing and not waived:
-        return (f'guests could touch {mb(found.touched)} > {mb(found.backing)} of memory and swap ({mb(found.memory)} '
+def _short(left: tuple[int, int, int], report: HostReport, *, waived: bool) -> str | None:
+    """The first sum that exceeds its limit, in words."""
+    guarantee, backed, demand = left
+    host, limit = standing(report), backing(report.total, report.reserve, report.swap_usable)
+    if guarantee < 0:
+        return (f'guarantees would need {mb(host.memory - guarantee)} > {mb(host.memory)} of memory outside the '
+                'reserve')
+    if backed < 0 and not waived:
+        return (f'guests could touch {mb(limit - backed)} > {mb(limit)} of memory and swap ({mb(host.memory)} '
                 f'+ {mb(report.swap_usable)})')
-    if found.demanded > found.supply:
-        return f'demand would be {mb(found.demanded)} > {mb(found.supply)} that is there or can be reclaimed'
+    if demand < 0:
+        peak = '' if report.predicted_peak is None else f' (predicted peak {mb(report.predicted_peak)})'
+        kept = f', {mb(report.evaporation)} kept against evaporation' if report.evaporation else ''
+        return (f'demand would be {mb(host.supply - demand)} > {mb(host.supply)} that is there or can be '
+                f'reclaimed{kept}{peak}')
     return None
 
 
 def score(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> float:
-    """0..1 by the room left after the request, on a scale set by the request alone: room / (room + memory).
-
-    Absolute: two hosts that differ little score alike, whatever the other hosts look like.
-    """
-    left = sums(report, request, in_flight, shared).room
-    if left <= 0 or request.memory <= 0:
-        return 0.0
-    return left / (left + request.memory)
+    """0..1 by the room left after the request. See :mod:`ovc_plugin.decide.score`."""
+    left = margins(standing(report), terms(request, shared), in_flight.guests, in_flight.memory, in_flight.reserved)
+    return votes.headroom(min(left[1:]), request.memory)
 
 
 def permitted_ratio(report: HostReport, capacity: int, settings: HostSettings, shared: SharedSettings) -> float:

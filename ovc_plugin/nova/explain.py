@@ -14,8 +14,7 @@ import typing
 from oslo_log import log as logging
 
 from ovc_plugin.decide import placement
-from ovc_plugin.model import InFlight
-from ovc_plugin.report import HostReport
+from ovc_plugin.nova import host_state as states
 from ovc_plugin.settings import SharedSettings
 
 LOG = logging.getLogger(__name__)
@@ -26,15 +25,12 @@ TOLD = 3
 
 
 class Explainer(python_logging.Handler):
-    """Remembers each host's last report and what was in flight; speaks when placement refuses."""
+    """Speaks when placement refuses, by each host's last report and what was in flight when it was last judged."""
 
-    def __init__(self, shared: typing.Callable[[], SharedSettings]) -> None:
+    def __init__(self, shared: typing.Callable[[], SharedSettings],
+                 known: typing.Callable[[], typing.Mapping[str, states.Known]] = states.all_known) -> None:
         super().__init__(level=logging.INFO)
-        self._shared = shared
-        self._known: dict[str, tuple[HostReport, InFlight]] = {}
-
-    def saw(self, host: str, report: HostReport, in_flight: InFlight) -> None:
-        self._known[host] = (report, in_flight)
+        self._shared, self._known = shared, known
 
     def emit(self, record: python_logging.LogRecord) -> None:
         try:
@@ -46,12 +42,14 @@ class Explainer(python_logging.Handler):
 
     def lines(self, now: float) -> list[str]:
         """The hosts with most room first, each with both numbers."""
-        if not self._known:
+        hosts = dict(self._known())
+        if not hosts:
             return ['refused by placement before any host was judged: "ovc status" tells what each host can take']
         overhead = self._shared().default_overhead
         found = []
-        for host, (report, flying) in list(self._known.items()):
-            touched = report.committed + flying.memory + flying.guests * overhead
+        for host, known in hosts.items():
+            report, (guests, memory) = known.report, known.flying
+            touched = report.committed + memory + guests * overhead
             limit = placement.backing(report.total, report.reserve, report.swap_usable)
             found.append((limit - touched, f'host {host} refused by placement\'s ratio: guests there could touch '
                           f'{placement.mb(touched)} of {placement.mb(limit)} of memory and swap before one more, which '

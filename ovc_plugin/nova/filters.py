@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""``OvercommitFilter`` for nova-scheduler: a host passes when its fresh report says that every promise can be kept."""
+"""The filters for nova-scheduler.
+
+``OvercommitFilter``: a host passes when its fresh report says that every promise can be kept.
+``SharingDomainFilter``: a host passes when nobody of another trust domain shares pages there.
+"""
 from __future__ import annotations
 
 import time
@@ -10,8 +14,8 @@ from nova.scheduler import filters, utils
 from oslo_log import log as logging
 
 from ovc_plugin.decide import placement
-from ovc_plugin.model import MIB, Verdict
-from ovc_plugin.nova import current, explain
+from ovc_plugin.model import MIB, InFlight, Level, Verdict
+from ovc_plugin.nova import current, explain, neighbours
 from ovc_plugin.nova import host_state as states
 from ovc_plugin.report import ReportError
 from ovc_plugin.settings import Settings
@@ -21,20 +25,35 @@ LOG = logging.getLogger(__name__)
 TOLD_AT_INFO = 5
 
 
-def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float,
-          explainer: explain.Explainer | None = None) -> Verdict:
+def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float) -> Verdict:
     """May the request go to this host? The reason has both numbers."""
     try:
-        report = states.report_of(host_state)
+        known = states.known(host_state)
     except ReportError as error:
         return Verdict(ok=False, reason=str(error))
     request = asking.of(host_state)
-    if report is None:
+    if known is None:
         return _unreported(host_state, request.memory, settings.scheduler.unreported_ratio)
-    flying = states.in_flight(host_state, report)
-    if explainer is not None:
-        explainer.saw(host_state.host, report, flying)
-    return placement.fits(report, request, flying, settings.scheduler, settings.shared, now)
+    guests, memory = states.in_flight(host_state, known)
+    return placement.fits(known.report, request, InFlight(guests=guests, memory=memory), settings.scheduler,
+                          settings.shared, now)
+
+
+def passes(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
+    """The same as :func:`judge` without its words, which cost more than the sums; the weigher finds these again."""
+    try:
+        known = states.known(host_state)
+    except ReportError:
+        return False
+    if known is None:
+        return judge(host_state, asking, settings, now).ok
+    report = known.report
+    guarantee, backed, demand = states.left(host_state, known, asking)
+    if guarantee < 0 or demand < 0 or report.level >= Level.HARD:
+        return False
+    if backed < 0 and not placement.waived(report, settings.scheduler):
+        return False
+    return abs(now - report.taken_at) <= settings.shared.report_max_age
 
 
 def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
@@ -48,12 +67,9 @@ def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
     return Verdict(ok=True, reason='host sends no report and is left to nova')
 
 
-class OvercommitFilter(filters.BaseHostFilter):
-    """Refuses hosts that could not keep their promises with the request added; unknown or stale is refused too.
-
-    A host that cannot be judged is refused alone. What goes wrong before any host is looked at lets all of them pass:
-    placement's ratio bounds them still, and each host checks again.
-    """
+class _Filter(filters.BaseHostFilter):
+    """What our filters have in common: a host that cannot be judged is refused alone; what goes wrong before any host
+    is looked at lets all of them pass. In a dry run all pass, and the log says what would not."""
 
     RUN_ON_REBUILD = False  # The guest is there already and counted.
 
@@ -61,7 +77,6 @@ class OvercommitFilter(filters.BaseHostFilter):
         super().__init__()
         current.load()  # A bad option stops nova-scheduler at its start, not at the first guest.
         self._failed: set[str] = set()
-        self._explainer = explain.attach(lambda: current.get().shared)
 
     def host_passes(self, host_state: typing.Any, spec_obj: typing.Any) -> bool:
         return bool(list(self.filter_all([host_state], spec_obj)))
@@ -73,8 +88,8 @@ class OvercommitFilter(filters.BaseHostFilter):
         try:
             return self._judge_all(hosts, spec_obj)
         except Exception as error:
-            self._complain(error, 'OvercommitFilter failed and lets all hosts pass: report this with the lines below; '
-                           'placement\'s allocation_ratio and the hosts\' own check still hold')
+            self._complain(error, f'{type(self).__name__} failed and lets all hosts pass: report this with the lines '
+                           'below; placement\'s allocation_ratio and the hosts\' own check still hold')
             return hosts
 
     def _complain(self, error: Exception, text: str, *values: str) -> None:
@@ -87,28 +102,81 @@ class OvercommitFilter(filters.BaseHostFilter):
         settings, now = current.get(), time.time()
         asking = states.Asking(spec_obj, settings.shared)
         asking.of()  # a request that cannot be read is no host's fault
-        passed, refused = [], []
+        passed: list[typing.Any] = []
+        refused: list[tuple[typing.Any, str | None]] = []
         for host in hosts:
             try:
-                verdict = judge(host, asking, settings, now, self._explainer)
+                if self._passes(host, asking, settings, now):
+                    passed.append(host)
+                else:
+                    refused.append((host, None))
             except Exception as error:
-                self._complain(error, 'OvercommitFilter could not judge %s and refuses it: report this with the lines '
-                               'below', host.host)
-                verdict = Verdict(ok=False, reason=f'could not be judged: {type(error).__name__}: {error}')
-            if verdict.ok:
-                passed.append(host)
-            else:
-                refused.append((host.host, verdict.reason))
+                self._complain(error, f'{type(self).__name__} could not judge %s and refuses it: report this with the '
+                               'lines below', host.host)
+                refused.append((host, f'could not be judged: {type(error).__name__}: {error}'))
         if refused:
-            _tell(refused, asking.guest, settings.scheduler.dry_run, bool(passed))
+            def why(host: typing.Any) -> str:
+                return self._why(host, asking, settings, now)
+            _tell(refused, why, asking.guest, settings.scheduler.dry_run, bool(passed))
         return hosts if settings.scheduler.dry_run else passed
 
+    def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
+        raise NotImplementedError
 
-def _tell(refused: list[tuple[str, str]], guest: str, dry_run: bool, passed: bool) -> None:
+    def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
+        """The reason of a refusal, asked for only when it is told."""
+        raise NotImplementedError
+
+
+class OvercommitFilter(_Filter):
+    """Refuses hosts that could not keep their promises with the request added; unknown or stale is refused too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        explain.attach(lambda: current.get().shared)
+
+    def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
+        return passes(host, asking, settings, now)
+
+    def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
+        return judge(host, asking, settings, now).reason
+
+
+class SharingDomainFilter(_Filter):
+    """Keeps guests of different trust domains (projects) that share pages off one host; others go anywhere.
+
+    By the host's report, and by nova's own list of guests for those that came since. A guest that another request is
+    building just then is in neither: should two domains meet so, the host starts the second without sharing.
+    """
+
+    def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
+        return asking.domain is None or not self._others(host, asking.domain)
+
+    def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
+        others = self._others(host, asking.domain or '')
+        return (f'guests of {len(others)} other trust domains share pages there ({", ".join(others)}), the request is '
+                f'of {asking.domain}: give its flavor ovc:share=no, or let it go to another host')
+
+    def _others(self, host: typing.Any, mine: str) -> list[str]:
+        """The domains there but ``mine``. A report that cannot be read has nothing to say here: OvercommitFilter
+        refuses it."""
+        try:
+            known = states.known(host)
+        except ReportError:
+            known = None
+        told, since = (known.report.domains, known.report.taken_at) if known is not None else ((), 0.0)
+        return sorted({*told, *neighbours.of(host).domains(since)} - {mine})
+
+
+def _tell(refused: list[tuple[typing.Any, str | None]], why: typing.Callable[[typing.Any], str], guest: str,
+          dry_run: bool, passed: bool) -> None:
     """Each refusal at debug level; at info level the first few, where they decide (none left) or are all we do."""
     would = 'would be refused' if dry_run else 'refused'
     aloud = TOLD_AT_INFO if dry_run or not passed else 0
-    for count, (host, reason) in enumerate(refused):
-        (LOG.info if count < aloud else LOG.debug)('host %s %s for guest %s: %s', host, would, guest, reason)
-    if aloud and len(refused) > aloud:
-        LOG.info('%d more hosts %s for guest %s: see the debug level', len(refused) - aloud, would, guest)
+    for host, reason in refused[:None if LOG.isEnabledFor(logging.DEBUG) else aloud]:
+        (LOG.info if aloud > 0 else LOG.debug)('host %s %s for guest %s: %s', host.host, would, guest,
+                                               reason or why(host))
+        aloud -= 1
+    told = TOLD_AT_INFO if dry_run or not passed else 0
+    if told and len(refused) > told:
+        LOG.info('%d more hosts %s for guest %s: see the debug level', len(refused) - told, would, guest)

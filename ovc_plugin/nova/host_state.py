@@ -11,8 +11,8 @@ import re
 import typing
 
 from ovc_plugin import report as reports
-from ovc_plugin.decide import guarantee
-from ovc_plugin.model import MIB, InFlight, Request
+from ovc_plugin.decide import guarantee, placement
+from ovc_plugin.model import MIB, Request
 from ovc_plugin.report import HostReport
 from ovc_plugin.settings import SharedSettings
 
@@ -20,6 +20,7 @@ LOG = logging.getLogger(__name__)
 
 RESERVATION = 'ovc:reservation'
 OVERCOMMIT = 'ovc:overcommit'
+SHARE = 'ovc:share'
 
 # Resource classes of devices that reach into a guest's memory. Not all custom classes are such: these are what nova
 # itself makes of devices.
@@ -29,14 +30,49 @@ SMALL_PAGE_KIB = 4
 _warned: set[str] = set()
 
 
-def report_of(host_state: typing.Any) -> HostReport | None:
-    """The host's report as nova last stored it; ``None`` when the host sends none.
+class Known:
+    """A host's report with what follows from it for any request, and who was in flight when it was last judged.
+
+    ``domain`` is the one trust domain that shares there, ``None`` when there is none or several.
+    """
+
+    __slots__ = ('text', 'report', 'standing', 'counted', 'guests', 'domain', 'flying', 'seen')
+
+    def __init__(self, text: str, report: HostReport) -> None:
+        self.text, self.report = text, report
+        self.standing = placement.standing(report)
+        self.counted, self.guests = report.nova_reserved + report.claimed, report.guests
+        self.domain = report.domains[0] if len(report.domains) == 1 else None
+        self.flying = (0, 0)
+        # In one piece: requests are served by several threads.
+        self.seen: tuple[typing.Any, int, tuple[int, int, int]] | None = None
+
+
+# By node. A report comes once a minute and requests far more often, each with HostStates made anew: only the text tells
+# whether it is still the same report. Nodes that are gone stay; they are few.
+_known: dict[str, Known] = {}
+
+
+def known(host_state: typing.Any) -> Known | None:
+    """What the host's report says as nova last stored it; ``None`` when the host sends none.
 
     :raises ovc_plugin.report.ReportError: there is one, and it cannot be read or cannot be true.
     """
     # nova leaves stats unset on a host whose first audit has not ended.
-    text = (getattr(host_state, 'stats', None) or {}).get(reports.STATS_KEY)
-    return None if text is None else reports.decode(text)
+    try:
+        text = host_state.stats.get(reports.STATS_KEY)
+    except AttributeError:
+        return None
+    if text is None:
+        return None
+    found = _known.get(host_state.nodename)
+    if found is None or found.text != text:
+        found = _known[host_state.nodename] = Known(text, reports.decode(text))
+    return found
+
+
+def all_known() -> typing.Mapping[str, Known]:
+    return _known
 
 
 def used(host_state: typing.Any) -> int:
@@ -44,13 +80,33 @@ def used(host_state: typing.Any) -> int:
     return int(host_state.total_usable_ram_mb - host_state.free_ram_mb) * MIB
 
 
-def in_flight(host_state: typing.Any, report: HostReport) -> InFlight:
-    """What nova has claimed on the host and its report does not yet know.
+def in_flight(host_state: typing.Any, known: Known) -> tuple[int, int]:
+    """(guests, bytes) that nova has claimed on the host and its report does not yet know.
 
     A migration on its way is in nova's memory and not in its count of guests: memory in flight is one guest at least.
     """
-    memory = max(0, used(host_state) - report.nova_reserved - report.claimed)
-    return InFlight(memory=memory, guests=max(0, host_state.num_instances - report.guests, 1 if memory else 0))
+    memory = (host_state.total_usable_ram_mb - host_state.free_ram_mb) * MIB - known.counted
+    if memory <= 0:
+        memory = 0
+    guests = host_state.num_instances - known.guests
+    if guests <= 0:
+        guests = 1 if memory else 0
+    return guests, memory
+
+
+def left(host_state: typing.Any, known: Known, asking: Asking) -> tuple[int, int, int]:
+    """What each sum leaves on the host with the request and all in flight (:func:`placement.margins`).
+
+    Kept until another request comes: filter and weigher ask for the same, and only a guest placed in between (one of
+    several asked for at once) makes it another.
+    """
+    seen = known.seen
+    if seen is not None and seen[0] is asking.asked and seen[1] == host_state.free_ram_mb:
+        return seen[2]
+    known.flying = guests, memory = in_flight(host_state, known)
+    found = placement.margins(known.standing, asking.plain or asking.terms(host_state), guests, memory, None)
+    known.seen = asking.asked, host_state.free_ram_mb, found
+    return found
 
 
 class Asking:
@@ -58,19 +114,27 @@ class Asking:
 
     The reservation is that of the flavor, of the host's aggregates, or of the configuration, in this order. (nova
     drops image properties that it does not know, so an image cannot carry one.) A value that cannot be used
-    guarantees the guest all its memory and is warned of once.
+    guarantees the guest all its memory and is warned of once. ``domain`` names the trust domain of a guest that shares
+    pages, ``None`` when it does not; ``kind`` is what makes guests alike.
     """
 
     def __init__(self, asked: typing.Any, shared: SharedSettings) -> None:
         flavor = asked.flavor
-        specs = _given(flavor, 'extra_specs') or {}
-        self.guest = str(_given(asked, 'instance_uuid') or _given(asked, 'uuid') or '')
-        self._memory = int(flavor.memory_mb) * MIB
-        self._flavor = f'flavor {_given(flavor, "name")!r}'
+        self.asked = asked
+        specs = given(flavor, 'extra_specs') or {}
+        self.guest = str(given(asked, 'instance_uuid') or given(asked, 'uuid') or '')
+        self.memory = int(flavor.memory_mb) * MIB
+        self._flavor = f'flavor {given(flavor, "name")!r}'
         self._shared = shared
         self._by_text: dict[str | None, Request] = {}
+        self._terms: dict[tuple[int, ...], placement.Terms] = {}
         self._own = specs.get(RESERVATION)
         self._whole = untouchable(asked, specs) or self._opted_out(specs)
+        project = given(asked, 'project_id')
+        self.domain = reports.domain_name(project) if project and shares(specs) else None
+        # Where the flavor says all, no host's aggregates need to be looked at.
+        self.plain = self.terms(None) if self._whole or self._own is not None else None
+        self.kind = (project, image_or_flavor(given(given(asked, 'image'), 'id'), given(flavor, 'id')))
 
     def of(self, host_state: typing.Any = None) -> Request:
         """The request as this host must judge it; without a host, by flavor and configuration."""
@@ -81,21 +145,30 @@ class Asking:
             self._by_text[text] = self._request(text)
         return self._by_text[text]
 
+    def terms(self, host_state: typing.Any) -> placement.Terms:
+        """The same, as the sums take it."""
+        # Many hosts are in the same aggregates, which live as long as the request.
+        key = tuple(map(id, host_state.aggregates)) if host_state is not None else ()
+        found = self._terms.get(key)
+        if found is None:
+            found = self._terms[key] = placement.terms(self.of(host_state), self._shared)
+        return found
+
     def _request(self, aggregate: str | None) -> Request:
         if self._whole:
-            return Request(memory=self._memory, reservation=self._memory, guest=self.guest, overcommit=False)
+            return Request(memory=self.memory, reservation=self.memory, guest=self.guest, overcommit=False)
         reservation, complaint = guarantee.first_reservation(
             [(f'{self._flavor}, extra spec {RESERVATION}', self._own),
              (f'aggregate metadata {RESERVATION}', aggregate),
-             ('[ovc] default_reservation', self._shared.default_reservation)], self._memory)
+             ('[ovc] default_reservation', self._shared.default_reservation)], self.memory)
         if complaint:
             warn_once(complaint)
-        return Request(memory=self._memory, reservation=reservation, guest=self.guest)
+        return Request(memory=self.memory, reservation=reservation, guest=self.guest)
 
     def _of_aggregates(self, host_state: typing.Any) -> str | None:
         """Of several aggregates that disagree, the one that guarantees most: no promise is then too small."""
         texts = {a.metadata[RESERVATION] for a in host_state.aggregates if RESERVATION in a.metadata}
-        return max(texts, key=lambda text: guarantee.first_reservation([('', text)], self._memory)[0], default=None)
+        return max(texts, key=lambda text: guarantee.first_reservation([('', text)], self.memory)[0], default=None)
 
     def _opted_out(self, specs: typing.Mapping[str, str]) -> bool:
         text = specs.get(OVERCOMMIT)
@@ -113,16 +186,16 @@ def untouchable(asked: typing.Any, specs: typing.Mapping[str, str]) -> str | Non
     What only the host can see (an interface of type vdpa, a device class of the operator's own making) is counted by
     its report once the guest runs there.
     """
-    cells = getattr(_given(asked, 'numa_topology'), 'cells', None) or ()
-    if any((_given(cell, 'pagesize') or SMALL_PAGE_KIB) != SMALL_PAGE_KIB for cell in cells):
+    cells = getattr(given(asked, 'numa_topology'), 'cells', None) or ()
+    if any((given(cell, 'pagesize') or SMALL_PAGE_KIB) != SMALL_PAGE_KIB for cell in cells):
         return 'huge pages'
-    if any(_given(cell, 'cpu_policy') in ('dedicated', 'mixed') for cell in cells):
+    if any(given(cell, 'cpu_policy') in ('dedicated', 'mixed') for cell in cells):
         return 'pinned processors'
-    if getattr(_given(asked, 'pci_requests'), 'requests', None) or any(map(_is_device, specs.items())):
+    if getattr(given(asked, 'pci_requests'), 'requests', None) or any(map(_is_device, specs.items())):
         return 'passed-through devices'
-    image = getattr(_given(asked, 'image'), 'properties', None)
+    image = getattr(given(asked, 'image'), 'properties', None)
     for name in ('locked_memory', 'mem_encryption'):
-        text = specs.get(f'hw:{name}') or (_given(image, f'hw_{name}') if image is not None else None)
+        text = specs.get(f'hw:{name}') or (given(image, f'hw_{name}') if image is not None else None)
         if str(text or '').strip().lower() in ('true', 'yes', '1', 'on', 't', 'y'):
             return name.replace('_', ' ')
     return None
@@ -133,7 +206,7 @@ def _is_device(spec: tuple[str, str]) -> bool:
     return bool(value) and (name in DEVICE_SPECS or (DEVICES.fullmatch(name) is not None and value.strip() != '0'))
 
 
-def _given(thing: typing.Any, name: str) -> typing.Any:
+def given(thing: typing.Any, name: str) -> typing.Any:
     """An attribute that nova has set; one that is not set must not be asked for: nova would load it or raise."""
     return getattr(thing, name, None) if thing is not None and name in thing else None
 
@@ -142,3 +215,22 @@ def warn_once(complaint: str) -> None:
     if complaint not in _warned and len(_warned) < 10000:
         _warned.add(complaint)
         LOG.warning('%s', complaint)
+
+
+def shares(specs: typing.Mapping[str, str] | None) -> bool:
+    """Whether a guest of these extra specs may merge: nova starts it so unless one of them says no."""
+    return not any(_no((specs or {}).get(name)) for name in (SHARE, OVERCOMMIT))
+
+
+def _no(text: str | None) -> bool:
+    """A word that cannot be read is a no, as in the driver: merged pages leak, unmerged ones only cost."""
+    try:
+        return text is not None and not guarantee.yes(text)
+    except ValueError:
+        return True
+
+
+def image_or_flavor(image: typing.Any, flavor: typing.Any) -> str:
+    """What two guests must have in common to be taken for alike: the image, or without one (as when they are booted
+    from a volume) the flavor."""
+    return str(image) if image else f'flavor {flavor}'

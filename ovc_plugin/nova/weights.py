@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""``HeadroomWeigher`` for nova-scheduler: prefers hosts with more room left after the request."""
+"""The weighers for nova-scheduler: room left, memory's trend, and pages that could be shared.
+
+``OvercommitWeigher`` gives all three votes in one pass: nova spends more on each weigher that it runs than ours need to
+count. ``HeadroomWeigher``, ``PressureTrendWeigher`` and ``SharingAffinityWeigher`` give one each, so that nova's debug
+log shows them apart; do not enable them beside it.
+"""
 from __future__ import annotations
 
 import time
@@ -9,44 +14,84 @@ import typing
 from nova.scheduler import utils, weights
 from oslo_log import log as logging
 
-from ovc_plugin.decide import placement
+from ovc_plugin.decide import score
 from ovc_plugin.model import MIB
-from ovc_plugin.nova import current
+from ovc_plugin.nova import current, neighbours
 from ovc_plugin.nova import host_state as states
 from ovc_plugin.report import ReportError
 from ovc_plugin.settings import Settings
 
 LOG = logging.getLogger(__name__)
 
-MULTIPLIER = 'headroom_weight_multiplier'
+HEADROOM, TREND, AFFINITY = ALL = ('headroom_weight_multiplier', 'pressure_trend_weight_multiplier',
+                                   'sharing_affinity_weight_multiplier')
+Strengths = tuple[float, float, float]
 
 
-def score(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float) -> float:
-    """0..1 by the room left, on a scale set by the request alone; 0 for a host whose report cannot be relied on.
+class _Ballot:
+    """One request's votes on any host, each within 0..1 and times its strength."""
 
-    A host without any report is scored by nova's own sums on the same scale.
+    def __init__(self, votes: tuple[str, ...], asked: typing.Any, settings: Settings, now: float) -> None:
+        self._votes, self._now, self._max_age = votes, now, settings.shared.report_max_age
+        self._asking = states.Asking(asked, settings.shared)
+        self._memory, self._domain = self._asking.memory, self._asking.domain
+        self._ratio = settings.scheduler.unreported_ratio or 1.0
+        self._default = self._all(lambda name: getattr(settings.scheduler, name))
+        self._of_aggregates: dict[tuple[int, ...], Strengths] = {}
+
+    def sum(self, host_state: typing.Any) -> float:
+        """0 for a host whose report cannot be relied on."""
+        strengths = self._strengths(host_state) if host_state.aggregates else self._default
+        try:
+            known = states.known(host_state)
+        except ReportError:
+            return 0.0
+        if known is None:
+            return self._unreported(host_state, strengths)
+        report = known.report
+        if abs(self._now - report.taken_at) > self._max_age:
+            return 0.0
+        _, backed, demand = states.left(host_state, known, self._asking)
+        room = demand if demand < backed else backed
+        headroom, trend, affinity = strengths
+        total = headroom * score.headroom(room, self._memory) if headroom else 0.0
+        if trend:
+            total += trend * score.trend(room, report.growth)
+        if affinity and known.domain is not None and known.domain == self._domain:
+            alike = self._asking.kind in neighbours.of(host_state).kinds
+            total += affinity * score.affinity(report, known.domain, alike)
+        return total
+
+    def _unreported(self, host_state: typing.Any, strengths: Strengths) -> float:
+        """Room by nova's own sums, on the same scale; nothing else is known."""
+        limit = int(host_state.total_usable_ram_mb * self._ratio) * MIB
+        room = limit - states.used(host_state) - self._memory
+        return strengths[0] * score.headroom(room, self._memory) + strengths[1] * score.UNTOLD
+
+    def _strengths(self, host_state: typing.Any) -> Strengths:
+        """As the host's aggregates have them. Many hosts are in the same ones, which live as long as the request."""
+        key = tuple(map(id, host_state.aggregates))
+        found = self._of_aggregates.get(key)
+        if found is None:
+            default = dict(zip(ALL, self._default, strict=True))
+            found = self._of_aggregates[key] = self._all(
+                lambda name: utils.get_weight_multiplier(host_state, name, default[name]))
+        return found
+
+    def _all(self, strength: typing.Callable[[str], float]) -> Strengths:
+        headroom, trend, affinity = (float(strength(name)) if name in self._votes else 0.0 for name in ALL)
+        return headroom, trend, affinity
+
+
+class OvercommitWeigher(weights.BaseHostWeigher):
+    """All our votes among nova's weighers, each with a strength ``[ovc_scheduler] *_weight_multiplier``.
+
+    Host aggregates override a strength with metadata of the same name. In dry-run it has no opinion.
     """
-    try:
-        report = states.report_of(host_state)
-    except ReportError:
-        return 0.0
-    request = asking.of(host_state)
-    if report is None:
-        limit = int(host_state.total_usable_ram_mb * (settings.scheduler.unreported_ratio or 1.0)) * MIB
-        left = limit - states.used(host_state) - request.memory
-        return left / (left + request.memory) if left > 0 and request.memory > 0 else 0.0
-    if abs(report.age(now)) > settings.shared.report_max_age:
-        return 0.0
-    return placement.score(report, request, states.in_flight(host_state, report), settings.shared)
 
+    VOTES: tuple[str, ...] = ALL
 
-class HeadroomWeigher(weights.BaseHostWeigher):
-    """One vote among nova's weighers, of strength ``[ovc_scheduler] headroom_weight_multiplier``.
-
-    Host aggregates override the strength with metadata of the same name. In dry-run it has no opinion.
-    """
-
-    # Scores are absolute: two hosts that differ little must not be stretched to 0 and 1.
+    # Votes are absolute: two hosts that differ little must not be stretched to 0 and 1.
     minval = 0.0
     maxval = 1.0
 
@@ -55,22 +100,38 @@ class HeadroomWeigher(weights.BaseHostWeigher):
         current.load()
         self._failed = False
 
-    def weight_multiplier(self, host_state: typing.Any) -> float:
-        strength = current.get().scheduler.headroom_weight_multiplier
-        return utils.get_weight_multiplier(host_state, MULTIPLIER, strength) if host_state.aggregates else strength
-
     def weigh_objects(self, weighed_obj_list: list[typing.Any], weight_properties: typing.Any) -> list[float]:
+        """The strengths are in it: they differ between votes. An empty list adds nothing to any host."""
         try:
-            settings, now = current.get(), time.time()
-            if not settings.scheduler.dry_run:
-                asking = states.Asking(weight_properties, settings.shared)
-                return [score(weighed.obj, asking, settings, now) for weighed in weighed_obj_list]
+            settings = current.get()
+            if settings.scheduler.dry_run:
+                return []
+            ballot = _Ballot(self.VOTES, weight_properties, settings, time.time())
+            return [ballot.sum(weighed.obj) for weighed in weighed_obj_list]
         except Exception:
             (LOG.debug if self._failed else LOG.exception)(
-                'HeadroomWeigher failed and weighs all hosts alike: report this with the lines below', exc_info=True)
+                '%s failed and weighs all hosts alike: report this with the lines below', type(self).__name__,
+                exc_info=True)
             self._failed = True
-        return [0.0] * len(weighed_obj_list)
+        return []
 
     def _weigh_object(self, host_state: typing.Any, weight_properties: typing.Any) -> float:
-        settings = current.get()
-        return score(host_state, states.Asking(weight_properties, settings.shared), settings, time.time())
+        return _Ballot(self.VOTES, weight_properties, current.get(), time.time()).sum(host_state)
+
+
+class HeadroomWeigher(OvercommitWeigher):
+    """Prefers hosts with more room left after the request."""
+
+    VOTES = (HEADROOM,)
+
+
+class PressureTrendWeigher(OvercommitWeigher):
+    """Prefers hosts whose memory is not about to run out."""
+
+    VOTES = (TREND,)
+
+
+class SharingAffinityWeigher(OvercommitWeigher):
+    """Prefers hosts where the guest may share pages with others of its project."""
+
+    VOTES = (AFFINITY,)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""What the filter and the weigher cost nova-scheduler for each host."""
+"""What the filter and our votes cost nova-scheduler for each host. (benchmarks/cost measures it beside nova's own.)"""
 from __future__ import annotations
 
 import time
@@ -13,11 +13,13 @@ from nova.scheduler import weights as nova_weights
 
 from ovc_plugin import report as reports
 from ovc_plugin.model import MIB
-from ovc_plugin.nova import current, filters, weights
+from ovc_plugin.nova import current, filters, host_state, weights
 from tests.contract.cloud import GB, a_report
 
 HOSTS = 1000
-LIMIT_US = 30.0
+TAKEN = time.time()
+# Measured 12 and 3 on an idle machine; these hold on a busy one.
+LIMIT_NEW_US, LIMIT_KNOWN_US = 30.0, 10.0
 
 
 @pytest.fixture
@@ -32,8 +34,8 @@ def acting():
 
 def a_state(number: int) -> host_manager.HostState:
     state = host_manager.HostState(f'host{number}', f'host{number}', 'cell')
-    report = a_report(f'host{number}', total=64 * GB, available=20 * GB + number, committed=30 * GB, reserved=20 * GB,
-                      claimed=28 * GB, guests=14, swap_usable=32 * GB, nova_reserved=512 * MIB)
+    report = a_report(f'host{number}', taken_at=TAKEN, total=64 * GB, available=20 * GB + number, committed=30 * GB,
+                      reserved=20 * GB, claimed=28 * GB, guests=14, swap_usable=32 * GB, nova_reserved=512 * MIB)
     state.stats = {'ovc': reports.encode(report)}
     state.total_usable_ram_mb = 65536
     state.free_ram_mb = 65536 - 512 - 28 * 1024 - 2048 * (number % 3)
@@ -41,14 +43,16 @@ def a_state(number: int) -> host_manager.HostState:
     return state
 
 
-def measure() -> float:
-    """Microseconds of processor time per host, every report being new to the scheduler."""
+def measure(known: bool) -> float:
+    """Microseconds of processor time per host; with ``known`` its report was read in an earlier request."""
     objects.register_all()
-    hosts = [a_state(number) for number in range(HOSTS)]
-    spec = objects.RequestSpec(instance_uuid='u', numa_topology=None, pci_requests=None, flavor=objects.Flavor(
+    spec = objects.RequestSpec(project_id='p', numa_topology=None, pci_requests=None, flavor=objects.Flavor(
         memory_mb=2048, name='m1', extra_specs={'ovc:reservation': '50%'}))
-    chooser, weigher = filters.OvercommitFilter(), weights.HeadroomWeigher()
-    reports.decode.cache_clear()
+    chooser, weigher = filters.OvercommitFilter(), weights.OvercommitWeigher()
+    host_state._known.clear()
+    if known:
+        list(chooser.filter_all([a_state(number) for number in range(HOSTS)], spec))
+    hosts = [a_state(number) for number in range(HOSTS)]
     began = time.process_time()
     passed = list(chooser.filter_all(hosts, spec))
     weighed = [nova_weights.WeighedHost(host, 0.0) for host in passed]
@@ -59,7 +63,17 @@ def measure() -> float:
     return seconds / HOSTS * 1e6
 
 
-def test_filter_and_weigher_together_stay_below_30_microseconds_a_host(acting):
-    best = min(measure() for _ in range(20))  # others use this machine too: the least is the cost
+@pytest.mark.parametrize('known, limit', [(False, LIMIT_NEW_US), (True, LIMIT_KNOWN_US)])
+def test_filter_and_weigher_together_cost_little(acting, known, limit):
+    best = min(measure(known) for _ in range(20))  # others use this machine too: the least is the cost
     print(f'{best:.1f} µs per host')
-    assert best < LIMIT_US
+    assert best < limit
+
+
+def test_a_report_is_not_taken_for_anothers(acting):
+    """Two cells may each have a node of one name."""
+    objects.register_all()
+    first, second = a_state(1), a_state(2)
+    second.nodename = first.nodename
+    assert host_state.known(first).report.host == 'host1' and host_state.known(second).report.host == 'host2'
+    assert host_state.known(first).report.host == 'host1'

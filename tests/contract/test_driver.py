@@ -112,10 +112,10 @@ class TestNothingCanHarmNova(CloudCase):
         self.compute('host2', available=4 * GB)
         rightly = host_state.in_flight
 
-        def wrongly(state, report):
+        def wrongly(state, known):
             if state.host == 'host1':  # which has more room
                 raise ZeroDivisionError('a fault of ours')
-            return rightly(state, report)
+            return rightly(state, known)
 
         with mock.patch('ovc_plugin.nova.host_state.in_flight', side_effect=wrongly):
             for _ in range(2):

@@ -10,7 +10,7 @@ import typing
 import pytest
 
 from ovc_plugin import report as reports
-from ovc_plugin.model import MIB, InFlight
+from ovc_plugin.model import MIB
 from ovc_plugin.nova import host_state
 from ovc_plugin.settings import SharedSettings
 from tests.builders import GIB, a_report
@@ -30,8 +30,8 @@ class Thing:
 
 def a_state(report: reports.HostReport | None = None, used_mb: int = 512, guests: int = 0, **fields):
     stats = {'ovc': reports.encode(report)} if report else {}
-    return Thing(host='h1', stats=stats, total_usable_ram_mb=16384, free_ram_mb=16384 - used_mb, num_instances=guests,
-                 aggregates=[], **fields)
+    return Thing(**dict(host='h1', nodename='h1', stats=stats, total_usable_ram_mb=16384, free_ram_mb=16384 - used_mb,
+                        num_instances=guests, aggregates=[], instances={}) | fields)
 
 
 def a_spec(memory_mb: int = 1024, extra: dict[str, str] | None = None, **fields) -> Thing:
@@ -47,37 +47,47 @@ def asked(spec: Thing, *aggregates: dict[str, str]):
 @pytest.fixture(autouse=True)
 def forget_warnings():
     host_state._warned.clear()
+    host_state._known.clear()
 
 
 def test_a_report_is_read_back_as_it_was_written():
     report = a_report(nova_reserved=512 * MIB)
-    assert host_state.report_of(a_state(report)) == report
+    assert host_state.known(a_state(report)).report == report
 
 
 @pytest.mark.parametrize('stats', [None, {}, {'uptime': '3 days', 'ovc': None}])
 def test_a_host_without_a_report_is_not_an_error(stats):
-    assert host_state.report_of(Thing(stats=stats)) is None
+    assert host_state.known(Thing(stats=stats)) is None
 
 
 def test_a_host_that_nova_has_not_audited_yet_has_no_stats_at_all():
-    assert host_state.report_of(Thing(host='h1')) is None
+    assert host_state.known(Thing(host='h1')) is None
+
+
+def in_flight(report, **fields):
+    state = a_state(report, **fields)
+    return host_state.in_flight(state, host_state.known(state))
 
 
 def test_what_nova_claimed_and_the_report_does_not_know_is_in_flight():
     report = a_report(claimed=2 * GIB, guests=2, nova_reserved=512 * MIB)
-    assert host_state.in_flight(a_state(report, used_mb=512 + 2048, guests=2), report) == InFlight()
-    assert host_state.in_flight(a_state(report, used_mb=512 + 2048 + 3000, guests=4), report) == InFlight(
-        guests=2, memory=3000 * MIB)
+    assert in_flight(report, used_mb=512 + 2048, guests=2) == (0, 0)
+    assert in_flight(report, used_mb=512 + 2048 + 3000, guests=4) == (2, 3000 * MIB)
 
 
 def test_a_guest_that_left_since_the_report_never_makes_in_flight_negative():
     report = a_report(claimed=2 * GIB, guests=2, nova_reserved=512 * MIB)
-    assert host_state.in_flight(a_state(report, used_mb=512, guests=0), report) == InFlight()
+    assert in_flight(report, used_mb=512, guests=0) == (0, 0)
 
 
 def test_a_migration_on_its_way_is_memory_without_a_guest_and_counts_as_one():
     report = a_report(claimed=GIB, guests=1, nova_reserved=0)
-    assert host_state.in_flight(a_state(report, used_mb=2048, guests=1), report) == InFlight(guests=1, memory=GIB)
+    assert in_flight(report, used_mb=2048, guests=1) == (1, GIB)
+
+
+def test_a_report_is_read_once_and_anew_when_it_changes():
+    first, again, later = (host_state.known(a_state(a_report(guests=n))) for n in (3, 3, 4))
+    assert first is again and later.report.guests == 4
 
 
 @pytest.mark.parametrize('extra, aggregates, expected_mb', [

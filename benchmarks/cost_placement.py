@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What our filter and weigher cost nova-scheduler, beside what nova's own cost it: a part of benchmarks/cost.
+
+A world of hosts with 40 guests each, in two host aggregates, some full and some not, all reporting once a minute. Each
+request gets HostStates made anew from nova's own database objects, by nova's own code, as nova does. They go through
+nova's own handlers in the order in which a scheduler has them go: nova's default filters, ours, nova's default weighers,
+ours; each of the four is timed by itself. What nova spends on a host by itself is making its HostState, filtering and
+weighing it; reading the database, which costs more, is left out.
+"""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import random
+import statistics
+import time
+from typing import Any
+
+GOAL_US, GOAL_PERCENT, GOAL_BYTES = 10.0, 5.0, 2048
+GUESTS, PROJECTS = 40, 8
+
+Row = tuple[str, str, str, bool | None]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Cost:
+    """Microseconds of processor time for each host of the request, medians over requests."""
+
+    states: float
+    nova_set: float
+    ours: float
+    all_new: float
+    first: float
+    sharing: float
+
+    @property
+    def nova(self) -> float:
+        return self.states + self.nova_set
+
+
+def report_text(number: int, taken_at: float, chance: random.Random) -> str:
+    """The report of a host with anything from nothing to nearly all committed; all that a report can say is in it."""
+    from ovc_plugin import report
+    from ovc_plugin.model import Level
+    total = chance.choice((128, 256, 512)) << 30
+    committed = int(total * chance.uniform(0, 1.4))
+    return report.encode(report.HostReport(
+        host=f'compute{number}.example.org', taken_at=taken_at, level=chance.choice(list(Level)[:2]),
+        total=total, reserve=total // 50, available=int(total * chance.uniform(0.1, 0.9)), committed=committed,
+        reserved=committed // 2, claimed=committed, guests=GUESTS, reclaimable=total // 10, saved=total // 20,
+        swap_usable=total // 2, swap_used=total // 20, nova_reserved=512 << 20, reason='900 MB available >= 575 MB',
+        predicted_peak=int(total * chance.uniform(0.3, 0.9)), growth=chance.gauss(0, 3e6),
+        evaporation=total // 100, domains=(report.domain_name(f'p{number % PROJECTS}'),)))
+
+
+class World:
+    """Hosts as nova has them, and a clock that goes on from request to request."""
+
+    def __init__(self, hosts: int, seed: int) -> None:
+        from nova import objects
+        self.chance, self.count, self.now = random.Random(seed), hosts, time.time()
+        self.due = [self.now - self.chance.uniform(0, 60) for _ in range(hosts)]
+        self.texts = [report_text(number, at, self.chance) for number, at in enumerate(self.due)]
+        pool = [[objects.Instance(uuid=f'00000000-0000-0000-{project:04d}-{number:012d}', project_id=f'p{project}',
+                                  image_ref=f'image{number % 5}', instance_type_id=number % 7)
+                 for number in range(400)] for project in range(PROJECTS)]
+        self.guests = [{i.uuid: i for i in self.chance.sample(pool[number % PROJECTS], GUESTS)}
+                       for number in range(hosts)]
+        self.zones = [objects.Aggregate(id=number, name=f'a{number}', metadata={'availability_zone': f'az{number}'})
+                      for number in range(6)]
+        self.nodes = [self._node(number) for number in range(hosts)]
+
+    def _node(self, number: int) -> Any:
+        from nova import objects
+        from oslo_utils import uuidutils
+        return objects.ComputeNode(
+            id=number, uuid=uuidutils.generate_uuid(), host=f'compute{number}', hypervisor_hostname=f'compute{number}',
+            memory_mb=256 << 10, free_ram_mb=64 << 10, vcpus=64, vcpus_used=40, local_gb=1000, local_gb_used=100,
+            free_disk_gb=900, disk_available_least=800, updated_at=None, numa_topology=None, pci_device_pools=None,
+            host_ip='10.0.0.1', hypervisor_type='QEMU', hypervisor_version=8002002, cpu_info='{}', metrics='[]',
+            supported_hv_specs=[objects.HVSpec(arch='x86_64', hv_type='kvm', vm_mode='hvm')],
+            cpu_allocation_ratio=4.0, ram_allocation_ratio=1.0, disk_allocation_ratio=1.0)
+
+    def pass_time(self, seconds: float) -> int:
+        """Let hosts report whose minute is over; how many did."""
+        self.now += seconds
+        new = [number for number, at in enumerate(self.due) if at + 60 <= self.now]
+        for number in new:
+            self.due[number] += 60 * ((self.now - self.due[number]) // 60)
+            # The world is ahead of the real clock, by which reports are judged.
+            self.texts[number] = report_text(number, time.time() - (self.now - self.due[number]), self.chance)
+        return len(new)
+
+    def states(self) -> tuple[list[Any], float]:
+        """HostStates as nova makes them for a request, and the processor seconds that it took."""
+        from nova.scheduler import host_manager
+        from oslo_utils import timeutils
+        seen = timeutils.utcnow()
+        service = {'disabled': False, 'disabled_reason': None, 'last_seen_up': seen, 'updated_at': seen,
+                   'created_at': seen, 'forced_down': False, 'topic': 'compute', 'binary': 'nova-compute', 'version': 66}
+        for node, text in zip(self.nodes, self.texts, strict=True):
+            # From the database comes another string each time.
+            node.stats = {'num_instances': str(GUESTS), 'io_workload': '0', 'failed_builds': '0',
+                          'ovc': text.encode().decode()}
+        made, began = [], time.thread_time()
+        for number, node in enumerate(self.nodes):
+            state = host_manager.HostState(node.host, node.hypervisor_hostname, 'cell')
+            state.update(node, {**service, 'host': node.host},
+                         [self.zones[number % 3], self.zones[3 + number % 3]], self.guests[number])
+            made.append(state)
+        return made, time.thread_time() - began
+
+
+class Scheduler:
+    """nova's handlers with its default filters and weighers, and with ours."""
+
+    def __init__(self) -> None:
+        import nova.conf
+        from nova.scheduler import filters, weights
+
+        from ovc_plugin.nova.filters import OvercommitFilter, SharingDomainFilter
+        from ovc_plugin.nova.weights import OvercommitWeigher
+        options = nova.conf.CONF.filter_scheduler
+        nova.conf.CONF.set_override('dry_run', False, group='ovc_scheduler')
+        self._filters, self._weights = filters.HostFilterHandler(), weights.HostWeightHandler()
+        found = {c.__name__: c for c in self._filters.get_matching_classes(['nova.scheduler.filters.all_filters'])}
+        self.theirs = ([found[name]() for name in options.enabled_filters],
+                       [c() for c in self._weights.get_matching_classes(options.weight_classes)])
+        self.ours = [OvercommitFilter()], [OvercommitWeigher()]
+        self.sharing = [SharingDomainFilter()]
+
+    def run(self, states: list[Any], spec: Any) -> dict[str, float]:
+        """One request: processor seconds by who used them. Hosts that we refuse are not weighed by anybody."""
+        seconds = {}
+
+        def timed(name: str, call: Any, *arguments: Any) -> Any:
+            began = time.thread_time()
+            found = call(*arguments)
+            seconds[name] = seconds.get(name, 0.0) + time.thread_time() - began
+            return found
+
+        sift, weigh = self._filters.get_filtered_objects, self._weights.get_weighed_objects
+        passed = timed('nova_set', sift, self.theirs[0], states, spec)
+        kept = timed('ours', sift, self.ours[0], passed, spec)
+        timed('sharing', sift, self.sharing, kept, spec)
+        timed('nova_set', weigh, self.theirs[1], kept, spec)
+        timed('ours', weigh, self.ours[1], kept, spec)
+        assert 0 < len(kept) < len(states) or len(states) < 10, 'the hosts should be some full, some not'
+        return seconds
+
+
+def prepare() -> None:
+    """nova in this process, without its configuration files."""
+    os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', '1')
+    from nova import monkey_patch
+    monkey_patch.patch()
+    from nova import config, objects
+    config.parse_args(['cost'], default_config_files=[], configure_db=False, init_rpc=False)
+    objects.register_all()
+
+
+def a_request(number: int) -> Any:
+    from nova import objects
+    flavor = objects.Flavor(id=3, name='m', memory_mb=4096, vcpus=2, root_gb=0, ephemeral_gb=0, swap=0,
+                            extra_specs={'ovc:reservation': '50%'})
+    return objects.RequestSpec(
+        flavor=flavor, instance_uuid=f'00000000-0000-0000-0000-{number:012d}', project_id=f'p{number % PROJECTS}',
+        num_instances=1, scheduler_hints={}, is_bfv=False, instance_group=None, pci_requests=None, numa_topology=None,
+        requested_destination=None, image=objects.ImageMeta(id=f'image{number % 5}', properties=objects.ImageMetaProps()))
+
+
+def measure(hosts: int, options: argparse.Namespace) -> Cost:
+    world, scheduler = World(hosts, options.seed), Scheduler()
+    taken: dict[str, list[float]] = {field.name: [] for field in dataclasses.fields(Cost)}
+
+    def request(number: int, after: float) -> dict[str, float]:
+        world.pass_time(after)
+        states, making = world.states()
+        return scheduler.run(states, a_request(number)) | {'states': making}
+
+    first = request(0, 0.0)['ours'] / hosts * 1e6  # of a scheduler's life: every report and guest is new to it
+    for number in range(options.requests):
+        for name, seconds in request(number, options.interval).items():
+            taken[name].append(seconds / hosts * 1e6)
+    for number in range(max(3, options.requests // 4)):
+        taken['all_new'].append(request(number, 60.0)['ours'] / hosts * 1e6)
+    taken['first'] = [first]
+    return Cost(**{name: statistics.median(figures) for name, figures in taken.items()})
+
+
+def rows(options: argparse.Namespace) -> tuple[list[Row], str]:
+    prepare()
+    found = {hosts: measure(hosts, options) for hosts in options.hosts}
+    told: list[Row] = []
+    for hosts, cost in found.items():
+        percent = cost.ours / cost.nova * 100
+        told += [
+            (f'{hosts} hosts: filter + weigher, per host', f'{cost.ours:.1f} us (a request every {options.interval:g} s; '
+             f'{cost.all_new:.1f} us with every report new, {cost.first:.0f} in a scheduler\'s first request)', f'<= {GOAL_US:.0f} us', cost.ours <= GOAL_US),
+            ('  of what nova spends on a host', f'{percent:.1f} % of {cost.nova:.0f} us (HostState {cost.states:.0f}, '
+             f'default filters and weighers {cost.nova_set:.0f})', f'<= {GOAL_PERCENT:.0f} %', percent <= GOAL_PERCENT),
+            ('  of nova\'s default set alone', f'{cost.ours / cost.nova_set * 100:.1f} % of {cost.nova_set:.0f} us', '',
+             None),
+            ('  SharingDomainFilter, when enabled', f'{cost.sharing:.1f} us more', '', None)]
+    few, many = min(found), max(found)
+    told.append(('how it grows', f'{few} -> {many} hosts: {found[few].ours:.1f} -> {found[many].ours:.1f} us a host: '
+                 f'{"linearly" if found[many].ours < 1.5 * found[few].ours else "faster than the hosts"}; nova\'s '
+                 f'{found[few].nova:.0f} -> {found[many].nova:.0f}', '', None))
+    size = max(len(report_text(number, time.time(), random.Random(number))) for number in range(200))
+    told.append(('report', f'{size} bytes', f'< {GOAL_BYTES} bytes', size < GOAL_BYTES))
+    line = ' '.join(f'us_{hosts}={cost.ours:.1f} all_new_us_{hosts}={cost.all_new:.1f} '
+                    f'nova_us_{hosts}={cost.nova:.0f} nova_set_us_{hosts}={cost.nova_set:.0f} '
+                    f'percent_{hosts}={cost.ours / cost.nova * 100:.1f} '
+                    f'percent_of_set_{hosts}={cost.ours / cost.nova_set * 100:.1f}' for hosts, cost in found.items())
+    return told, f'{line} report_bytes={size}'

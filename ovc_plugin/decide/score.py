@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""How well a host suits a request that it can take: three votes, each from 0 to 1.
+
+All are absolute: two hosts that differ little get nearly the same, whatever the other hosts look like. (nova's own
+weighers stretch the worst and the best to 0 and 1, however close they are.)
+"""
+from __future__ import annotations
+
+from ovc_plugin.report import HostReport
+
+# Four of five shortages on a published trace end within ten minutes: exhaustion further off than that matters less.
+SOON = 600.0
+# The vote of a host that does not say how its memory moves: between one that keeps it and one that loses it.
+UNTOLD = 0.5
+# What guests of one image are taken to share where nothing was merged yet. Small, so that it decides between hosts with
+# plenty of room and not between a full and an empty one.
+UNMEASURED = 0.05
+
+
+def headroom(room: float, memory: int) -> float:
+    """By the ``room`` left after the request, on a scale that the request alone sets: room / (room + memory)."""
+    return room / (room + memory) if room > 0 and memory > 0 else 0.0
+
+
+def trend(room: float, growth: float | None) -> float:
+    """By the time until the room is used up at the present speed: time / (time + 10 minutes); 1 when it grows."""
+    if growth is None:
+        return UNTOLD
+    if growth <= 0:
+        return 1.0
+    return room / (room + growth * SOON) if room > 0 else 0.0
+
+
+def affinity(report: HostReport, domain: str, alike: bool) -> float:
+    """The share of its memory that a guest may expect to save by page sharing on this host.
+
+    ``domain`` names the request's trust domain, ``alike`` says that a guest of the same image (without one, of the same
+    flavor) and domain is here. What guests here save is the kernel's own count over their memory. Where several domains
+    are, or another one, sharing pauses and nothing is expected.
+    """
+    if not alike or report.domains != (domain,):
+        return 0.0
+    if report.saved and report.claimed:
+        return min(1.0, report.saved / report.claimed)
+    return UNMEASURED

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The guests on a host as nova's scheduler knows them: which of them share pages, and what each is made from.
+
+Like ``host_state`` it knows nova's objects by their attributes alone.
+"""
+from __future__ import annotations
+
+import typing
+
+from ovc_plugin import report as reports
+from ovc_plugin.nova.host_state import given, image_or_flavor, shares
+
+
+class Neighbours:
+    """The guests of one host. ``kinds`` are (project, image) of all, to tell who is alike.
+
+    A guest of which nova holds no more than its id (as after a restart of nova-scheduler) is not asked for in the
+    database: whether it shares is in the host's report.
+    """
+
+    __slots__ = ('instances', 'kinds', '_sharers', '_latest')
+
+    def __init__(self, instances: list[typing.Any]) -> None:
+        self.instances = instances
+        told = [i for i in instances if given(i, 'project_id')]
+        self.kinds = frozenset((i.project_id, image_or_flavor(given(i, 'image_ref'), given(i, 'instance_type_id')))
+                               for i in told)
+        self._sharers = [(_told_at(i), reports.domain_name(i.project_id)) for i in told
+                         if shares(given(given(i, 'flavor'), 'extra_specs'))]
+        self._latest = max((at for at, _ in self._sharers), default=0.0)
+
+    def domains(self, since: float) -> typing.Collection[str]:
+        """The trust domains of guests that may share and came since then, in seconds of the epoch: no report taken
+        before can have them. Of those that were here before, the report knows whether they were started so."""
+        if self._latest <= since:
+            return ()
+        return {domain for at, domain in self._sharers if at > since}
+
+
+_kept: dict[str, Neighbours] = {}
+
+
+def of(host_state: typing.Any) -> Neighbours:
+    """By node, made anew once a guest comes, goes or changes: nova then has another object for it."""
+    instances = list(host_state.instances.values())
+    found = _kept.get(host_state.nodename)
+    if found is None or found.instances != instances:
+        found = _kept[host_state.nodename] = Neighbours(instances)
+    return found
+
+
+def _told_at(instance: typing.Any) -> float:
+    """When the guest came: its host tells the schedulers once it runs there, with what was then saved last."""
+    times = [given(instance, name) for name in ('launched_at', 'updated_at')]
+    return max((time.timestamp() for time in times if time is not None), default=0.0)
