@@ -6,6 +6,7 @@ import pytest
 from ovc_plugin.decide import pressure
 from ovc_plugin.decide.state import LadderState
 from ovc_plugin.model import MIB, Level
+from ovc_plugin.samples import Recent
 from ovc_plugin.settings import HostSettings
 from tests.builders import GIB, NOW, a_host
 
@@ -45,10 +46,53 @@ def test_stalls_raise_the_level_though_memory_looks_free():
     assert judged(5000, stall=0.5).level is Level.HARD
 
 
-def test_memory_that_will_be_gone_in_two_passes_is_short_already():
-    assert judged(2000, growth=250.0 * MIB).level is Level.SOFT
-    assert judged(2000, growth=10.0 * MIB).level is Level.CLEAR
-    assert judged(2000, growth=-250.0 * MIB).level is Level.CLEAR
+@pytest.mark.parametrize('seconds, level', [(12, Level.CLEAR), (9, Level.SOFT), (3.9, Level.HARD),
+                                            (1.4, Level.CRITICAL)])
+def test_the_shorter_memory_will_last_the_higher_is_the_level(seconds, level):
+    until_critical = (2000 - 0.16 * 899) * MIB
+    assert judged(2000, growth=until_critical / seconds).level is level
+    assert judged(2000, growth=-until_critical / seconds).level is Level.CLEAR
+
+
+def test_a_level_begun_by_haste_ends_only_when_twice_as_long_is_left():
+    until_critical, state = (2000 - 0.16 * 899) * MIB, LadderState(level=Level.HARD, better_since=NOW - 60)
+    assert judged(2000, state, growth=until_critical / 7).level is Level.HARD
+    assert judged(2000, state, growth=until_critical / 9).level is Level.SOFT
+
+
+def test_reading_back_from_swap_counts_only_while_memory_is_short():
+    limit = OPTIONS.refault_limit * 4096
+    assert judged(5000, swap_in=100 * limit).level is Level.CLEAR
+    assert judged(700, swap_in=0.9 * limit).level is Level.CLEAR
+    assert judged(700, swap_in=2 * limit).level is Level.SOFT
+    assert judged(700, swap_in=6 * limit).level is Level.HARD
+
+
+def test_what_is_better_than_critical_is_soft_after_a_third_of_the_dwell_and_clear_after_all_of_it():
+    for waited, level in ((4, Level.CRITICAL), (6, Level.SOFT), (14, Level.SOFT), (16, Level.CLEAR)):
+        before = LadderState(level=Level.CRITICAL if waited < 10 else Level.SOFT, better_since=NOW - waited)
+        found = judged(5000, before)
+        assert (found.level, found.better_since) == (level, NOW - waited if level else None), waited
+
+
+def due(level=Level.CLEAR, since=2.0, last=2000, **recent):
+    seen = Recent(**{'available': last * MIB} | recent)
+    return pressure.urgent(seen, a_host(available=last * MIB), level, since, OPTIONS)
+
+
+def test_a_pass_is_due_at_once_when_a_look_finds_more_than_the_last_level():
+    assert due() is None
+    assert due(available=500 * MIB) == '500 MB available < 575 MB'
+    assert 'exhausted' in due(growth=1000 * MIB) and 'tasks wait' in due(stall=0.2)
+    assert due(available=500 * MIB, since=0.2) is None, 'the last pass has only just been'
+    assert pressure.urgent(Recent(available=0), None, Level.CLEAR, 2.0, OPTIONS) is None
+
+
+def test_a_host_that_stays_hard_is_looked_at_each_second_and_one_that_stays_soft_when_it_falls_further():
+    assert due(Level.CRITICAL, last=100) and not due(Level.CRITICAL, last=100, since=0.7)
+    assert not due(Level.SOFT, last=500)
+    assert due(Level.SOFT, last=500, available=480 * MIB)
+    assert not due(Level.CRITICAL, last=3000), 'it is held by the dwell alone'
 
 
 def test_the_reason_names_both_numbers():

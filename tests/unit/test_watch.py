@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Between two passes: what cheap looks tell, and when they bring a pass forward."""
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+
+import pytest
+
+from ovc_plugin import watch
+from ovc_plugin.model import MIB
+from ovc_plugin.samples import MemorySample
+from ovc_plugin.sense import psi
+from ovc_plugin.sense.glance import Glance, Look
+from tests.builders import GIB, a_proc, a_sample, a_v1_group, a_v2_group
+
+PSI = 'some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n'
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Filling:
+    """A host whose guests take ``rate`` bytes a second; at the wall the kernel swaps for them."""
+
+    def __init__(self, available=450 * MIB, rate=200 * MIB, stalled=None):
+        self.clock, self.begin, self.available, self.rate = Clock(), 100.0, available, rate
+        self.stalled = stalled
+        self.watch = watch.Watch(self.look, clock=self.clock)
+
+    def look(self):
+        taken = int(self.rate * max(0.0, self.clock.now - self.begin))
+        stalled = None if self.stalled is None else self.stalled * (self.clock.now - self.begin)
+        return Look(at=self.clock.now, available=max(0, self.available - taken), demand=taken, stalled=stalled)
+
+    def after(self, seconds, step=0.2):
+        end = self.clock.now + seconds
+        while self.clock.now < end - 1e-6:
+            self.clock.now += step
+            seen = self.watch.recent(look=True)
+        return seen
+
+
+def test_growth_is_known_after_a_second_and_counts_less_the_shorter_it_has_lasted():
+    host = Filling()
+    host.begin = 102.0
+    host.after(2.0)
+    early, later = host.after(0.4).growth, host.after(0.8).growth
+    assert early == pytest.approx(80 * MIB, rel=0.1) and later == pytest.approx(200 * MIB, rel=0.05)
+
+
+def test_at_the_wall_demand_still_grows_though_nothing_is_left_to_shrink():
+    seen = Filling(available=100 * MIB).after(4.0)
+    assert seen.available == 0 and seen.growth == pytest.approx(200 * MIB, rel=0.05)
+
+
+def test_what_is_moved_to_swap_is_no_new_demand_and_what_is_read_back_takes_memory():
+    clock = Clock()
+    looks = iter([Look(at=100.0, available=100, demand=50), Look(at=101.0, available=600, demand=50),
+                  Look(at=102.0, available=200, demand=50)])
+    seen = watch.Watch(lambda: next(looks), clock=clock)
+    growths = []
+    for now in (100.0, 101.0, 102.0):
+        clock.now = now
+        growths.append(seen.recent(look=True).growth)
+    assert growths[0] is None and growths[1:] == [0, 400]
+
+
+def test_looks_of_long_ago_say_nothing_of_now():
+    host = Filling(rate=0)
+    host.after(1.0)
+    host.clock.now += 30
+    host.rate = 100 * MIB
+    assert host.watch.recent(look=True).growth is None
+
+
+def test_the_stall_of_the_last_second_is_a_share():
+    assert Filling(stalled=0.3).after(2.0).stall == pytest.approx(0.3)
+
+
+def test_a_sample_is_completed_with_growth_and_the_worse_of_both_stalls():
+    host = Filling(stalled=0.3)
+    host.after(2.0)
+    sample = host.watch.complete(a_sample(stall=0.1))
+    assert sample.growth == pytest.approx(200 * MIB, rel=0.05) and sample.stall == pytest.approx(0.3)
+    assert host.watch.complete(a_sample(stall=0.5)).stall == 0.5
+
+
+def test_looks_that_fail_are_counted_and_change_nothing():
+    def gone():
+        raise OSError('gone')
+    blind = watch.Watch(gone)
+    assert blind.recent(look=True) is None and blind.complete(a_sample()) == a_sample()
+    assert blind.fields()['failed'] == 2
+
+
+def test_waiting_ends_as_soon_as_a_look_says_so_and_the_reason_is_kept():
+    host = watch.Watch(lambda: Look(at=time.monotonic(), available=1, demand=0))
+    began = time.monotonic()
+    assert host.wait(30, 0.02, threading.Event(), lambda recent, since: 'short' if since > 0.1 else None) == 'short'
+    assert time.monotonic() - began < 5 and host.fields()['early'] == 'short'
+    assert host.wait(0.1, 0.02, threading.Event(), lambda recent, since: None) is None
+
+
+def test_a_controller_that_stops_does_not_wait_for_the_tick():
+    stopping = threading.Event()
+    threading.Timer(0.1, stopping.set).start()
+    began = time.monotonic()
+    watch.Watch(lambda: Look(at=time.monotonic(), available=1, demand=0)).wait(60, 0.2, stopping, lambda *_: None)
+    assert time.monotonic() - began < 5
+
+
+class Alarm(psi.Trigger):
+    """The kernel's side is a pipe: what is asked can be read of it, and ringing is writing into it."""
+
+    def __init__(self, tmp_path):
+        self.path_of_fifo = tmp_path / 'memory'
+        os.mkfifo(self.path_of_fifo)
+        super().__init__(self.path_of_fifo, events=select.POLLIN)
+        self.asked = os.read(self._fd, 100)
+
+    def ring(self):
+        os.write(self._fd, b'!')
+
+
+def test_the_kernels_alarm_ends_the_wait_without_any_look(tmp_path):
+    alarm = Alarm(tmp_path)
+    assert alarm.asked == b'some 150000 1000000\0'
+    seen = watch.Watch(lambda: Look(at=time.monotonic(), available=1, demand=0), alarm)
+    threading.Timer(0.2, alarm.ring).start()
+    began, told = time.monotonic(), []
+    seen.wait(30, 0, threading.Event(), lambda recent, since: told.append(recent) or 'rang')
+    assert time.monotonic() - began < 5 and told[0].stall == psi.RUNG
+    alarm.close()
+
+
+def test_a_kernel_that_grants_no_alarm_is_said_so_and_the_counter_is_looked_at(tmp_path):
+    def refused(path):
+        raise OSError(22, 'Invalid argument')
+    found, means = psi.trigger(tmp_path / 'memory', refused)
+    assert found is None and 'Invalid argument' in means and 'looked at' in means
+
+
+def test_on_eventlet_there_is_no_alarm(tmp_path, monkeypatch):
+    monkeypatch.delattr(select, 'poll')
+    assert 'eventlet' in psi.trigger(tmp_path)[1]
+
+
+def memory(available):
+    return lambda: MemorySample(total=28 * GIB, available=available, swap_total=GIB, swap_free=GIB)
+
+
+def test_a_look_at_the_machine_needs_nothing_but_two_open_files(tmp_path):
+    proc = a_proc(tmp_path, available=3 * GIB, psi=PSI.format(2_500_000))
+    glance = Glance(None, memory(0), proc, proc / 'pressure' / 'memory')
+    first = glance.look()
+    assert (first.available, first.stalled) == (3 * GIB, 2.5)
+    a_proc(tmp_path, available=2 * GIB, psi=PSI.format(3_500_000))
+    second = glance.look()
+    assert second.demand - first.demand == GIB and second.stalled == 3.5
+
+
+@pytest.mark.parametrize('version', [1, 2])
+def test_a_look_at_a_group_follows_what_is_charged_and_what_is_swapped(tmp_path, version):
+    def group(usage, swapped):
+        if version == 2:
+            return a_v2_group(tmp_path / 'g', usage=usage, swap=swapped)
+        path = a_v1_group(tmp_path / 'g', usage=usage)
+        (path / 'memory.memsw.usage_in_bytes').write_text(f'{usage + swapped}\n')
+        return path
+    clock = Clock()
+    glance = Glance(group(500, 100), memory(1000), a_proc(tmp_path / 'proc'), clock=clock)
+    first = glance.look()
+    group(600, 250)
+    second = glance.look()
+    assert (first.available, second.available, second.demand - first.demand) == (1000, 900, 250)
+
+
+def test_a_group_that_vanishes_is_a_look_that_failed_and_is_opened_anew(tmp_path):
+    group = a_v2_group(tmp_path / 'g', usage=500)
+    glance = Glance(group, memory(1000), a_proc(tmp_path / 'proc'))
+    glance.look()
+    (group / 'memory.current').write_text('')  # what the kernel shows of a removed group is an error; so is nothing
+    with pytest.raises(OSError):
+        glance.look()
+    a_v2_group(tmp_path / 'g', usage=500)
+    assert glance.look().available == 1000
