@@ -3,6 +3,7 @@
 """The host loop: sense, derive, decide, act, report; every few seconds, and at once when memory falls short."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -160,6 +161,10 @@ class Controller:
             self._told.unwritten('record', self._recorder.add(done, self.settings))
         if self._sampler is not None:
             self._sampler.look(done.snapshot, done.at)
+
+    def leaving(self, guest: str) -> typing.ContextManager[None]:
+        """While this lasts the guest is on its way to another host, whoever wanted it, and is held as it is."""
+        return self._departures.leaving(guest) if self._departures is not None else contextlib.nullcontext()
 
     def _not_yet(self, notes: tuple[str, ...]) -> tuple[Plan, list[Outcome]]:
         self._told.note(notes)

@@ -3,6 +3,7 @@
 """Asks the cloud to move a guest away, and listens for what becomes of it; no pass waits for either."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -36,10 +37,21 @@ class Departures:
         self._lock = threading.Lock()
         self._told: Departure | None = None
         self._wake = threading.Event()
+        self._leaving: set[str] = set()
+
+    @contextlib.contextmanager
+    def leaving(self, guest: str) -> typing.Iterator[None]:
+        """While this lasts somebody moves the guest, asked by us or not."""
+        self._leaving.add(guest)
+        try:
+            yield
+        finally:
+            self._leaving.discard(guest)
 
     def seen(self, snapshot: HostSnapshot, awaited: str | None, *, wanted: bool) -> HostSnapshot:
-        """The host with what the cloud says. ``awaited`` is the guest that was asked away, perhaps before a restart;
-        ``wanted`` whether guests are to be asked away at all."""
+        """The host with what the cloud says, and guests on their way marked as busy. ``awaited`` is the guest that was
+        asked away, perhaps before a restart; ``wanted`` whether guests are to be asked away at all."""
+        snapshot = self._held(snapshot)
         if not wanted:
             return snapshot
         if self._cloud is None:
@@ -55,6 +67,14 @@ class Departures:
             name = next((g.name for g in snapshot.guests if g.uuid == told.guest), told.guest)
             notes = (*notes, f'guest {name}: could not be moved away: {told.error}')
         return dataclasses.replace(snapshot, departures=(told,) if told else (), notes=notes)
+
+    def _held(self, snapshot: HostSnapshot) -> HostSnapshot:
+        away = set(self._leaving)
+        if not away:
+            return snapshot
+        return dataclasses.replace(snapshot, guests=tuple(
+            dataclasses.replace(g, busy=True, can_balloon=False, can_swap=False, can_migrate=False)
+            if g.uuid in away else g for g in snapshot.guests))
 
     def measure(self, guests: typing.Collection[str]) -> None:
         """Have the dirty rate of these guests measured; a hypervisor that cannot leaves it unknown."""

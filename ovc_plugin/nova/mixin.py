@@ -21,6 +21,7 @@ from ovc_plugin import report as reports
 from ovc_plugin.model import MIB, InFlight, Verdict
 from ovc_plugin.nova.admission import Ledger
 from ovc_plugin.nova.host_state import Asking
+from ovc_plugin.nova.leaving import Leaving
 from ovc_plugin.nova.provider import ProviderRatio
 from ovc_plugin.nova.ratio import next_ratio
 from ovc_plugin.settings import Settings
@@ -46,7 +47,7 @@ class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
     msg_fmt = '%(reason)s'
 
 
-class OvcMixin:
+class OvcMixin(Leaving):
     """Put before a nova driver in the bases: ``class Driver(OvcMixin, LibvirtDriver)``."""
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:

@@ -3,6 +3,7 @@
 """A cloud of nova's functional fixtures whose hosts report what a test says."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -42,6 +43,7 @@ class ToldController:
         self.guests: list[dict[str, typing.Any]] = []
         self.refuses: str | None = None
         self.running = False
+        self.left: list[str] = []
 
     def start(self) -> None:
         self.running = True
@@ -51,6 +53,11 @@ class ToldController:
 
     def status(self) -> dict[str, typing.Any]:
         return {'report': reports.to_dict(self.report) if self.report else None, 'guests': self.guests}
+
+    @contextlib.contextmanager
+    def leaving(self, guest: str) -> typing.Iterator[None]:
+        yield
+        self.left.append(guest)
 
     def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
         if self.refuses:

@@ -42,6 +42,8 @@ class TestArrivals(CloudCase):
         self.compute('host3', available=2 * GB)
         self._live_migrate(server, 'completed')
         self.assertEqual('host3', self.host_of(server))
+        # Whoever has asked for it: the host holds the guest as it is meanwhile.
+        self.assertEqual([server['id']], self.controller('host2').left)
 
     def test_guests_that_bypass_the_scheduler_are_judged_together(self):
         # Room for one guest and a half; both name their host, so no filter is asked, and no report is made between.

@@ -16,7 +16,7 @@ from ovc_plugin.controller import Controller
 from ovc_plugin.model import MIB, AskMigration, Departure
 from ovc_plugin.samples import MemorySample
 from ovc_plugin.settings import HostSettings, Settings
-from tests.builders import GIB, NOW, FakeHypervisor, a_host, a_sample, sampled
+from tests.builders import GIB, NOW, FakeHypervisor, a_guest, a_host, a_sample, sampled
 
 ACTION = AskMigration(guest='uuid-g1', cost=1, relief=1, reason='short')
 
@@ -122,6 +122,18 @@ def test_a_hypervisor_that_cannot_measure_is_no_error():
     departures(Cloud(), measure=lambda guests: 1 / 0).measure(('a',))
     departures(Cloud(), measure=lambda guests: 1 / 0).measure(())
     assert told == [('a',)]
+
+
+@pytest.mark.parametrize('wanted', [True, False])
+def test_a_guest_on_its_way_is_busy_whoever_moves_it(wanted):
+    made, host = departures(Cloud()), a_host(a_guest('goes', can_migrate=True), a_guest('stays'))
+    with made.leaving('uuid-goes'):
+        goes, stays = made.seen(host, None, wanted=wanted).guests
+        assert goes.busy and not (goes.can_balloon or goes.can_swap or goes.can_migrate) and stays.can_balloon
+    assert made.seen(host, None, wanted=wanted).guests == host.guests
+    with pytest.raises(RuntimeError), made.leaving('uuid-goes'):
+        raise RuntimeError('nova gave up')
+    assert made.seen(host, None, wanted=wanted).guests == host.guests
 
 
 # -- in the loop -------------------------------------------------------------------------------------------------
