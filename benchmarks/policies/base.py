@@ -13,6 +13,7 @@ class Periodic:
 
     name = ''
     tick = 10.0
+    samples = False
 
     def failed(self, guests: typing.Collection[str]) -> None:
         pass

@@ -8,6 +8,8 @@ shared away. Bytes and seconds.
 """
 from __future__ import annotations
 
+import math
+
 from ovc_plugin.model import MIB, GuestSnapshot
 from ovc_plugin.simulate.habit import Habit
 
@@ -17,6 +19,7 @@ READ_SPEED = 100 * MIB     # file cache fills as fast as a disk reads
 RELEASE_SPEED = 64 * MIB   # a balloon that must give way to a guest out of memory does so in small pieces
 SWAP_IN_SECONDS = 150e-6   # one page back from an SSD, with the fault around it
 MISS_SECONDS = 25e-6       # one page of a file read again: an SSD with readahead
+SAMPLED = 30.0             # seconds after which a page that was not touched counts as idle, for who can see that
 
 
 class Guest:
@@ -67,6 +70,13 @@ class Guest:
     @property
     def hot(self) -> int:
         return int(self.habit.hot * self.anon + self.habit.reuse * self.cache)
+
+    @property
+    def active(self) -> int:
+        """Bytes touched within the last half minute, as a hypervisor finds that samples pages."""
+        habit = self.habit
+        stirred, read = (1 - math.exp(-SAMPLED * rate) for rate in (habit.stirs, habit.reuse))
+        return int(self.anon * (habit.hot + (1 - habit.hot) * stirred) + self.cache * read)
 
     @property
     def swappable(self) -> int:

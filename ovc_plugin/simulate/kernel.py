@@ -27,10 +27,20 @@ class Machine:
     watermark: int = 64 * MIB
 
 
+@dataclasses.dataclass(slots=True)
+class Order:
+    """A policy's wish that one guest be swapped: ``amount`` bytes, not below ``floor`` resident ones."""
+
+    guest: Guest
+    amount: int
+    floor: int
+
+
 class Kernel:
     """Grants what guests ask for; reclaims for it by its own lights; kills the largest when nothing is left.
 
-    ``room``: bytes that guests share among them.
+    ``room``: bytes that guests share among them. ``orders`` are carried out as fast as the device writes, until the
+    policy replaces them; what the kernel swaps by itself takes the rest of the device's time.
     """
 
     def __init__(self, machine: Machine, guests: list[Guest]) -> None:
@@ -40,6 +50,8 @@ class Kernel:
         self.stall = 0.0
         self.swap_ins = self.swap_outs = 0
         self.killed: list[str] = []
+        self.orders: list[Order] = []
+        self._writes = 0
 
     @property
     def available(self) -> int:
@@ -56,6 +68,9 @@ class Kernel:
 
     def step(self, when: float, seconds: float) -> None:
         guests = [g for g in self.guests if g.alive]
+        self._writes = int(SWAP_SPEED * seconds)
+        if self.orders:
+            self._carry_out()
         busy = [g for g in guests if not g.rests]
         wanted = 0
         for guest in busy:
@@ -79,7 +94,7 @@ class Kernel:
     def _provide(self, guests: list[Guest], wanted: int, seconds: float) -> float:
         """Make room for ``wanted`` bytes; returns the share of them that could be granted."""
         room = self.available - self.machine.watermark
-        most = int(SWAP_SPEED * seconds)
+        most = self._writes
         while wanted > room:
             missing = wanted - room
             got = self.reclaim(guests, min(missing, most))
@@ -112,13 +127,19 @@ class Kernel:
         self.swap_outs += got
         return got
 
-    def reclaim_guest(self, guest: Guest, amount: int, floor: int, seconds: float) -> int:
-        """One guest's group is reclaimed, not below ``floor`` resident bytes, as far as swap and time go."""
-        amount = min(amount, guest.resident - floor, self.swap_free, int(SWAP_SPEED * seconds))
-        got = guest.swap_out(amount) if amount > 0 else 0
-        guest.taken += got
-        self.swap_outs += got
-        return got
+    def _carry_out(self) -> None:
+        """All orders at once, each by its part of what the device writes in this step."""
+        total = sum(order.amount for order in self.orders)
+        part = min(1.0, self._writes / total) if total else 0.0
+        for order in self.orders:
+            wanted = min(math.ceil(order.amount * part), self._writes, self.swap_free)
+            amount = min(wanted, order.guest.resident - order.floor)
+            got = order.guest.swap_out(amount) if amount > 0 else 0
+            order.guest.taken += got
+            order.amount -= wanted
+            self.swap_outs += got
+            self._writes -= got
+        self.orders = [order for order in self.orders if order.amount > 0]
 
     def _merge(self, guests: list[Guest], seconds: float) -> None:
         """Equal pages meet at the speed of the scan; of each image, one copy stays."""

@@ -16,17 +16,20 @@ _FALL = 8 * MIB
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """A host at one time. ``unused`` is what each guest calls free (without its cache), which our rules do not use."""
+    """A host at one time. ``unused`` is what each guest calls free (without its cache), and ``active`` what each has
+    touched lately, for policies that sample pages; our rules use neither."""
 
     snapshot: HostSnapshot
     unused: typing.Mapping[str, int | None]
+    active: typing.Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Policy(typing.Protocol):
-    """``tick``: seconds between two passes."""
+    """``tick``: seconds between two passes. ``samples``: it sees which pages are in use."""
 
     name: str
     tick: float
+    samples: bool
 
     def decide(self, reading: Reading, now: float) -> Plan:
         """What to do now; may remember."""
@@ -42,6 +45,7 @@ class Ours:
     """The product's ladder, called as the host controller calls it. ``before``: what it remembered a pass ago."""
 
     name = 'ovc'
+    samples = False
 
     def __init__(self, settings: HostSettings | None = None) -> None:
         self.settings = settings or HostSettings()
@@ -68,6 +72,7 @@ class Nothing:
 
     name = 'nothing'
     tick = 60.0
+    samples = False
 
     def decide(self, reading: Reading, now: float) -> Plan:
         return Plan(level=Level.CLEAR, actions=(), reason='no policy')

@@ -8,13 +8,12 @@ import typing
 from ovc_plugin.model import Action, AskMigration, HostSnapshot, Plan, ReclaimGuest, SetBalloon, TuneKsm
 from ovc_plugin.simulate.guest import PAGE, Guest
 from ovc_plugin.simulate.habit import Habit
-from ovc_plugin.simulate.kernel import Kernel, Machine
+from ovc_plugin.simulate.kernel import Kernel, Machine, Order
 from ovc_plugin.simulate.measure import Measures
 from ovc_plugin.simulate.policy import Policy, Reading
 
 START = 1_000_000.0
 STEP = 1.0
-RECLAIM_SECONDS = 2.0   # for all reclaims of one pass together, as the actuator has it
 LEAST_PAUSE = 1.0       # between two passes brought forward
 
 Watch = typing.Callable[['World', Reading, Plan], None]
@@ -81,13 +80,13 @@ class World:
         if self.watch:
             self.watch(self, reading, plan)
         known = {g.uuid: g for g in self.guests}
-        swaps = sum(isinstance(a, ReclaimGuest) for a in plan.actions)
+        self.kernel.orders.clear()
         untold = {a.guest for a in sorted(plan.actions, key=_order)
-                  if not self._act(a, known, RECLAIM_SECONDS / max(1, swaps)) and isinstance(a, SetBalloon)}
+                  if not self._act(a, known) and isinstance(a, SetBalloon)}
         self.policy.failed(untold)
         self._passed, self._due = self.time, self.time + self.policy.tick
 
-    def _act(self, action: Action, known: dict[str, Guest], seconds: float) -> bool:
+    def _act(self, action: Action, known: dict[str, Guest]) -> bool:
         """Carry one action out; false when the call fails."""
         if isinstance(action, TuneKsm):
             self.kernel.ksm_run = action.run
@@ -100,7 +99,7 @@ class World:
             self.measures.asked(guest.uuid, action.target, guest.target)
             guest.target = action.target
         elif isinstance(action, ReclaimGuest):  # a modelled host is alone: there is nowhere to move a guest to
-            self.kernel.reclaim_guest(guest, action.amount, action.floor, seconds)
+            self.kernel.orders.append(Order(guest, action.amount, action.floor))
         return True
 
     def read(self) -> Reading:
@@ -125,7 +124,8 @@ class World:
             reserve=self.machine.reserve, swap_total=self.machine.swap, swap_free=kernel.swap_free, swap_in=swap_in,
             swap_out=swap_out, stall=kernel.stall, growth=growth, evaporation=evaporation, ksm=kernel.ksm,
             guests=guests)
-        return Reading(snapshot=snapshot, unused={g.uuid: g.told_unused for g in alive})
+        return Reading(snapshot=snapshot, unused={g.uuid: g.told_unused for g in alive},
+                       active={g.uuid: g.active for g in alive} if self.policy.samples else {})
 
 
 def _order(action: Action) -> int:

@@ -11,7 +11,7 @@ from benchmarks.policies.esx import Esx, minimum
 from benchmarks.policies.mom import Mom
 from benchmarks.policies.proxmox import Proxmox
 from benchmarks.policies.squeezed import Squeezed
-from ovc_plugin.model import MIB, SetBalloon
+from ovc_plugin.model import MIB, KsmState, SetBalloon, TuneKsm
 from ovc_plugin.simulate.policy import Reading
 from tests.builders import GIB, NOW, a_guest, a_host
 
@@ -46,6 +46,14 @@ def test_proxmox_takes_no_more_than_100_mib_a_pass_and_from_the_roomy_first():
     assert targets(Proxmox(), a_host(roomy, total=10 * GIB, available=2 * GIB)) == {}
 
 
+def test_proxmox_shares_pages_each_minute_while_little_is_free():
+    policy, state = Proxmox(), KsmState(run=0, saved=0, shared=0, pages_to_scan=100)
+    full = a_host(a_guest(resident=9 * GIB), total=16 * GIB, available=GIB, ksm=state)
+    found = [policy.decide(Reading(snapshot=full, unused={}), NOW + seconds).actions for seconds in (0, 30, 60)]
+    shared = [next((a.pages_to_scan for a in actions if isinstance(a, TuneKsm)), None) for actions in found]
+    assert shared == [80, None, 140]  # 400 and 700 pages each 100 ms, told as pages each 20 ms
+
+
 def test_squeezed_puts_all_at_the_same_part_of_their_range_and_leaves_the_inactive_out():
     guests = [a_guest('small', maximum=GIB, reservation=GIB // 2, overhead=0, target=GIB),
               a_guest('large', maximum=4 * GIB, reservation=GIB, actual=4 * GIB, target=4 * GIB, overhead=0)]
@@ -61,8 +69,10 @@ def test_squeezed_puts_all_at_the_same_part_of_their_range_and_leaves_the_inacti
 
 def test_esx_takes_from_the_idle_first():
     assert minimum(28 * GIB) == 899 * MIB and minimum(100 * GIB) == pytest.approx((899 + 737.28) * MIB)
-    idle, busy = a_guest('idle', usable=GIB), a_guest('busy', usable=0)
-    found = targets(Esx(), a_host(idle, busy, available=500 * MIB))
+    idle, busy = a_guest('idle'), a_guest('busy')
+    seen = Reading(snapshot=a_host(idle, busy, available=500 * MIB), unused={},
+                   active={idle.uuid: 50 * MIB, busy.uuid: GIB})
+    found = {a.guest: a.target for a in Esx().decide(seen, NOW).actions if isinstance(a, SetBalloon)}
     assert found[idle.uuid] < found.get(busy.uuid, GIB)
 
 
