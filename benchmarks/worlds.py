@@ -24,11 +24,26 @@ from ovc_plugin.simulate.manners import GIB, MANNERS, guest  # noqa: E402
 from ovc_plugin.simulate.world import World  # noqa: E402
 
 DESCRIPTION = """\
-Runs every policy on the same modelled hosts from the same seeds. A guest is slow while it waits: 150 us for each page
-read back from swap, 25 us for each page of a file read again because its cache was taken, the time for which the kernel
-has no page for it, and all time after it was killed. Kinds of worlds, in turn: calm (constant), shock (half of the
-guests fill their memory at a third of the time), bursty, leak, cache, alike, stuck, mixed; and unbacked, where memory
-and swap cannot hold what guests may touch (promise 2 does not hold there; it does in all others).
+Runs every policy on the same modelled hosts from the same seeds, and says where somebody is better than ours, and why.
+
+The model. A guest wants memory that it cannot give up, and cache of files. The host backs what it touches. Time passes
+in seconds; policies pass when they are due, or wake up by a look at free memory where theirs do that. All of them see
+the same host and the same words of guests (every 10 s); ESX also sees which pages are in use, as its hypervisor does.
+Guests lose time, in these parts:
+  starved    the kernel has no page for them: the share of what they asked for and did not get
+  squeezed   they need memory that their own balloon holds, which gives way at 64 MB/s (deflate on OOM)
+  paged      pages come back from swap: 150 us each; half of what is in steady use and was swapped comes back each
+             second, and of the rest a small share
+  missed     a page of a file is read again because its cache was taken: 25 us each
+  dead       all time after being killed
+Swap is one device of 300 MB/s, for what policies order and, in what is left of a second, for what the kernel takes by
+itself: idle pages of whoever has most, one in ten wrongly. A balloon takes free memory first, then cache, never what a
+guest cannot give up. A guest is killed only when memory and swap are both full.
+
+Kinds of worlds, in turn: calm (constant), shock (half of the guests fill their memory at a third of the time), bursty,
+leak, cache, alike, stuck, mixed; and unbacked, where memory and swap cannot hold what guests may touch (promise 2 does
+not hold there; it does in all others). MOM, Proxmox, squeezed and ESX are written from their published formulas
+(benchmarks/policies); "nothing" is the kernel alone.
 
 Exit status 0: ours kills nobody where promise 2 holds, no policy that balloons has fewer reversals, none has a lower
 slowdown over all worlds, and MOM's limit cycle comes out as published. 1: the last lines say which of these fails.
@@ -37,7 +52,9 @@ KINDS = ('calm', 'shock', 'bursty', 'leak', 'cache', 'alike', 'stuck', 'mixed', 
 OF_KIND = {'calm': ('ideal', 'floor', 'ceiling'), 'bursty': ('bursty',), 'leak': ('leaking', 'ideal'),
            'cache': ('cache-heavy', 'cache-heavy', 'bursty'), 'alike': ('alike', 'writing'),
            'mixed': tuple(MANNERS), 'unbacked': ('ideal', 'bursty', 'leaking')}
+PARTS = ('starved', 'squeezed', 'paged', 'missed', 'dead')
 SHOCKED = 1 / 3
+EQUAL = 5e-6  # of a guest's time: less is no difference
 TICK = 5.0
 
 
@@ -63,6 +80,9 @@ class Result:
     asks: int
     freed_mb: float
     control: float | None
+    parts: dict[str, float]
+    free_mb: float
+    swap_out_mb: float
     available: tuple[int, ...]
 
 
@@ -102,6 +122,8 @@ def run(of: Setting, name: str) -> Result:
     control = measured.controlled(int(SHOCKED * of.seconds)) if of.kind in ('shock', 'stuck') else None
     return Result(kind=of.kind, seed=of.seed, policy=name, kills=len(world.kernel.killed), slowdown=measured.slowdown,
                   reversals=measured.reversals, asks=measured.asks, freed_mb=measured.freed_mb, control=control,
+                  parts={part: getattr(measured, part) / measured.lived for part in PARTS},
+                  free_mb=statistics.fmean(measured.available) / MIB, swap_out_mb=world.kernel.swap_outs / MIB,
                   available=tuple(measured.available))
 
 
@@ -145,11 +167,11 @@ def table(found: dict[str, dict[str, float]], kinds: dict[str, dict[str, float]]
     print(f'{"":<10}' + ''.join(f'{name:>11}' for name in found))
     for kind, slow in kinds.items():
         best = min(slow.values())
-        print(f'{kind:<10}' + ''.join(f'{f"{v:.3%}" + ("*" if v <= best + 5e-6 else " "):>11}' for v in slow.values()))
+        print(f'{kind:<10}' + ''.join(f'{f"{v:.3%}" + ("*" if v <= best + EQUAL else " "):>11}' for v in slow.values()))
 
 
-def beaten(found: dict[str, dict[str, float]], kinds: dict[str, dict[str, float]]) -> list[str]:
-    """Where somebody is better than we are, in words."""
+def beaten(found: dict[str, dict[str, float]]) -> list[str]:
+    """Where somebody is better than we are over all worlds, in words."""
     ours, lines = found['ovc'], []
     for name, other in found.items():
         if name == 'ovc':
@@ -158,10 +180,46 @@ def beaten(found: dict[str, dict[str, float]], kinds: dict[str, dict[str, float]
             lines.append(f'{name} has fewer reversals: {other["reversals"]:.0f} < {ours["reversals"]:.0f}')
         if other['slowdown'] < ours['slowdown']:
             lines.append(f'{name} has a lower slowdown: {other["slowdown"]:.3%} < {ours["slowdown"]:.3%}')
-        lower = [kind for kind, slow in kinds.items() if slow[name] < slow['ovc'] - 5e-6]
-        if lower:
-            lines.append(f'  {name} has a lower slowdown in: {", ".join(lower)}')
     return lines
+
+
+def means(results: list[Result], kind: str, name: str) -> dict[str, float]:
+    """What a policy did in worlds of one kind, on average."""
+    mine = [r for r in results if r.kind == kind and r.policy == name]
+    return {part: statistics.fmean(r.parts[part] for r in mine) for part in PARTS} | {
+        'free': statistics.fmean(r.free_mb for r in mine), 'asks': statistics.fmean(r.asks for r in mine),
+        'swapped': statistics.fmean(r.swap_out_mb for r in mine), 'freed': statistics.fmean(r.freed_mb for r in mine)}
+
+
+def reasons(results: list[Result], kinds: dict[str, dict[str, float]]) -> list[str]:
+    """For each kind of world in which somebody is better than we are: who, by how much, in which part, doing what."""
+    lines = []
+    for kind, slow in kinds.items():
+        name = min(slow, key=lambda policy: slow[policy])
+        if slow[name] >= slow['ovc'] - EQUAL:
+            continue
+        ours, best = means(results, kind, 'ovc'), means(results, kind, name)
+        gains = sorted(((ours[part] - best[part], part) for part in PARTS), reverse=True)
+        more = ', '.join(f'{gain:.3%} {part}' for gain, part in gains if gain > EQUAL)
+        less = ', '.join(f'{-gain:.3%} {part}' for gain, part in reversed(gains) if gain < -EQUAL)
+        lines.append(f'{kind}: {name} {slow[name]:.3%} < ours {slow["ovc"]:.3%}. Ours loses more by {more or "nothing"}'
+                     f'; less by {less or "nothing"}.')
+        lines.append(' ' * (len(kind) + 2) + '; '.join(
+            f'{who} swaps out {did["swapped"]:.0f} MB, changes {did["asks"]:.0f} targets, keeps {did["free"]:.0f} MB '
+            f'available' for who, did in (('ours', ours), (name, best))))
+    return lines
+
+
+def table_of_parts(results: list[Result], kinds: dict[str, dict[str, float]]) -> None:
+    """Of what the slowdown is made, for ours and for the best of the others."""
+    print(f'\n{"of which":<10}{"":<10}' + ''.join(f'{part:>11}' for part in PARTS)
+          + f'{"MB swapped":>12}{"changes":>9}{"MB free":>9}')
+    for kind, slow in kinds.items():
+        rival = min((n for n in slow if n != 'ovc'), key=lambda policy: slow[policy])
+        for name in ('ovc', rival):
+            did = means(results, kind, name)
+            print(f'{kind if name == "ovc" else "":<10}{name:<10}' + ''.join(f'{did[part]:>11.3%}' for part in PARTS)
+                  + f'{did["swapped"]:>12.0f}{did["asks"]:>9.0f}{did["free"]:>9.0f}')
 
 
 def picture(path: Path, results: list[Result], kinds: dict[str, dict[str, float]], cycle: list[float]) -> None:
@@ -215,10 +273,12 @@ def main() -> int:
         min(settled) < 0.01 and 0.38 < max(settled) < 0.42 and 21 <= reversals <= 25) else []
     if found['ovc']['kills']:
         failed.append(f'ours killed {found["ovc"]["kills"]:.0f} where promise 2 holds')
-    lost = beaten(found, kinds)
-    for line in failed + lost:
-        print(line)
-    failed += [line for line in lost if not line.startswith(' ')]
+    failed += beaten(found)
+    table_of_parts(results, kinds)
+    if better := reasons(results, kinds):
+        print('\nwhere somebody is better than ours, and why')
+        print('\n'.join(better))
+    print('\n'.join(('', *failed)) if failed else '')
     if options.picture:
         picture(options.picture, results, kinds, cycle)
     ours, rest = found['ovc'], [f for name, f in found.items() if name != 'ovc']
