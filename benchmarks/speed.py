@@ -108,7 +108,8 @@ def memory_of(pid: int, what: str = 'Pss') -> float:
 def bare(code: str, *words: str) -> float:
     """Resident MB of a Python process that has run this code."""
     command = [sys.executable, '-W', 'ignore', '-c', f'{code}\nprint("ready", flush=True)\ninput()', *words]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as one:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          text=True) as one:
         assert one.stdout is not None and one.stdin is not None
         if not any('ready' in line for line in one.stdout):
             raise SystemExit(f'speed: the bare process did not start: {code}')

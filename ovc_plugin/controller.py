@@ -217,5 +217,5 @@ class Controller:
             'dry_run': self.settings.host.dry_run, 'next_guest': self._next_guest(now),
             'guests': [describe.guest_fields(g, self._told.guest_actions.get(g.uuid)) for g in snapshot.guests]
             if snapshot else [],
-            'watch': self._watch.fields(),
+            'watch': self._watch.fields(), 'sources': self._sensor.sources.fields(),
             'ksm': describe.ksm_fields(snapshot) if snapshot else None, **self._told.fields()}

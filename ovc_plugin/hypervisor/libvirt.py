@@ -16,6 +16,15 @@ DEFINITION_LIFE = 300.0
 DIRTY_LIFE, DIRTY_SECONDS = 60.0, 1
 
 
+# What newer guests tell of their own pressure (Linux 6.12, QEMU 9.2), by libvirt's name and ours; absent elsewhere.
+_PRESSURES = tuple((f'balloon.{name}', name) for name in (
+    'oom_kill', 'alloc_stall', 'async_scan', 'direct_scan', 'async_reclaim', 'direct_reclaim'))
+
+
+class BusyGuest(RuntimeError):
+    """A guest that cannot be asked for a size now."""
+
+
 class LibvirtHypervisor:
     """``connect`` returns a live connection at each call; reconnecting is its business.
 
@@ -29,6 +38,7 @@ class LibvirtHypervisor:
         self._libvirt = libvirt
         self._connect = connect
         self._clock = clock
+        self._moving: set[str] = set()
         self._definitions: dict[str, tuple[int, float, definition.Definition]] = {}
         self._measured: dict[str, float] = {}
 
@@ -53,8 +63,12 @@ class LibvirtHypervisor:
         """Ask a running guest for a size.
 
         :raises libvirt.libvirtError: the guest is gone or does not take it.
+        :raises BusyGuest: it is being moved; libvirt would let the call wait for half a minute.
         """
         domain = self._connect().lookupByUUIDString(uuid)
+        if domain.jobInfo()[0] != self._libvirt.VIR_DOMAIN_JOB_NONE:
+            self._moving.add(uuid)
+            raise BusyGuest('the guest is being moved or saved, and is asked for nothing until that has ended')
         domain.setMemoryFlags(target // 1024, self._libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def measure_dirty(self, uuids: typing.Collection[str]) -> None:
@@ -96,8 +110,22 @@ class LibvirtHypervisor:
             managed=known.managed, project=known.project, reservation=specs.get('ovc:reservation'),
             title=known.title, image=known.image,
             weight=specs.get('ovc:weight'), overcommit=specs.get('ovc:overcommit'),
-            busy=running and state != lv.VIR_DOMAIN_RUNNING, movable=known.movable,
+            busy=running and (state != lv.VIR_DOMAIN_RUNNING or self._moves(domain, uuid)), movable=known.movable,
+            swap_in=_kib(stats, 'balloon.swap_in'), major_faults=stats.get('balloon.major_fault'),
+            pressures={name: int(stats[key]) for key, name in _PRESSURES if key in stats},
             dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
+
+    def _moves(self, domain: typing.Any, uuid: str) -> bool:
+        """Whether a guest that was found being moved still is; a call for each of those, and for no other."""
+        if uuid not in self._moving:
+            return False
+        try:
+            if domain.jobInfo()[0] != self._libvirt.VIR_DOMAIN_JOB_NONE:
+                return True
+        except self._libvirt.libvirtError:
+            pass  # it is gone, or will be seen to move when it is next asked
+        self._moving.discard(uuid)
+        return False
 
     def _definition(self, domain: typing.Any, uuid: str, number: int) -> definition.Definition:
         now = self._clock()

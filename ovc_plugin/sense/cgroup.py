@@ -10,6 +10,7 @@ import pathlib
 import re
 
 from ovc_plugin.samples import GroupSample, MemorySample
+from ovc_plugin.sense import psi
 from ovc_plugin.sense.proc import table
 
 _OCTAL = re.compile(r'\\([0-7]{3})')
@@ -43,10 +44,28 @@ def group(path: pathlib.Path) -> GroupSample:
         return GroupSample(
             usage=int((path / 'memory.current').read_text()), swapped=_optional(path / 'memory.swap.current'),
             refault_pages=stat.get('workingset_refault_anon'), cached=_cached(stat, ''),
-            can_reclaim=(path / 'memory.reclaim').exists() and _optional(path / 'memory.swap.max') != 0)
+            can_reclaim=any((path / name).exists() for name in ('memory.reclaim', 'memory.high'))
+            and _optional(path / 'memory.swap.max') != 0, pressure=_pressure(path / 'memory.pressure'))
     stat = table((path / 'memory.stat').read_text())
     return GroupSample(usage=int((path / 'memory.usage_in_bytes').read_text()), swapped=stat.get('total_swap'),
                        refault_pages=stat.get('total_workingset_refault_anon'), cached=_cached(stat, 'total_'))
+
+
+def _pressure(path: pathlib.Path) -> float | None:
+    try:
+        return psi.stall(path.read_text())
+    except (OSError, ValueError):  # switched off by psi=0 or cgroup.pressure
+        return None
+
+
+def refaults(path: pathlib.Path) -> int | None:
+    """Pages of the group and those below it that were dropped or swapped and wanted again, since it was made.
+
+    :raises OSError: the group is gone.
+    """
+    stat, prefix = table((path / 'memory.stat').read_text()), '' if is_v2(path) else 'total_'
+    found = [stat[name] for kind in ('anon', 'file') if (name := f'{prefix}workingset_refault_{kind}') in stat]
+    return sum(found) if found else None
 
 
 def _cached(stat: dict[str, int], prefix: str) -> int:

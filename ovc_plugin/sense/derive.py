@@ -42,7 +42,8 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
         swap_in=_rate(before.swap_in_pages, later.memory.swap_in_pages, seconds, PAGE),
         swap_out=_rate(before.swap_out_pages, later.memory.swap_out_pages, seconds, PAGE),
         stall=later.stall, growth=growth, ksm=later.ksm,
-        evaporation=_evaporation(earlier, later, seconds), guests=guests)
+        evaporation=_evaporation(earlier, later, seconds), zswap=later.zswap, durations=later.durations,
+        refaults=_rate(earlier.refault_pages if earlier else None, later.refault_pages, seconds), guests=guests)
     notes += filter(None, [ksm.alarm(found, settings.host)])
     return dataclasses.replace(found, notes=tuple(dict.fromkeys(notes)))
 
@@ -132,9 +133,10 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
     if resident is not None and facts.running:
         overhead = max(overhead, resident + (group.swapped or 0 if group else 0) - facts.maximum)
     if group is not None and not group.can_reclaim:
-        notes.append(f'guest {facts.name}: the kernel cannot swap it alone: cgroup v2 needs Linux 5.19 or later '
-                     '(memory.reclaim) and memory.swap.max above 0')
-    if facts.running and facts.has_balloon and facts.usable is None and now is not None and not untouchable:
+        notes.append(f'guest {facts.name}: the kernel cannot swap it alone: its control group has neither '
+                     'memory.reclaim (Linux 5.19) nor memory.high, or memory.swap.max is 0')
+    silent = facts.running and facts.has_balloon and facts.usable is None and now is not None
+    if silent and not facts.busy and not untouchable:
         notes.append(f'guest {facts.name}: says nothing of its memory and is not shrunk: give it a statistics period '
                      '(nova: [libvirt] mem_stats_period_seconds; libvirt: <stats period=...> in <memballoon>) and a '
                      'balloon driver')
@@ -150,7 +152,8 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         can_swap=facts.running and group is not None and group.can_reclaim and not untouchable,
         # one that opted out is left where it is
         can_migrate=facts.running and facts.movable and not facts.busy and untouchable == facts.untouchable,
-        dirty_rate=facts.dirty_rate,
+        dirty_rate=facts.dirty_rate, pressure=group.pressure if group else None, guest_swap_in=sample.guest_swap_in,
+        major_faults=sample.major_faults, published=sample.published, busy=facts.busy,
         untouchable=untouchable,
         trust_domain=facts.project or f'guest:{facts.uuid}', title=facts.title, image=facts.image,
         reservation_from='ovc:reservation' if facts.reservation is not None else 'option default_reservation')

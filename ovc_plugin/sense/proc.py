@@ -3,6 +3,7 @@
 """Readings of ``/proc``: memory, swap counters and pressure stall. The root is an argument."""
 from __future__ import annotations
 
+import os
 import pathlib
 
 from ovc_plugin.samples import MemorySample
@@ -49,3 +50,15 @@ def zram(proc: pathlib.Path) -> tuple[int, int]:
             total += int(fields[2]) * 1024
             free += (int(fields[2]) - int(fields[3])) * 1024
     return total, free
+
+
+def age(proc: pathlib.Path, pid: int) -> float:
+    """Seconds since a process was started.
+
+    :raises OSError: it is gone.
+    :raises ValueError: the kernel's word cannot be understood.
+    """
+    fields = (proc / str(pid) / 'stat').read_text().rpartition(')')[2].split()
+    if len(fields) < 20:
+        raise ValueError(f'/proc/{pid}/stat has {len(fields)} fields')
+    return float((proc / 'uptime').read_text().split()[0]) - int(fields[19]) / os.sysconf('SC_CLK_TCK')

@@ -3,14 +3,14 @@
 """One pass over all sources. Each source fails alone, and its failure becomes a note instead of an exception."""
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-import typing
 
 from ovc_plugin.hypervisor.protocol import Hypervisor
 from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample, MemorySample
-from ovc_plugin.sense import cgroup, ksm, proc, psi
+from ovc_plugin.sense import cgroup, ksm, proc, psi, sources, spoken, vmstat, zswap
 
-T = typing.TypeVar('T')
+_BOOTS = 120.0  # seconds in which a guest that has not spoken yet is taken to boot
 
 
 class Sensor:
@@ -25,6 +25,8 @@ class Sensor:
         self._run_path = pathlib.Path(run_path)
         self.proc = pathlib.Path(proc_root)
         self._ksm = ksm.Source(pathlib.Path(ksm_root), self.proc, ksm_helper)
+        self._spoken = spoken.Spoken()
+        self.sources = sources.Sources()
         self._groups: dict[str, tuple[int, pathlib.Path | None]] = {}
         self.last_memory: MemorySample | None = None
 
@@ -34,17 +36,24 @@ class Sensor:
         :raises OSError: not even the host's memory can be read; nothing can be decided then.
         """
         notes: list[str] = []
-        guests = _try(notes, 'hypervisor did not answer; its guests are held as they are until it does',
-                      self._hypervisor.guests, Exception)
-        sharing = _try(notes, 'page sharing cannot be read: this kernel has no KSM', self._ksm.read,
-                       (OSError, ValueError))
-        samples = self._ksm.divide(sharing, self._grouped(guests, notes), self._pid, now, notes)
+        files = (OSError, ValueError)
+        told = self.sources.attempt(
+            'guests', self._hypervisor.guests, Exception,
+            'hypervisor did not answer; its guests are held as they are until it does', notes)
+        grouped = self.sources.read('groups', lambda: self._grouped(told, notes))
+        sharing = self.sources.attempt('sharing', self._ksm.read, files,
+                                       'page sharing cannot be read: this kernel has no KSM', notes)
+        guests = self.sources.read('merged', lambda: self._ksm.divide(sharing, grouped, self._pid, now, notes))
+        memory = self.sources.read('memory', self.memory)
+        stall = self.sources.attempt('stall', lambda: psi.stall(self.pressure.read_text()), files,
+                                     'no pressure stall information: boot with psi=1, or use a cgroup v2 boundary',
+                                     notes)
+        refaults = self.sources.attempt('refaults', self._refaults, files, 'refaults cannot be read', notes)
+        held = self.sources.attempt('zswap', lambda: zswap.held(self.proc), files,
+                                    'compressed swap cannot be read', notes)
         return HostSample(
-            host=self._host, taken_at=now, memory=self.memory(), guests=samples,
-            stall=_try(notes, 'no pressure stall information: boot with psi=1, or use a cgroup v2 boundary',
-                       self._stall, (OSError, ValueError)),
-            ksm=sharing,
-            notes=tuple(notes))
+            host=self._host, taken_at=now, memory=memory, guests=self._spoken.tell(guests), stall=stall, ksm=sharing,
+            refault_pages=refaults, zswap=held, durations=self.sources.durations(), notes=tuple(notes))
 
     def memory(self) -> MemorySample:
         """The boundary's memory alone: the cheap look between two passes.
@@ -65,15 +74,26 @@ class Sensor:
         """The file in which the kernel tells how long tasks waited for the boundary's memory."""
         return self.boundary / 'memory.pressure' if self.boundary else self.proc / 'pressure' / 'memory'
 
-    def _stall(self) -> float:
-        return psi.stall(self.pressure.read_text())
+    def _refaults(self) -> int | None:
+        return cgroup.refaults(self.boundary) if self.boundary else vmstat.refaults(self.proc)
 
     def _grouped(self, guests: list[GuestFacts] | None, notes: list[str]) -> tuple[GuestSample, ...] | None:
         if guests is None:
             return None
         for uuid in self._groups.keys() - {g.uuid for g in guests if g.running}:
             del self._groups[uuid]
-        return tuple(GuestSample(facts=g, group=self._group(g, notes) if g.running else None) for g in guests)
+        return tuple(GuestSample(facts=self._booting(g), group=self._group(g, notes) if g.running else None)
+                     for g in guests)
+
+    def _booting(self, guest: GuestFacts) -> GuestFacts:
+        """Busy, where the guest has not said a word and its process is young: its driver may load any moment."""
+        if not guest.running or guest.busy or guest.usable is not None or not guest.has_balloon:
+            return guest
+        try:
+            young = proc.age(self.proc, self._pid(guest)) < _BOOTS
+        except (OSError, ValueError):
+            return guest
+        return dataclasses.replace(guest, busy=young)
 
     def _group(self, guest: GuestFacts, notes: list[str]) -> GroupSample | None:
         try:
@@ -99,12 +119,3 @@ class Sensor:
 
     def _pid(self, guest: GuestFacts) -> int:
         return int((self._run_path / f'{guest.name}.pid').read_text())
-
-
-def _try(notes: list[str], remedy: str, read: typing.Callable[[], T],
-         errors: type[Exception] | tuple[type[Exception], ...]) -> T | None:
-    try:
-        return read()
-    except errors as error:
-        notes.append(f'{remedy} ({error})')
-        return None

@@ -14,6 +14,7 @@ from ovc_plugin.controller import Controller
 from ovc_plugin.decide import state
 from ovc_plugin.model import MIB, InFlight, Level, Outcome, Plan, Request, TuneKsm
 from ovc_plugin.samples import GuestSample, MemorySample
+from ovc_plugin.sense.sources import Sources
 from ovc_plugin.settings import HostSettings, Settings
 from tests.builders import GIB, NOW, FakeHypervisor, a_host, a_sample, sampled
 
@@ -25,6 +26,7 @@ class Host:
         self.path, self.now, self.guests, self.available = tmp_path, NOW, guests, available
         self.hypervisor = FakeHypervisor(*(g.facts for g in guests))
         self.ksm: list[tuple[str, int]] = []
+        self.sources = Sources()
         self.settings = Settings(host=HostSettings(dry_run=False, swap=False, ksm='leave', **options))
         self.restart()
 
