@@ -83,18 +83,22 @@ def _image(nova: etree.Element | None, own: etree.Element | None) -> str:
 
 def _untouchable(domain: etree.Element) -> str | None:
     """Why nothing may be taken from this guest (promise 7), or ``None``."""
-    for path, why in (('memoryBacking/hugepages', 'hugepages'), ('memoryBacking/locked', 'locked memory'),
-                      ('launchSecurity', 'encrypted memory'), ('cputune/vcpusched', 'realtime'),
+    # the more telling first: encryption and realtime lock memory too
+    for path, why in (('memoryBacking/hugepages', 'hugepages'), ('launchSecurity', 'encrypted memory'),
+                      ('cputune/vcpusched', 'realtime'), ('memoryBacking/locked', 'locked memory'),
                       ("devices/hostdev[@type='pci']", 'passed-through device'),
                       ("devices/hostdev[@type='mdev']", 'passed-through device'),
                       ("devices/interface[@type='hostdev']", 'passed-through device'),
                       ("devices/interface[@type='vdpa']", 'passed-through device'),
+                      ("devices/disk[@type='nvme']", 'passed-through device'),
                       ("cpu/numa/cell[@memAccess='shared']", 'file-backed memory')):
         if domain.find(path) is not None:
             return why
     source = domain.find('memoryBacking/source')
     if source is not None and source.get('type') in ('file', 'memfd'):
         return f'{source.get("type")}-backed memory'
+    if domain.find("memoryBacking/access[@mode='shared']") is not None:
+        return 'file-backed memory'  # libvirt then backs it by a file of its own choice
     mode = domain.find('numatune/memory')
     if mode is not None and mode.get('mode', 'strict') == 'strict' and domain.find('cputune/vcpupin') is not None:
         return 'pinned NUMA memory'
