@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import re
 import typing
 
 from ovc_plugin import describe
@@ -12,6 +13,26 @@ from ovc_plugin.model import HostSnapshot, Level, Outcome, Plan, TuneKsm
 
 LOG = logging.getLogger(__name__)
 KEPT = 50
+_NAMED = 4  # guests that one line names
+_GUEST = re.compile(r'guest ([^:]+): ')
+
+
+def condensed(notes: typing.Collection[str]) -> list[str]:
+    """The notes, sorted; those that say the same of several guests as one line with their count and first names."""
+    alike: dict[str, list[str]] = {}
+    for note in sorted(notes):
+        found = _GUEST.match(note)
+        alike.setdefault(note[found.end():] if found else note, []).append(found[1] if found else '')
+    return [_line(text, names) for text, names in alike.items()]
+
+
+def _line(text: str, names: list[str]) -> str:
+    if names == ['']:
+        return text
+    if len(names) == 1:
+        return f'guest {names[0]}: {text}'
+    more = ', …' if len(names) > _NAMED else ''
+    return f'{len(names)} guests ({", ".join(names[:_NAMED])}{more}): {text}'
 
 
 class Chronicle:
@@ -27,8 +48,8 @@ class Chronicle:
 
     def note(self, notes: typing.Iterable[str]) -> None:
         """What the sensors could not do, in words; logged when it begins."""
-        for note in set(notes) - self._notes:
-            LOG.warning('%s: %s', self._host, note)
+        for text in condensed(set(notes) - self._notes):
+            LOG.warning('%s: %s', self._host, text)
         self._notes = frozenset(notes)
 
     def unwritten(self, what: str, note: str | None) -> None:
@@ -65,4 +86,4 @@ class Chronicle:
     def fields(self) -> dict[str, typing.Any]:
         """The part of the status that is told here."""
         notes = self._notes.union(self._troubles.values())
-        return {'notes': sorted(notes), 'last_host_action': self._host_action, 'events': list(self._events)}
+        return {'notes': condensed(notes), 'last_host_action': self._host_action, 'events': list(self._events)}

@@ -2,6 +2,7 @@
 # Copyright ovc_plugin contributors
 """Readings from small trees of files, one source at a time."""
 import dataclasses
+import os
 
 import pytest
 
@@ -241,3 +242,19 @@ def test_the_scanners_processor_time_and_the_merged_pages_that_were_copied_are_r
     (proc_root / '37' / 'stat').unlink()
     state = ksm.Source(root, proc_root, nodes=nodes).read()
     assert state.cpu is None and state.dissolved is None
+
+
+@pytest.mark.parametrize('age, usable, busy', [(30, None, True), (500, None, False), (30, MIB, False)])
+def test_a_young_guest_that_has_not_spoken_yet_boots(tmp_path, age, usable, busy):
+    world = World(tmp_path)
+    world.hypervisor.list[0] = facts(usable=usable)
+    (world.proc / 'uptime').write_text('1000.00 1.0\n')
+    ticks = (1000 - age) * os.sysconf('SC_CLK_TCK')
+    (world.proc / '7' / 'stat').write_text(f'7 (qemu) S {"0 " * 18}{ticks} 0\n')
+    assert world.sample().guests[0].facts.busy is busy
+
+
+def test_every_source_tells_how_long_it_took(tmp_path):
+    world = World(tmp_path)
+    assert world.sample().durations.keys() == world.sensor.sources.fields().keys() >= {
+        'guests', 'groups', 'memory', 'stall', 'refaults', 'zswap', 'sharing'}
