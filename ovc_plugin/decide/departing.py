@@ -27,7 +27,8 @@ class Setback:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Departing:
-    """``short_since``: when the shortage began, ``short_at``: when it was last seen. ``returning`` is the smoothed rate
+    """``short_since``: when the shortage began, ``short_at``: when it was last seen;
+    ``critical_since``: since when the level has been CRITICAL without a break. ``returning`` is the smoothed rate
     at which guests read pages back from swap and ``usual`` its mean over the shortage, in bytes per second, both as of
     ``looked_at``. ``rest_until``: no guest is asked away before. ``here_since``: when each guest was first seen;
     ``None`` before the first look, whose guests count as having been here for long. ``measure`` are guests whose dirty
@@ -36,6 +37,7 @@ class Departing:
 
     short_since: float | None = None
     short_at: float = 0.0
+    critical_since: float | None = None
     returning: float = 0.0
     usual: float = 0.0
     looked_at: float | None = None

@@ -28,7 +28,7 @@ _ROUNDS = 30            # QEMU would not end a migration that takes more rounds 
 _UNMEASURED = 0.5       # share of the bandwidth that a guest is taken to write where nobody could measure it
 _PATIENCE = 3600.0      # after which nothing more is expected of a request
 _LONGEST = 86400.0
-_MIGRATES = 0.05        # two guests whose costs differ by less than this share are alike
+_ALIKE = 0.05           # two guests whose costs differ by less than this share are alike
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,9 @@ def look(snapshot: HostSnapshot, level: Level, before: Departing, settings: Host
 
 def follow(snapshot: HostSnapshot, level: Level, before: Departing, settings: HostSettings, now: float) -> Departing:
     """What is remembered after this look: how long the shortage lasts, and what became of the guest asked away."""
-    departing = _lasting(level, _looked(snapshot, before, now), settings, now)
-    departing = _outcome(snapshot, _arrived(snapshot, departing, now), settings, now)
-    return dataclasses.replace(departing, measure=_to_measure(snapshot, level, departing, settings, now))
+    looked = _lasting(level, _looked(snapshot, level, before, now), settings, now)
+    departing = _outcome(snapshot, _arrived(snapshot, looked, now), settings, now)
+    return dataclasses.replace(departing, measure=_to_measure(snapshot, departing, settings, now))
 
 
 def evacuate(snapshot: HostSnapshot, level: Level, departing: Departing, settings: HostSettings,
@@ -60,7 +60,7 @@ def evacuate(snapshot: HostSnapshot, level: Level, departing: Departing, setting
     """The guest to ask away now, if any: the one that costs least for each byte of relief that this host needs."""
     lasted, resting = _lasted(departing, now), min(departing.rest_until, now + settings.migrate_cooldown) > now
     if (not settings.migrate or snapshot.departures is None or departing.awaited is not None
-            or resting or lasted < wait(level, settings)
+            or resting or lasted < wait(departing, settings, now)
             or _getting_better(level, departing)):
         return None
     lacking = max(MIB, _lacking(snapshot, settings))
@@ -69,10 +69,10 @@ def evacuate(snapshot: HostSnapshot, level: Level, departing: Departing, setting
     if not able:
         return None
     # What is freed beyond the need is no relief; among guests that cost alike the one that frees most.
-    best = min(able, key=lambda c: (round(c.cost / min(c.relief, lacking) / _MIGRATES), -c.relief, c.guest.uuid))
+    best = min(able, key=lambda c: (round(c.cost / min(c.relief, lacking) / _ALIKE), -c.relief, c.guest.uuid))
     return AskMigration(
         guest=best.guest.uuid, cost=best.cost, relief=best.relief,
-        reason=f'short for {lasted:.0f} s >= {wait(level, settings):.0f} s (level {level.name}, '
+        reason=f'short for {lasted:.0f} s >= {wait(departing, settings, now):.0f} s (level {level.name}, '
                f'{departing.returning / MIB:.1f} MB/s read back from swap, limit {settings.migrate_swap_in / MIB:.0f} '
                f'MB/s): moving {best.guest.name} copies {best.cost // MIB} MB in about {best.seconds:.0f} s and frees '
                f'{best.relief // MIB} MB')
@@ -107,8 +107,7 @@ def failed(departing: Departing, settings: HostSettings, now: float) -> Departin
 
 
 def held(snapshot: HostSnapshot, departing: Departing, level: Level) -> HostSnapshot:
-    """The same host with the guest that is on its way held as it is: what the balloon or swap did to it now would have
-    to be copied again, and read back first. At CRITICAL swap may reach it all the same."""
+    """The same with the guest on its way held as it is: what is changed of it is copied again. CRITICAL may swap it."""
     if departing.awaited is None:
         return snapshot
     return dataclasses.replace(snapshot, guests=tuple(
@@ -116,9 +115,11 @@ def held(snapshot: HostSnapshot, departing: Departing, level: Level) -> HostSnap
         if g.uuid == departing.awaited.guest else g for g in snapshot.guests))
 
 
-def wait(level: Level, settings: HostSettings) -> float:
-    """Seconds that a shortage must have lasted; at CRITICAL, where swap does not keep up any more, a fifth of it."""
-    return settings.migrate_after / (_URGENT if level >= Level.CRITICAL else 1)
+def wait(departing: Departing, settings: HostSettings, now: float) -> float:
+    """Seconds that a shortage must have lasted; a fifth at CRITICAL throughout, where swap does not keep up."""
+    urgent = settings.migrate_after / _URGENT
+    critical = departing.critical_since is not None and now - departing.critical_since >= urgent
+    return urgent if critical else settings.migrate_after
 
 
 def copied(memory: int, dirty_rate: float | None, bandwidth: float) -> float | None:
@@ -143,15 +144,16 @@ def reading_back(snapshot: HostSnapshot) -> float:
     return max(guests, snapshot.swap_in or 0.0)
 
 
-def _looked(snapshot: HostSnapshot, before: Departing, now: float) -> Departing:
+def _looked(snapshot: HostSnapshot, level: Level, before: Departing, now: float) -> Departing:
     """With what is read back. No time is later than now: a clock may have been set back."""
     seconds = 0.0 if before.looked_at is None else max(0.0, now - before.looked_at)
     part = 1 - math.exp(-seconds / _SMOOTH)
     returning = before.returning + part * (reading_back(snapshot) - before.returning)
     since, awaited = before.short_since, before.awaited
+    critical = min(now, before.critical_since or now) if level >= Level.CRITICAL else None
     return dataclasses.replace(
         before, returning=returning, looked_at=now, short_since=None if since is None else min(since, now),
-        short_at=min(before.short_at, now),
+        short_at=min(before.short_at, now), critical_since=critical,
         awaited=awaited and dataclasses.replace(awaited, at=min(awaited.at, now)))
 
 
@@ -204,8 +206,7 @@ def _choices(snapshot: HostSnapshot, departing: Departing, settings: HostSetting
 
 def _candidates(snapshot: HostSnapshot, departing: Departing, settings: HostSettings,
                 now: float) -> list[GuestSnapshot]:
-    """Guests that can go: not those that have just come, lest two hosts pass them to and fro, nor those that failed
-    to go lately."""
+    """Guests that can go, without those that failed to or have just come: two hosts might pass them to and fro."""
     here = departing.here_since or {}
     return [g for g in snapshot.running
             if g.can_migrate and g.managed and g.resident is not None
@@ -213,11 +214,10 @@ def _candidates(snapshot: HostSnapshot, departing: Departing, settings: HostSett
             and (g.uuid not in departing.setbacks or now >= departing.setbacks[g.uuid].until)]
 
 
-def _to_measure(snapshot: HostSnapshot, level: Level, departing: Departing, settings: HostSettings,
-                now: float) -> tuple[str, ...]:
-    """Measuring costs each guest a little: it is done only when a guest may have to go soon."""
+def _to_measure(snapshot: HostSnapshot, departing: Departing, settings: HostSettings, now: float) -> tuple[str, ...]:
+    """Measuring costs each guest a little: it is done only when one may have to go soon."""
     if (not settings.migrate or snapshot.departures is None or departing.awaited is not None
-            or now < departing.rest_until or _lasted(departing, now) < wait(level, settings) / 2):
+            or now < departing.rest_until or _lasted(departing, now) < settings.migrate_after / _URGENT / 2):
         return ()
     return tuple(g.uuid for g in _candidates(snapshot, departing, settings, now))
 

@@ -15,6 +15,7 @@ from ovc_plugin.act.migration import Departures
 from ovc_plugin.controller import Controller
 from ovc_plugin.model import MIB, AskMigration, Departure
 from ovc_plugin.samples import MemorySample
+from ovc_plugin.sense.sources import Sources
 from ovc_plugin.settings import HostSettings, Settings
 from tests.builders import GIB, NOW, FakeHypervisor, a_guest, a_host, a_sample, sampled
 
@@ -143,6 +144,7 @@ class Host:
 
     def __init__(self, path: pathlib.Path, cloud, *guests, **options):
         self.path, self.now, self.cloud, self.measured = path, NOW, cloud, []
+        self.sources = Sources()
         self.guests = guests or (sampled('a', movable=True, usable=0), sampled('b', movable=True, usable=0))
         self.settings = Settings(host=HostSettings(**dict(dry_run=False, swap=False, ksm='leave', migrate=True,
                                                           migrate_after=60.0, fast_look=0.0) | options))

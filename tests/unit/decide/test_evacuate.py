@@ -96,6 +96,16 @@ def test_at_critical_one_waits_a_fifth_of_it():
     assert 120 <= after < 130
 
 
+def test_a_moment_at_critical_is_no_reason_to_wait_less():
+    watched = Watched()
+    watched.run(thrashing(a_mover()), 200)
+    watched.level = Level.CRITICAL
+    assert watched.run(thrashing(a_mover()), 100) == (None, None)
+    watched.level = Level.HARD
+    _, after = watched.run(thrashing(a_mover()), 1000)
+    assert after > 250
+
+
 def test_guests_own_refaults_tell_where_the_host_does_not():
     action, _ = Watched().run(a_host(a_mover(refaults=2000.0), departures=(), swap_in=None), 1000)
     assert action
@@ -188,11 +198,11 @@ def test_who_has_just_come_stays_lest_two_hosts_pass_it_to_and_fro():
 
 def test_dirty_rates_are_measured_only_of_those_who_may_go_soon():
     watched, host = Watched(), thrashing(a_mover(), a_mover('stays', can_migrate=False))
-    watched.run(host, 240)
+    watched.run(host, 50)
     assert watched.departing.measure == ()
-    watched.run(host, 120)
+    watched.run(host, 60)
     assert watched.departing.measure == ('uuid-g1',)
-    assert watched.run(host, 500)[0] and watched.departing.measure == ()
+    assert watched.run(host, 600)[0] and watched.departing.measure == ()
 
 
 # -- what becomes of it ------------------------------------------------------------------------------------------
