@@ -166,6 +166,10 @@ class Controller:
         """While this lasts the guest is on its way to another host, whoever wanted it, and is held as it is."""
         return self._departures.leaving(guest) if self._departures is not None else contextlib.nullcontext()
 
+    def finish(self, seconds: float = 30.0) -> list[Outcome]:
+        """What became of the swapping that the passes so far have begun; for who makes one pass and no more."""
+        return self._actuator.finish(seconds)
+
     def _not_yet(self, notes: tuple[str, ...]) -> tuple[Plan, list[Outcome]]:
         self._told.note(notes)
         self._tick['error'] = why = 'the hypervisor has not answered yet; the host sends no report until it does'

@@ -73,7 +73,7 @@ def _table(rows: list[list[str]], left: int, notes: list[list[str]]) -> Text:
             line.highlight_words([level], style)
         text.append(line)
         for note in below:
-            text.append(_below(note), style='dim')
+            text.append(below(note), style='dim')
     return text
 
 
@@ -119,8 +119,10 @@ def _host_notes(view: HostView, report: Fields) -> list[str]:
     unbacked = '' if report.get('backed', True) else 'not every byte promised is backed by memory or swap'
     notes = view.status.get('notes')
     more = _next(view.status)
+    watch = view.status.get('watch')
+    watched = f'watched: {watch["means"]}' if isinstance(watch, dict) and watch.get('means') else ''
     return [note for note in (
-        report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked, more,
+        report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked, more, watched,
         *(str(note) for note in (notes if isinstance(notes, list) else ()) if note != error)) if note]
 
 
@@ -152,6 +154,8 @@ def state(guest: Fields) -> str:
     ways = [way for way, can in (('balloon', 'can_balloon'), ('swap', 'can_swap'), ('sharing', 'can_share'))
             if guest.get(can)]
     silent = '' if _number(guest.get('stats_age')) else '; says nothing of its memory, so it is not ballooned'
+    if guest.get('busy'):
+        silent = '; boots, pauses or moves, so it is not ballooned now'
     return f'reached by {", ".join(ways) or "no mechanism"}{silent}'
 
 
@@ -174,14 +178,14 @@ def account(told: Fields, now: float) -> Text:
         place = f'on {told.get("host", "-")}, level {told.get("level", "-")}: {told.get("reason", "-")}'
         text.append(f'{" / ".join(dict.fromkeys(names)) or "-"}\n', style='bold')
         when = f'recorded {told["recorded"]}' if 'recorded' in told else f'{seconds(told.get("age"))} ago'
-        text.append(_below(f'{place} ({when})'))
+        text.append(below(f'{place} ({when})'))
         then = told.get('at') if _number(told.get('at')) else now
         for heading, lines in (('May have', guest.get('may')), ('Has', guest.get('has')),
                                ('Last done', _last_action(guest, then) or ['nothing that is remembered']),
                                ('Next', guest.get('next'))):
             text.append(f'  {heading}\n')
             for line in lines if isinstance(lines, list) else ['-']:
-                text.append(_below(str(line)))
+                text.append(below(str(line)))
     return text
 
 
@@ -190,12 +194,14 @@ def plan(done: Plan, outcomes: typing.Sequence[Outcome], names: typing.Mapping[s
     text = Text(f'Plan: level {done.level.name}, {len(outcomes) or "no"} action{"s" * (len(outcomes) != 1)}\n')
     text.highlight_words([done.level.name], _STYLES[done.level.name])
     for line in (done.reason, *(describe.sentence(outcome, names) for outcome in outcomes)):
-        text.append(_below(line))
+        text.append(below(line))
     return text
 
 
-def _below(note: str) -> str:
-    return textwrap.fill(note, WIDTH, initial_indent='    ', subsequent_indent='      ') + '\n'
+def below(note: str, indent: int = 4) -> str:
+    """A paragraph, its lines after the first set in by two more."""
+    return textwrap.fill(note, WIDTH, initial_indent=' ' * indent, subsequent_indent=' ' * (indent + 2),
+                         break_long_words=False, break_on_hyphens=False) + '\n'
 
 
 def _short(name: str) -> str:

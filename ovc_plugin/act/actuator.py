@@ -44,6 +44,10 @@ class Actuator:
         outcomes = [self._one(action) for action in ordered if not isinstance(action, ReclaimGuest)]
         return sorted(outcomes + self._swapping.collect(self._patience), key=lambda outcome: _order(outcome.action))
 
+    def finish(self, seconds: float) -> list[Outcome]:
+        """What became of swapping that was begun, waited for."""
+        return self._swapping.collect(seconds)
+
     def stop(self) -> None:
         """Drop what swapping is still wanted; what the root helper has begun ends by itself, its limits put back."""
         self._swapping.begin((), urgent=False)

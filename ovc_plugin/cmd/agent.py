@@ -88,6 +88,7 @@ def _once(host: str, built: controller.Controller) -> int:
     built.recall()
     try:
         plan, outcomes = built.run_pass()
+        outcomes += built.finish()
     except (OSError, KeyError, ValueError) as error:
         print(f'ovc-agent: this host\'s memory cannot be read: {error}; check boundary in [ovc_host]', file=sys.stderr)
         return 1
