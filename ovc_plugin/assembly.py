@@ -15,6 +15,7 @@ from ovc_plugin.act.migration import Cloud, Departures
 from ovc_plugin.contents import Sampler
 from ovc_plugin.controller import Controller
 from ovc_plugin.foresight import Foresight
+from ovc_plugin.hypervisor.patient import Patient
 from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import HostSettings, Settings
 
@@ -30,7 +31,7 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
     """
     from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
     options = settings.host
-    hypervisor = LibvirtHypervisor(connect)
+    hypervisor = Patient(LibvirtHypervisor(connect))
     sensor = Sensor(host, hypervisor, options.boundary, run_path=options.run_path,
                     ksm_helper=privileged.merged_pages)
     if not options.require_swap_backing:

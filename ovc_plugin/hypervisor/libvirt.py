@@ -56,7 +56,7 @@ class LibvirtHypervisor:
         found = self._connect().getAllDomainStats(kinds, nowait)
         facts = [f for domain, stats in found if (f := self._facts(domain, stats)) is not None]
         for uuid in self._definitions.keys() - {f.uuid for f in facts}:
-            del self._definitions[uuid]
+            self._definitions.pop(uuid, None)  # a call that was given up may be at the same
         return facts
 
     def set_balloon(self, uuid: str, target: int) -> None:
