@@ -6,6 +6,7 @@ from __future__ import annotations
 import typing
 
 from ovc_plugin.model import Action, Level, Plan, SetBalloon
+from ovc_plugin.samples import Recent
 
 
 class Periodic:
@@ -18,7 +19,7 @@ class Periodic:
     def failed(self, guests: typing.Collection[str]) -> None:
         pass
 
-    def wakes(self, available: int, total: int) -> bool:
+    def wakes(self, recent: Recent, total: int, since: float) -> bool:
         return False
 
 

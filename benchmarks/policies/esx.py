@@ -16,6 +16,7 @@ import typing
 from benchmarks.policies.base import Periodic, balloon, plan
 from ovc_plugin.decide.share import Claim, share_out
 from ovc_plugin.model import MIB, GuestSnapshot, Plan, ReclaimGuest, TuneKsm
+from ovc_plugin.samples import Recent
 from ovc_plugin.simulate.policy import Reading
 
 KNEE, AT_KNEE = 28 << 30, 899 * MIB
@@ -37,8 +38,8 @@ class Esx(Periodic):
         self._state = 'high'
         self._available = 1 << 60
 
-    def wakes(self, available: int, total: int) -> bool:
-        return available < SOFT * minimum(total) and available < self._available - 8 * MIB
+    def wakes(self, recent: Recent, total: int, since: float) -> bool:
+        return recent.available < SOFT * minimum(total) and recent.available < self._available - 8 * MIB
 
     def decide(self, reading: Reading, now: float) -> Plan:
         snapshot = reading.snapshot

@@ -39,7 +39,8 @@ class Order:
 class Kernel:
     """Grants what guests ask for; reclaims for it by its own lights; kills the largest when nothing is left.
 
-    ``room``: bytes that guests share among them. ``orders`` are carried out as fast as the device writes, until the
+    ``room``: bytes that guests share among them. ``waiting``: the share of the last step in which some guest waited for
+    memory, ``stall`` its average over ten seconds. ``orders`` are carried out as fast as the device writes, until the
     policy replaces them; what the kernel swaps by itself takes the rest of the device's time.
     """
 
@@ -47,7 +48,7 @@ class Kernel:
         self.machine, self.guests = machine, guests
         self.ksm_run, self.ksm_pages = 0, 100
         self.room = machine.total - machine.other
-        self.stall = 0.0
+        self.stall = self.waiting = 0.0
         self.swap_ins = self.swap_outs = 0
         self.killed: list[str] = []
         self.orders: list[Order] = []
@@ -88,7 +89,7 @@ class Kernel:
                 guest.tell(when)
         if self.ksm_run == 1:
             self._merge(guests, seconds)
-        waiting /= seconds
+        self.waiting = waiting = waiting / seconds
         self.stall += (waiting - self.stall) * (1 - math.exp(-seconds / 10))
 
     def _provide(self, guests: list[Guest], wanted: int, seconds: float) -> float:

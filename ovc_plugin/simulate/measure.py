@@ -38,10 +38,11 @@ class Measures:
     available: list[int] = dataclasses.field(default_factory=list)
     targets: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
-    def second(self, when: float, seconds: float, guests: list[Guest], room: int) -> int:
-        """Count one step; returns what is available then, of the bytes that guests share among them."""
+    def second(self, when: float, seconds: float, guests: list[Guest], room: int) -> tuple[int, int]:
+        """Count one step; returns what is available then, of the bytes that guests share among them, and what is in
+        swap."""
         self.seconds += seconds
-        worst, held = 0.0, 0
+        worst, held, swapped = 0.0, 0, 0
         for guest in guests:
             self.lived += seconds
             if not guest.alive:
@@ -51,13 +52,15 @@ class Measures:
                 self._lose(guest)
                 if guest.waited > worst:
                     worst = guest.waited
-            backed = guest.backed - guest.warm - guest.cold - guest.merged
+            away = guest.warm + guest.cold
+            swapped += away
+            backed = guest.backed - away - guest.merged
             held += backed + guest.habit.own_overhead
             self.freed += (guest.full - backed) * seconds
         if worst > WAITS * seconds:
             self.trouble.append(when)
         self.available.append(room - held)
-        return room - held
+        return room - held, swapped
 
     def _lose(self, guest: Guest) -> None:
         self.lost += guest.lost

@@ -8,10 +8,9 @@ import typing
 
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide import pressure, state
-from ovc_plugin.model import MIB, HostSnapshot, Level, Plan
+from ovc_plugin.model import HostSnapshot, Level, Plan
+from ovc_plugin.samples import Recent
 from ovc_plugin.settings import HostSettings
-
-_FALL = 8 * MIB
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +36,8 @@ class Policy(typing.Protocol):
     def failed(self, guests: typing.Collection[str]) -> None:
         """These guests could not be told of their balloon targets."""
 
-    def wakes(self, available: int, total: int) -> bool:
-        """Whether a pass is due at once, by a cheap look at available memory."""
+    def wakes(self, recent: Recent, total: int, since: float) -> bool:
+        """Whether a pass is due at once, by a cheap look, ``since`` seconds after the last one."""
 
 
 class Ours:
@@ -51,20 +50,20 @@ class Ours:
         self.settings = settings or HostSettings()
         self.tick = self.settings.tick
         self.state = self.before = state.LadderState()
-        self._available: int | None = None
+        self._snapshot: HostSnapshot | None = None
 
     def decide(self, reading: Reading, now: float) -> Plan:
         self.before = self.state
         plan, self.state = ladder.decide_host(reading.snapshot, self.state, self.settings, now)
-        self._available = reading.snapshot.available
+        self._snapshot = reading.snapshot
         return plan
 
     def failed(self, guests: typing.Collection[str]) -> None:
         self.state = state.without(self.state, guests)
 
-    def wakes(self, available: int, total: int) -> bool:
-        return (bool(self.settings.fast_look) and self._available is not None
-                and available < pressure.enter_soft(total, self.settings) and available < self._available - _FALL)
+    def wakes(self, recent: Recent, total: int, since: float) -> bool:
+        return bool(self.settings.fast_look) and pressure.urgent(
+            recent, self._snapshot, self.state.level, since, self.settings) is not None
 
 
 class Nothing:
@@ -80,5 +79,5 @@ class Nothing:
     def failed(self, guests: typing.Collection[str]) -> None:
         pass
 
-    def wakes(self, available: int, total: int) -> bool:
+    def wakes(self, recent: Recent, total: int, since: float) -> bool:
         return False

@@ -6,6 +6,7 @@ from __future__ import annotations
 import typing
 
 from ovc_plugin.model import Action, AskMigration, HostSnapshot, Plan, ReclaimGuest, SetBalloon, TuneKsm
+from ovc_plugin.samples import Recent
 from ovc_plugin.simulate.guest import PAGE, Guest
 from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.kernel import Kernel, Machine, Order
@@ -33,8 +34,10 @@ class World:
         self.measures = Measures()
         self.time = 0.0
         self.refused: list[str] = []
+        self.recent = Recent(available=self.kernel.room)
+        self._looked: tuple[int, int] | None = None
         self._due, self._passed = 0.0, -1e9
-        self._earlier: tuple[float, int, int, int] | None = None
+        self._earlier: tuple[float, int, int] | None = None
         self._ins: dict[str, int] = {}
         self._stalled: dict[str, float] = {}
         self._merged: dict[str, int] = {}
@@ -55,11 +58,18 @@ class World:
         for guest in self.guests:
             if guest.swap_ins and guest.alive:
                 self._ins[guest.uuid] = self._ins.get(guest.uuid, 0) + guest.swap_ins
-        available = self.measures.second(self.time, STEP, self.guests, self.kernel.room)
+        self._look(*self.measures.second(self.time, STEP, self.guests, self.kernel.room))
         self.time += STEP
         if self.time >= self._due or (self.time - self._passed >= LEAST_PAUSE
-                                      and self.policy.wakes(available, self.machine.total)):
+                                      and self.policy.wakes(self.recent, self.machine.total, self.time - self._passed)):
             self.run_pass()
+
+    def _look(self, available: int, swapped: int) -> None:
+        """What a watch between two passes sees: demand is what is used, in memory and in swap together."""
+        demand, before = swapped - available, self._looked
+        growth = max(demand - before[1], before[0] - available) / STEP if before else None
+        self._looked = available, demand
+        self.recent = Recent(available=available, growth=growth, stall=self.kernel.waiting)
 
     def _welcome(self) -> None:
         while self.coming and self.coming[0].arrives <= self.time:
@@ -108,22 +118,21 @@ class World:
         available = max(0, kernel.available)
         before = self._earlier
         seconds = self.time - before[0] if before else 0.0
-        growth = swap_in = swap_out = evaporation = None
+        swap_in = swap_out = evaporation = None
         if before and seconds > 0:
-            growth = (before[1] - available) / seconds
             evaporation = sum(max(0, self._merged.get(g.uuid, 0) - g.merged) for g in alive) / seconds
-            swap_in, swap_out = (kernel.swap_ins - before[2]) / seconds, (kernel.swap_outs - before[3]) / seconds
+            swap_in, swap_out = (kernel.swap_ins - before[1]) / seconds, (kernel.swap_outs - before[2]) / seconds
         guests = tuple(g.snapshot(self.now, START, self._ins.get(g.uuid, 0) / PAGE / seconds if seconds else None,
                                   min(1.0, (g.stalled - self._stalled.get(g.uuid, 0.0)) / seconds) if seconds else None)
                        for g in alive)
         self._stalled = {g.uuid: g.stalled for g in alive}
-        self._earlier = (self.time, available, kernel.swap_ins, kernel.swap_outs)
+        self._earlier = (self.time, kernel.swap_ins, kernel.swap_outs)
         self._ins, self._merged = {}, {g.uuid: g.merged for g in alive}
         snapshot = HostSnapshot(
             host='modelled', taken_at=self.now, total=self.machine.total, available=available,
             reserve=self.machine.reserve, swap_total=self.machine.swap, swap_free=kernel.swap_free, swap_in=swap_in,
-            swap_out=swap_out, stall=kernel.stall, growth=growth, evaporation=evaporation, ksm=kernel.ksm,
-            guests=guests)
+            swap_out=swap_out, stall=max(kernel.stall, kernel.waiting), growth=self.recent.growth,
+            evaporation=evaporation, ksm=kernel.ksm, guests=guests)
         return Reading(snapshot=snapshot, unused={g.uuid: g.told_unused for g in alive},
                        active={g.uuid: g.active for g in alive} if self.policy.samples else {})
 
