@@ -17,13 +17,13 @@ from onebox_cloud.state import cache_dir  # noqa: E402
 
 from benchmarks.scenes import picture, stage, table, verdict  # noqa: E402
 
-#: The one scene that needs two hosts has a stage of its own.
+#: The one scene that needs two hosts, and a nova that moves guests, has a stage of its own and runs with ours alone.
 SUSTAINED = 'sustained'
 SUSTAINED_COMMAND = CHECKOUT / 'benchmarks' / 'sustained'
 DESCRIPTION = """\
 Brings up a real OpenStack with one small hypervisor on this machine, boots real guests, lets them fill their memory,
 and measures from outside what carries it: memory groups, /proc/vmstat, libvirt, the guests' own heartbeats. Each scene
-runs three times on a fresh host with the same guests and load: with our plugin (ovc), with MOM's balloon and KSM policy
+runs three times with the same guests and load: with our plugin (ovc), with MOM's balloon and KSM policy
 beside a plain nova (mom), and with a plain nova (nothing). Ends with a table and a picture for each scene.
 
 Exit status 0: in each scene, with our plugin, nobody was killed, nobody was below its reservation, and the mechanism
@@ -46,71 +46,73 @@ def parser() -> argparse.ArgumentParser:
                     'heartbeat goes on')
     top.add_argument('scene', nargs='*', metavar='SCENE', choices=[[], *table.SCENES, SUSTAINED],
                      help='one or more of them (default: all)')
-    top.add_argument('--policies', default=','.join(stage.POLICIES), help='of these only (default %(default)s)')
+    top.add_argument('--policies', default=','.join(stage.POLICIES),
+                     help='of these only (default %(default)s); "" with --with-earlier shows an earlier run again')
     top.add_argument('--picture-dir', type=Path, metavar='DIR', help='where the pictures go (default: beside samples)')
     top.add_argument('--samples', type=Path, metavar='DIR', default=cache_dir() / 'real',
                      help='where samples and logs go (default %(default)s)')
     top.add_argument('--with-earlier', action='store_true',
                      help='policies that are not run now are shown from the samples of an earlier run')
-    top.add_argument('--seconds', type=int, help='length of each scene, for a quick look (default: its own)')
     return top
 
 
-def run(scene: table.Scene, options: argparse.Namespace, say: Progress) -> dict[str, stage.Record]:
-    """The records of a scene by policy, in the order of showing. Raises OneboxError."""
-    found = {}
-    for policy in stage.POLICIES:
-        file = options.samples / f'{scene.name}-{policy}.json'
-        if policy in options.policies.split(','):
-            record = stage.play(scene, policy, options.samples, say)
-            record.save(file)
-        elif options.with_earlier and file.exists():
-            record = stage.Record.load(file)
-        else:
-            continue
-        found[policy] = record
-    return found
+def run(scenes: list[table.Scene], options: argparse.Namespace, say: Progress) -> None:
+    """Play the scenes under each policy and keep the records. Raises OneboxError."""
+    for policy in options.policies.split(','):
+        with stage.Stage(policy, options.samples, say) as on:
+            for scene in scenes:
+                on.play(scene).save(kept(scene, policy, options))
 
 
-def sustained() -> tuple[bool, str]:
+def kept(scene: table.Scene, policy: str, options: argparse.Namespace) -> Path:
+    return options.samples / f'{scene.name}-{policy}.json'
+
+
+def show(scene: table.Scene, options: argparse.Namespace, pictures: Path) -> tuple[str, list[str]]:
+    """Print what became of a scene and draw it; the kills by policy, and what failed with our rules."""
+    policies = [p for p in stage.POLICIES if p in options.policies.split(',')
+                or options.with_earlier and kept(scene, p, options).exists()]
+    records = {p: stage.Record.load(kept(scene, p, options)) for p in policies}
+    picture.draw(scene, records, pictures / f'{scene.name}.png')
+    print(f'\n{scene.name}: {scene.says}\n{verdict.table(scene, records)}')
+    for policy, record in records.items():
+        if record.refused:
+            print(f'{policy}: refused {"; ".join(record.refused)}')
+    failures = []
+    for what, figure, held in verdict.checks(scene, records['ovc']) if 'ovc' in records else ():
+        print(f'  {what:28}  {figure:84}  {"holds" if held else "FAILS"}')
+        failures += [] if held else [f'{scene.name}: {what}: {figure}']
+    print(f'  picture: {pictures / f"{scene.name}.png"}', flush=True)
+    return ','.join(f'{policy}:{verdict.outcome(scene, record).killed}' for policy, record in records.items()), failures
+
+
+def sustained(options: argparse.Namespace, pictures: Path) -> tuple[bool, str]:
     """Whether it held, and a word on it; its output goes where ours goes."""
-    if not SUSTAINED_COMMAND.exists():
-        return False, 'not there yet'
     sys.stdout.flush()
-    done = subprocess.run([str(SUSTAINED_COMMAND)], check=False)
+    done = subprocess.run([str(SUSTAINED_COMMAND), '--picture', str(pictures / f'{SUSTAINED}.png'),
+                           '--logs', str(options.samples / SUSTAINED)], check=False)
     return done.returncode == 0, 'held' if done.returncode == 0 else f'failed ({done.returncode})'
 
 
 def main() -> int:
     options = parser().parse_args()
-    say, failures, words = Progress(), [], []
+    failures: list[str] = []
+    words: list[str] = []
     names = options.scene or [*table.SCENES, SUSTAINED]
-    options.samples.mkdir(parents=True, exist_ok=True)
+    scenes = [table.SCENES[name] for name in names if name != SUSTAINED]
     pictures = options.picture_dir or options.samples
-    pictures.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if name == SUSTAINED:
-            held, word = sustained()
-            words.append(f'{name}={word.replace(" ", "-")}')
-            failures += [] if held else [f'{name}: {word}']
-            continue
-        scene = table.SCENES[name]
-        if options.seconds:
-            import dataclasses
-            scene = dataclasses.replace(scene, seconds=options.seconds)
-        records = run(scene, options, say)
-        picture.draw(scene, records, pictures / f'{name}.png')
-        print(f'\n{name}: {scene.says}\n{verdict.table(scene, records)}')
-        for policy, record in records.items():
-            if record.refused:
-                print(f'{policy}: refused {"; ".join(record.refused)}')
-        if 'ovc' in records:
-            for what, figure, held in verdict.checks(scene, records['ovc']):
-                print(f'  {what:32}  {figure:70}  {"holds" if held else "FAILS"}')
-                failures += [] if held else [f'{name}: {what}: {figure}']
-        print(f'  picture: {pictures / f"{name}.png"}', flush=True)
-        words.append(f'{name}=' + ','.join(f'{policy}:{verdict.outcome(scene, record).killed}'
-                                           for policy, record in records.items()))
+    for directory in (options.samples, pictures):
+        directory.mkdir(parents=True, exist_ok=True)
+    if scenes and options.policies:
+        run(scenes, options, Progress())
+    for scene in scenes:
+        word, failed = show(scene, options, pictures)
+        words.append(f'{scene.name}={word}')
+        failures += failed
+    if SUSTAINED in names:
+        held, word = sustained(options, pictures)
+        words.append(f'{SUSTAINED}={word.replace(" ", "-")}')
+        failures += [] if held else [f'{SUSTAINED}: {word}']
     for failure in failures:
         print(f'FAILED: {failure}')
     print(f'real: killed {" ".join(words)} failures={len(failures)}')

@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 
 from benchmarks.scenes import verdict
-from benchmarks.scenes.stage import Record
+from benchmarks.scenes.stage import HOST_MEMORY, Record
 from benchmarks.scenes.table import Scene
 
 MB = 1 << 20
@@ -30,7 +30,7 @@ def draw(scene: Scene, records: dict[str, Record], file: Path) -> None:
         axes[0][column].set_title(
             f'{TITLES[policy]}: {one.killed} killed\n{one.total_swap_in / MB:.0f} MB read back from swap, at least '
             f'{one.lowest / MB:.0f} MB available', fontsize=9)
-        _bands(axes[0][column], scene, record)
+        _bands(axes[0][column], record)
         _rates(axes[1][column], record)
     axes[0][0].set_ylabel('MB')
     axes[1][0].set_ylabel('swap-in\nMB/s')
@@ -43,12 +43,12 @@ def draw(scene: Scene, records: dict[str, Record], file: Path) -> None:
     pyplot.close(figure)
 
 
-def _bands(axis: typing.Any, scene: Scene, record: Record) -> None:
+def _bands(axis: typing.Any, record: Record) -> None:
     looks, times = record.looks, [look.at for look in record.looks]
     parts = ([look.used / MB for look in looks], [look.swapped / MB for look in looks],
              [look.saved / MB for look in looks], [verdict.ballooned(look, record) / MB for look in looks])
     axis.stackplot(times, *parts, colors=[colour for _, colour in BANDS], zorder=2)
-    axis.axhline(scene.host_memory, color='#1f3b57', linewidth=1, linestyle='--', zorder=3)
+    axis.axhline(HOST_MEMORY, color='#1f3b57', linewidth=1, linestyle='--', zorder=3)
     if record.policy == 'ovc':
         for one, following in zip(looks, looks[1:], strict=False):
             if colour := LEVELS.get(one.level or ''):
@@ -57,7 +57,7 @@ def _bands(axis: typing.Any, scene: Scene, record: Record) -> None:
     for look in looks:
         if (gone := sum(not g.running for g in look.guests.values())) > killed:
             axis.axvline(look.at, color='#d00000', linewidth=1.6, zorder=4)
-            axis.annotate(f'{gone - killed} killed', (look.at, scene.host_memory * 0.1), fontsize=7, color='white',
+            axis.annotate(f'{gone - killed} killed', (look.at, HOST_MEMORY * 0.1), fontsize=7, color='white',
                           rotation=90, ha='right', va='bottom', zorder=5)
             killed = gone
     axis.set_xlim(0, max(times) or 1)

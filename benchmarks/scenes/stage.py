@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Lets a scene happen once, under one policy, on a fresh host."""
+"""Lets scenes happen under one policy on a small host of the one-machine cloud."""
 from __future__ import annotations
 
 import dataclasses
@@ -26,6 +26,8 @@ MB = 1 << 20
 TELL = 10.0
 #: Stock nova admits by a ratio; this one lets the same guests in that our host promises to hold.
 RATIO = 4.0
+#: The host of all scenes, in MB. Its swap can hold what the guests may fill, so that our host promises to hold them.
+HOST_MEMORY, HOST_SWAP = 1500, 2048
 POLICIES = ('ovc', 'mom', 'nothing')
 IMAGES = {True: ('guest', 'console=ttyS0 quiet'), False: ('guest-mute', 'console=ttyS0 quiet ovc.balloon=off')}
 
@@ -83,28 +85,57 @@ def mom(cloud: Cloud, scene: Scene) -> Part:
     return Part(name='mom', command=command, ready=ready, polite=3)
 
 
-def play(scene: Scene, policy: str, logs: Path, say: Progress) -> Record:
-    """Raises OneboxError; takes the cloud down whatever happens."""
-    cloud = Cloud(options=Options(hosts=1, host_memory_mb=scene.host_memory, host_swap_mb=scene.host_swap,
-                                  ratio=None if policy == 'ovc' else RATIO), say=say)
-    say(f'== {scene.name}, {policy}: {scene.says}')
-    cloud.up()
-    try:
-        if policy == 'mom':
-            part = mom(cloud, scene)
-            cloud.runner.start(part)
-            cloud.runner.wait(part)
-        return _Play(cloud, scene, policy, say).run()
-    finally:
-        target = logs / f'{scene.name}-{policy}'
+class Stage:
+    """One cloud with one host, on which scenes follow each other; the guests of one are gone before the next begins.
+
+    Use as a context manager: the cloud is taken down at the end, whatever happened.
+    """
+
+    def __init__(self, policy: str, logs: Path, say: Progress) -> None:
+        self.policy, self.logs, self.say = policy, logs, say
+        self.cloud = Cloud(options=Options(hosts=1, host_memory_mb=HOST_MEMORY, host_swap_mb=HOST_SWAP,
+                                           ratio=None if policy == 'ovc' else RATIO), say=say)
+
+    def __enter__(self) -> Stage:
+        try:
+            self.cloud.up()
+        except BaseException:
+            self.cloud.wipe()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cloud.wipe()
+
+    def play(self, scene: Scene) -> Record:
+        """Raises OneboxError."""
+        self.say(f'== {scene.name}, {self.policy}: {scene.says}')
+        part = mom(self.cloud, scene)
+        try:
+            if self.policy == 'mom':
+                self.cloud.runner.start(part)
+                self.cloud.runner.wait(part)
+            return _Play(self.cloud, scene, self.policy, self.say).run()
+        finally:
+            self.cloud.runner.stop([part])
+            self._clear(self.logs / f'{scene.name}-{self.policy}')
+
+    def _clear(self, target: Path) -> None:
+        """Keep the logs, and take the guests away."""
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(cloud.state / 'log', target)
-        cloud.wipe()
+        shutil.copytree(self.cloud.state / 'log', target)
+        compute = self.cloud.connect().compute
+        for server in compute.servers():
+            compute.delete_server(server.id, force=True)
+        deadline = time.monotonic() + 60
+        while (self.cloud.hosts[0].guests() or list(compute.servers())) and time.monotonic() < deadline:
+            time.sleep(0.5)
 
 
 class _Play:
     def __init__(self, cloud: Cloud, scene: Scene, policy: str, say: Progress) -> None:
         self.cloud, self.scene, self.policy, self.say = cloud, scene, policy, say
+        self.names: dict[str, str] = {}
         self.events: list[str] = []
         self.over = threading.Event()
 
@@ -117,8 +148,10 @@ class _Play:
                    for guest in self.scene.guests if guest.name in servers]
         for teller in tellers:
             teller.start()
-        looks = self._watch(looker)
-        self.over.set()
+        try:
+            looks = self._watch(looker)
+        finally:
+            self.over.set()
         last = looks[-1]
         record = Record(
             scene=self.scene.name, policy=self.policy, reservation=_reservation(self.scene), looks=looks,
@@ -147,12 +180,12 @@ class _Play:
             time.sleep(1)
         refused = [f'{n}: {((s.fault or {}).get("message") or s.status).strip()}' for n, s in found.items()
                    if s.status != 'ACTIVE']
-        self._names = {n: s.instance_name for n, s in found.items() if s.status == 'ACTIVE'}
-        self.say(f'{self._names and len(self._names)} of {len(asked)} guests placed {"; ".join(refused)}'.rstrip())
-        return {n: asked[n] for n in self._names}, refused
+        self.names = {n: s.instance_name for n, s in found.items() if s.status == 'ACTIVE'}
+        self.say(f'{len(self.names)} of {len(asked)} guests placed {"; ".join(refused)}'.rstrip())
+        return {n: asked[n] for n in self.names}, refused
 
     def _looker(self, servers: dict[str, str]) -> Looker:
-        return Looker(self.cloud, self.cloud.hosts[0], self._names, servers)
+        return Looker(self.cloud, self.cloud.hosts[0], self.names, servers)
 
     def _await_beats(self, looker: Looker, timeout: float = 90.0) -> None:
         for name in looker.servers:
@@ -161,6 +194,7 @@ class _Play:
     def _tell(self, looker: Looker, guest: Guest) -> None:
         """Give one guest its commands in time; what it refuses or does not answer is noted."""
         import libvirt
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)  # else it writes errors to stderr, too
         for at, command in guest.steps:
             if self.over.wait(max(0.0, at - looker.now)):
                 return
@@ -213,7 +247,7 @@ def _reservation(scene: Scene) -> int:
 
 def _line(look: Look, scene: Scene) -> str:
     ballooned = sum(max(0, _maximum(scene, n) - g.actual) for n, g in look.guests.items() if g.actual)
-    return (f'{look.at:4.0f} s | {look.available // MB:4d} of {scene.host_memory} MB available {look.level or "":8} | '
+    return (f'{look.at:4.0f} s | {look.available // MB:4d} of {HOST_MEMORY} MB available {look.level or "":8} | '
             f'balloon {ballooned // MB:4d}  ksm {look.saved // MB:4d}  swap {look.swapped // MB:4d} MB | '
             f'{sum(g.running for g in look.guests.values())} run, {look.kernel_kills} killed, full {look.full}')
 

@@ -12,7 +12,7 @@ from benchmarks.scenes.stage import Record
 from benchmarks.scenes.table import Scene
 
 MECHANISMS = ('balloon', 'ksm', 'swap')
-PACE_SECONDS = 30
+PACE_SECONDS = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,3 +120,10 @@ def test_a_picture_is_small_enough_to_be_kept(tmp_path) -> None:
     from benchmarks.scenes import picture
     picture.draw(table.MIXED, {'ovc': a_record(table.MIXED)}, tmp_path / 'one.png')
     assert 0 < (tmp_path / 'one.png').stat().st_size < 150_000
+
+
+def test_a_line_tells_what_each_mechanism_does() -> None:
+    from benchmarks.scenes.stage import _line
+    look = a_look(7, {'files1': a_guest(actual=500 * MB), 'files2': a_guest(running=False, actual=None)}, saved=3 * MB)
+    line = _line(look, table.CACHE)
+    assert '200 of 1500 MB' in line and 'balloon   12  ksm    3  swap    0 MB' in line and '1 run' in line
