@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Version 2 control groups and the kernel's pressure alarm, on a kernel that has them: Debian's, booted in a guest.
+
+Our own code runs there, with the Python of this machine: it swaps a group, brakes it, looks at it, and is woken.
+"""
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = Path('/usr/bin/python3.11')
+NEEDED = ('__init__', 'model', 'placing', 'samples', 'squeeze', 'sense/__init__', 'sense/cgroup', 'sense/glance',
+          'sense/proc', 'sense/psi')
+LEFT_OUT = ('test', 'idlelib', 'ensurepip', 'lib2to3', 'tkinter', 'config-*', '__pycache__', 'distutils', 'pydoc_data',
+            'unittest', 'dist-packages', 'asyncio', 'curses', 'sqlite3', 'turtledemo')
+
+INIT = '''#!/bin/busybox sh
+export PATH=/bin
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sysfs /sys
+busybox mount -t devtmpfs devtmpfs /dev
+busybox mount -t tmpfs tmpfs /run
+echo 1 >/proc/sys/kernel/printk
+exec </dev/null >/dev/ttyS0 2>&1
+for module in $(busybox cat /lib/modules.list); do busybox insmod "/lib/$module.ko"; done
+busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
+busybox mkswap /dev/vda >/dev/null
+busybox swapon /dev/vda
+PYTHONPATH=/ovc PYTHONHOME=/usr /usr/bin/python3.11 -B /script.py
+busybox poweroff -f
+'''
+
+SCRIPT = '''
+import os, pathlib, subprocess, sys, time
+from ovc_plugin import squeeze
+from ovc_plugin.sense import cgroup, glance, proc, psi
+
+MB, leases = 1 << 20, pathlib.Path('/run/leases')
+root = pathlib.Path('/sys/fs/cgroup')
+(root / 'cgroup.subtree_control').write_text('+memory')
+machine = root / 'machine.slice'
+machine.mkdir()
+(machine / 'cgroup.subtree_control').write_text('+memory')
+group = machine / 'machine-qemu-1-one.scope'
+group.mkdir()
+
+def say(name, **fields):
+    print('\\ntwo', name, *(f'{key}={value}' for key, value in fields.items()), flush=True)
+
+def guest(code):
+    """A process in the group; told when it has run the code."""
+    join = f'import os\\nopen("{group}/cgroup.procs", "w").write(str(os.getpid()))\\n'
+    one = subprocess.Popen([sys.executable, '-c', join + code], stdout=subprocess.PIPE)
+    one.stdout.readline()
+    return one
+
+holds = guest('held = bytearray(os.urandom(1 << 20) * 120)\\nprint("ready", flush=True)\\nimport time\\n'
+              'time.sleep(600)')
+look = glance.Glance(machine, lambda: cgroup.boundary(machine, proc.memory(pathlib.Path('/proc'))))
+before = look.look()
+
+def swapped():
+    return int((group / 'memory.swap.current').read_text()) // MB
+
+def once(name, **options):
+    first, began = swapped(), time.monotonic()
+    (freed, error), = squeeze.reclaim([(squeeze.checked(str(group)), 30 * MB, 0)], 20, leases, **options)
+    say(name, freed=freed // MB, swapped=swapped() - first, error=error,
+        high=(group / 'memory.high').read_text().strip(), leases=len(list(leases.glob('*'))),
+        seconds=round(time.monotonic() - began, 2))
+
+once('asked')
+say('spelling', left=len(squeeze._ANON_ONLY))
+once('braked', brake=True)
+original = squeeze.Group.__init__
+def without(self, *args):
+    original(self, *args)
+    self._asks = False
+squeeze.Group.__init__ = without
+once('squeezed')
+after = look.look()
+say('look', available=(after.available - before.available) // MB, demand=(after.demand - before.demand) // MB)
+sample = cgroup.group(group)
+say('group', usage=sample.usage // MB, swapped=sample.swapped // MB, can=sample.can_reclaim, pressure=sample.pressure)
+
+for name, path in (('machine', pathlib.Path('/proc/pressure/memory')), ('group', group / 'memory.pressure')):
+    trigger, means = psi.trigger(path)
+    say('alarm', of=name, granted=trigger is not None, means=means.replace(' ', '_'))
+    if trigger is None:
+        continue
+    say('calm', of=name, rang=trigger.wait(1.5))
+    began = time.monotonic()
+    (group / 'memory.high').write_text(str(40 * MB))
+    busy = guest('print("ready", flush=True)\\nheld = bytearray(90 << 20)\\nwhile True:\\n'
+                 '    for at in range(0, len(held), 4096): held[at] = 1')
+    rang = trigger.wait(20)
+    say('rang', of=name, rang=rang, seconds=round(time.monotonic() - began, 2))
+    busy.kill()
+    busy.wait()
+    (group / 'memory.high').write_text('max')
+    trigger.close()
+holds.kill()
+say('end')
+'''
+
+
+def overlay(directory: Path) -> None:
+    """What is laid over the test guest's initrd: Python, our code, and what it is to do."""
+    (directory / 'init').write_text(INIT)
+    (directory / 'init').chmod(0o755)
+    (directory / 'script.py').write_text(SCRIPT)
+    for name in NEEDED:
+        target = directory / 'ovc' / 'ovc_plugin' / f'{name}.py'
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / 'ovc_plugin' / f'{name}.py', target)
+    (directory / 'usr' / 'bin').mkdir(parents=True)
+    (directory / 'run').mkdir()
+    shutil.copy(PYTHON, directory / 'usr' / 'bin')
+    shutil.copytree('/usr/lib/python3.11', directory / 'usr/lib/python3.11', symlinks=False,
+                    ignore=shutil.ignore_patterns(*LEFT_OUT), ignore_dangling_symlinks=True)
+    for library in re.findall(r'(/\S+) \(0x', subprocess.run(['ldd', PYTHON], capture_output=True, text=True).stdout):
+        target = directory / library.lstrip('/')
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, target)
+
+
+def packed(directory: Path) -> bytes:
+    names = subprocess.run(['find', '.'], cwd=directory, capture_output=True, check=True).stdout
+    return gzip.compress(subprocess.run(['busybox', 'cpio', '-o', '-H', 'newc'], cwd=directory, input=names,
+                                        capture_output=True, check=True).stdout, compresslevel=1)
+
+
+@pytest.fixture(scope='module')
+def told(tmp_path_factory: pytest.TempPathFactory, guest_images: Path) -> dict[str, dict[str, str]]:
+    """What the script said, by the first word (and by whom it was of)."""
+    if shutil.which('qemu-system-x86_64') is None or not PYTHON.exists():
+        pytest.skip('needs qemu-system-x86_64 and Debian 12\'s Python')
+    work = tmp_path_factory.mktemp('two')
+    (work / 'root').mkdir()
+    overlay(work / 'root')
+    (work / 'initrd').write_bytes((guest_images / 'initrd').read_bytes() + packed(work / 'root'))
+    subprocess.run(['truncate', '-s', '300M', work / 'swap'], check=True)
+    done = subprocess.run(
+        ['qemu-system-x86_64', '-accel', 'tcg', '-m', '512', '-nographic', '-no-reboot', '-nodefaults', '-serial',
+         'stdio', '-kernel', guest_images / 'vmlinuz', '-initrd', work / 'initrd', '-append',
+         'console=ttyS0 quiet psi=1 panic=-1 cgroup_no_v1=all', '-drive', f'file={work}/swap,if=virtio,format=raw'],
+        capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL)
+    found = {}
+    for name, rest in re.findall(r'^two (\w+) ?(.*?)\r?$', done.stdout, re.MULTILINE):
+        fields = dict(field.split('=', 1) for field in rest.split())
+        found[f'{name} {fields["of"]}' if 'of' in fields else name] = fields
+    assert 'end' in found, done.stdout[-3000:] + done.stderr[-1000:]
+    print(found)
+    return found
+
+
+@pytest.mark.parametrize('way', ['asked', 'braked', 'squeezed'])
+def test_a_version_two_group_is_swapped_by_each_way_and_nothing_is_left_lowered(told, way):
+    fields = told[way]
+    assert 25 <= int(fields['swapped']) <= 60 and int(fields['freed']) >= 25, fields
+    assert (fields['error'], fields['high'], fields['leases']) == ('None', 'max', '0'), fields
+
+
+def test_a_look_at_the_boundary_sees_what_was_freed_and_no_new_demand(told):
+    assert int(told['look']['available']) >= 75 and abs(int(told['look']['demand'])) <= 15, told['look']
+    assert told['group']['can'] == 'True' and told['group']['pressure'] != 'None'
+
+
+@pytest.mark.parametrize('of', ['machine', 'group'])
+def test_the_kernels_alarm_is_silent_in_calm_and_rings_within_a_second_or_two_of_pressure(told, of):
+    assert told[f'alarm {of}']['granted'] == 'True', told[f'alarm {of}']
+    assert told[f'calm {of}']['rang'] == 'False' and told[f'rang {of}']['rang'] == 'True', told
+    assert float(told[f'rang {of}']['seconds']) < 5, told[f'rang {of}']
