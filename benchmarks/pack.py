@@ -167,7 +167,7 @@ class Ours:
         return best
 
     def _votes(self, host: Host, guest: Guest) -> float:
-        affinity = self._book.expected(name(guest.image), frozenset(host.images)) or 0.0
+        affinity = self._book.expected(name(guest.image), self._book.there(frozenset(host.images))) or 0.0
         room = self._memory - host.used - guest.full
         return self._weight * affinity + score.headroom(room * MIB, int(guest.full * MIB))
 

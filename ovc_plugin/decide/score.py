@@ -32,14 +32,19 @@ def trend(room: float, growth: float | None) -> float:
     return room / (room + growth * SOON) if room > 0 else 0.0
 
 
-def affinity(report: HostReport, domain: str, alike: bool) -> float:
+def affinity(report: HostReport, domain: str, alike: bool, held: float | None = None) -> float:
     """The share of its memory that a guest may expect to save by page sharing on this host.
 
     ``domain`` names the request's trust domain, ``alike`` says that a guest of the same image (without one, of the same
     flavor) and domain is here. What guests here save is the kernel's own count over their memory. Where several domains
-    are, or another one, sharing pauses and nothing is expected.
+    are, or another one, sharing pauses and nothing is expected. ``held``: the share of such a guest that the host holds
+    already, where pages are sampled (:mod:`ovc_plugin.decide.sketch`).
     """
-    if not alike or report.domains != (domain,):
+    if report.domains != (domain,):
+        return 0.0
+    if held is not None:
+        return held
+    if not alike:
         return 0.0
     if report.saved and report.claimed:
         return min(1.0, report.saved / report.claimed)

@@ -116,6 +116,16 @@ def _unpacked(text: str) -> Sketch:
     return Sketch(tuple(values[:-1]), values[-1])
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class There:
+    """What guests of these ``images`` hold together: ``hashes``, all there are below ``limit``. ``known``: of any."""
+
+    images: frozenset[str]
+    hashes: frozenset[int]
+    limit: int
+    known: bool
+
+
 class Book:
     """What a scheduler has learned of images, the newest word of each; at most ``most`` of them."""
 
@@ -130,16 +140,23 @@ class Book:
         while len(self._sketches) > self._most:
             del self._sketches[next(iter(self._sketches))]
 
-    def expected(self, image: str, present: frozenset[str]) -> float | None:
-        """The share of a guest of this image that a host with guests of these images holds already.
+    def there(self, images: frozenset[str]) -> There:
+        """What is known of a host with guests of these images; good until its next report."""
+        found = [sketch for name in images if (sketch := self._sketches.get(name)) is not None]
+        return There(images, frozenset(h for sketch in found for h in sketch.hashes),
+                     min((sketch.limit for sketch in found), default=SPACE), bool(found) or not images)
 
-        ``None`` where nothing is known of the image, or of none of those present. The same image counts as the best
+    def expected(self, image: str, there: There) -> float | None:
+        """The share of a guest of this image that the host holds already.
+
+        ``None`` where nothing is known of the image, or of none of those there. The same image counts as the best
         there can be: its guests differ in what they have written only.
         """
-        if image in present:
+        if image in there.images:
             return 1.0
         mine = self._sketches.get(image)
-        others = [found for name in present if (found := self._sketches.get(name)) is not None]
-        if mine is None or (present and not others):
+        if mine is None or not there.known:
             return None
-        return held(mine, others)
+        limit = min(mine.limit, there.limit)
+        sample = [h for h in mine.hashes if h < limit]
+        return sum(h in there.hashes for h in sample) / len(sample) if sample else 0.0

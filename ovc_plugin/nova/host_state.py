@@ -13,6 +13,7 @@ import typing
 from ovc_plugin import report as reports
 from ovc_plugin.decide import guarantee, placement
 from ovc_plugin.model import MIB, Request
+from ovc_plugin.nova import book
 from ovc_plugin.report import HostReport
 from ovc_plugin.settings import SharedSettings
 
@@ -36,13 +37,14 @@ class Known:
     ``domain`` is the one trust domain that shares there, ``None`` when there is none or several.
     """
 
-    __slots__ = ('text', 'report', 'standing', 'counted', 'guests', 'domain', 'flying', 'seen')
+    __slots__ = ('text', 'report', 'standing', 'counted', 'guests', 'domain', 'flying', 'seen', 'there')
 
     def __init__(self, text: str, report: HostReport) -> None:
         self.text, self.report = text, report
         self.standing = placement.standing(report)
         self.counted, self.guests = report.nova_reserved + report.claimed, report.guests
         self.domain = report.domains[0] if len(report.domains) == 1 else None
+        self.there = book.read(report)
         self.flying = (0, 0)
         # In one piece: requests are served by several threads.
         self.seen: tuple[typing.Any, int, tuple[int, int, int]] | None = None

@@ -14,9 +14,9 @@ import typing
 from nova.scheduler import utils, weights
 from oslo_log import log as logging
 
-from ovc_plugin.decide import score
+from ovc_plugin.decide import score, sketch
 from ovc_plugin.model import MIB
-from ovc_plugin.nova import current, neighbours
+from ovc_plugin.nova import book, current, neighbours
 from ovc_plugin.nova import host_state as states
 from ovc_plugin.report import ReportError
 from ovc_plugin.settings import Settings
@@ -37,6 +37,7 @@ class _Ballot:
         self._memory, self._domain = self._asking.memory, self._asking.domain
         self._ratio = settings.scheduler.unreported_ratio or 1.0
         self._default = self._all(lambda name: getattr(settings.scheduler, name))
+        self._named: str | None = None
         self._of_aggregates: dict[tuple[int, ...], Strengths] = {}
 
     def sum(self, host_state: typing.Any) -> float:
@@ -59,8 +60,14 @@ class _Ballot:
             total += trend * score.trend(room, report.growth)
         if affinity and known.domain is not None and known.domain == self._domain:
             alike = self._asking.kind in neighbours.of(host_state).kinds
-            total += affinity * score.affinity(report, known.domain, alike)
+            held = book.BOOK.expected(self._image(), known.there) if known.there else None
+            total += affinity * score.affinity(report, known.domain, alike, held)
         return total
+
+    def _image(self) -> str:
+        if self._named is None:
+            self._named = sketch.image_name(*map(str, self._asking.kind))
+        return self._named
 
     def _unreported(self, host_state: typing.Any, strengths: Strengths) -> float:
         """Room by nova's own sums, on the same scale; nothing else is known."""

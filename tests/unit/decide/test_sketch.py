@@ -70,25 +70,25 @@ def test_what_is_no_sketch_is_refused(text):
 def test_a_book_expects_nothing_of_images_it_does_not_know():
     book = sketch.Book()
     book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': sketch.of(COMMON + ONE)}))
-    assert book.expected('other', frozenset(('one',))) is None
-    assert book.expected('one', frozenset(('other',))) is None
-    assert book.expected('one', frozenset()) == 0.0
+    assert book.expected('other', book.there(frozenset(('one',)))) is None
+    assert book.expected('one', book.there(frozenset(('other',)))) is None
+    assert book.expected('one', book.there(frozenset())) == 0.0
 
 
 def test_the_same_image_is_the_best_there_can_be():
-    assert sketch.Book().expected('one', frozenset(('one', 'other'))) == 1.0
+    assert sketch.Book().expected('one', sketch.Book().there(frozenset(('one', 'other')))) == 1.0
 
 
 def test_a_book_estimates_from_what_any_host_told():
     book = sketch.Book()
     book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': sketch.of(COMMON + ONE)}))
     book.learn(sketch.Contents(images=frozenset(('other',)), sketches={'other': sketch.of(COMMON + OTHER)}))
-    assert 0.2 < book.expected('one', frozenset(('other', 'unknown'))) < 0.8
+    assert 0.2 < book.expected('one', book.there(frozenset(('other', 'unknown')))) < 0.8
 
 
 def test_a_book_forgets_the_oldest_when_it_is_full():
     book = sketch.Book(most=2)
     for name in ('a', 'b', 'c'):
         book.learn(sketch.Contents(images=frozenset((name,)), sketches={name: SKETCH}))
-    assert book.expected('a', frozenset(('b',))) is None
-    assert book.expected('b', frozenset(('c',))) == 1.0
+    assert book.expected('a', book.there(frozenset(('b',)))) is None
+    assert book.expected('b', book.there(frozenset(('c',)))) == 1.0

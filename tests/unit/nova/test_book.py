@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What schedulers learn of page contents, from the reports alone."""
+from __future__ import annotations
+
+import random
+
+from ovc_plugin import report as reports
+from ovc_plugin.decide import score, sketch
+from ovc_plugin.nova import book
+from tests.builders import a_report
+
+CHANCE = random.Random(5)
+COMMON, ONE, OTHER = ([CHANCE.randrange(sketch.SPACE) for _ in range(5000)] for _ in range(3))
+DEBIAN, FEDORA, UBUNTU = (sketch.image_name('p1', image) for image in ('debian', 'fedora', 'ubuntu'))
+DOMAIN = reports.domain_name('p1')
+
+
+def told(**held: list[int]) -> reports.HostReport:
+    names = {'debian': DEBIAN, 'fedora': FEDORA, 'ubuntu': UBUNTU}
+    contents = sketch.Contents(images=frozenset(names[n] for n in held),
+                               sketches={names[n]: sketch.of(found) for n, found in held.items() if found})
+    return a_report(domains=(DOMAIN,), sketch=sketch.encode(contents, reports.LONGEST_SKETCH))
+
+
+def test_a_host_with_the_same_image_is_preferred_to_one_with_a_kin_and_that_to_a_stranger():
+    same, kin, stranger = (book.read(r) for r in (told(debian=COMMON + ONE), told(ubuntu=COMMON + OTHER),
+                                                  told(fedora=OTHER)))
+    votes = [score.affinity(a_report(domains=(DOMAIN,)), DOMAIN, False, book.BOOK.expected(DEBIAN, there))
+             for there in (same, kin, stranger)]
+    assert votes[0] == 1.0 > votes[1] > votes[2] == 0.0
+
+
+def test_another_trust_domain_gets_no_vote_whatever_its_pages():
+    there = book.read(told(debian=COMMON))
+    report = a_report(domains=(reports.domain_name('p2'),))
+    assert score.affinity(report, DOMAIN, False, book.BOOK.expected(DEBIAN, there)) == 0.0
+
+
+def test_an_image_learned_from_one_host_is_judged_on_another():
+    book.read(told(debian=COMMON + ONE))
+    there = book.read(told(ubuntu=COMMON + OTHER))
+    assert 0.2 < book.BOOK.expected(DEBIAN, there) < 0.8
+
+
+def test_a_host_that_samples_nothing_says_nothing():
+    assert book.read(a_report()) is None
+
+
+def test_what_cannot_be_read_is_left_out_and_named(caplog):
+    assert book.read(a_report(sketch='abcdef;nonsense')) is None
+    assert 'h1: what its report says of page contents is left out' in caplog.text
+
+
+def test_a_report_with_a_full_sketch_is_below_2_kb():
+    held = {sketch.image_name('p1', str(n)): sketch.of(COMMON) for n in range(40)}
+    text = sketch.encode(sketch.Contents(images=frozenset(held), sketches=held), reports.LONGEST_SKETCH)
+    assert len(reports.encode(a_report(sketch=text, reason='r' * 200, domains=('a' * 10,) * 4))) < 2048
