@@ -128,12 +128,14 @@ class HostSettings:
         'tenants by timing and allow targeted bit flips.',
         choices=('auto', 'off', 'leave', 'all-tenants'), mutable=True)
     ksm_pages_to_scan: int = knob(
-        1000, 'Most pages that the kernel scans at each wake-up while sharing is on. While no kernel advisor sets the '
+        5000, 'Most pages that the kernel scans at each wake-up while sharing is on. While no kernel advisor sets the '
         'speed, ours follows what the scan saves. Related: ksm_max_cpu, ksm_least_profit_mb.', low=1, high=100000,
         unit='pages')
     ksm_max_cpu: float = knob(
         0.2, 'Most of one core that the kernel\'s scanner may take, at its measured cost of a page. So much it takes '
-        'while a new guest is looked through or memory is short, else less.', low=0.005, high=0.9)
+        'while a new guest is looked through, else less. Related: ksm_boost_cpu.', low=0.005, high=0.9)
+    ksm_boost_cpu: float = knob(
+        0.5, 'The same at level SOFT or worse, when merging spares guests the balloon and swap.', low=0.005, high=0.9)
     ksm_least_profit: int = knob(
         4 * MIB, 'Memory saved per processor second of the scanner below which it is slowed down, down to a 16th of '
         'its full speed; at twice as much it gets faster again. 0 keeps it at full speed.', low=0, high=1 << 40,

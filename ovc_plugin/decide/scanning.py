@@ -3,8 +3,8 @@
 """How fast the kernel looks for equal pages: by what a second of its scanner's processor time brings.
 
 The scanner costs the same whether there is something to find or not. So it runs at full speed, which is a bounded share
-of one core, while the host is short or a guest has come whose pages it has not seen twice; and from then on its speed
-is halved at the end of each round that saved too little per processor second, down to a trickle, and doubled as soon as
+of one core (a larger one while the host is short), until a guest's pages were seen twice; and from then on its speed is
+halved at the end of each round that saved too little per processor second, down to a trickle, and doubled as soon as
 it saves more than twice as much. Both are measured: bytes by the kernel's count of what is saved and what has been
 written since, seconds by the scanner's own clock.
 """
@@ -50,7 +50,7 @@ def follow(before: Scanning, snapshot: HostSnapshot, level: Level, settings: Hos
     state = snapshot.ksm
     if state is None:
         return Scanning()
-    most = fastest(state, settings)
+    most = fastest(state, settings, level)
     guests = tuple(sorted(g.uuid for g in snapshot.running if g.can_share))
     if state.run != 1 or state.full_scans is None or (cpu := spent(state)) is None:
         return Scanning(pages=most, guests=guests)
@@ -83,12 +83,12 @@ def _judge(now: Scanning, fresh: Scanning, scans: int, seconds: float, most: int
     return dataclasses.replace(fresh, pages=max(trickle, pages))
 
 
-def fastest(state: KsmState, settings: HostSettings) -> int:
+def fastest(state: KsmState, settings: HostSettings, level: Level = Level.CLEAR) -> int:
     """Pages a wake-up that keep the scanner within its share u of a core: pages * cost = u * (sleep + pages * cost)."""
     cost = _PAGE_SECONDS
     if state.cpu is not None and state.scanned is not None and state.scanned >= _ENOUGH_PAGES:
         cost = min(max(state.cpu / state.scanned, _FASTEST), _SLOWEST)
-    share = settings.ksm_max_cpu
+    share = max(settings.ksm_max_cpu, settings.ksm_boost_cpu if level >= Level.SOFT else 0.0)
     sleep = _SLEEP if state.sleep is None else state.sleep
     return max(1, min(settings.ksm_pages_to_scan, round(share * sleep / (cost * (1 - share)))))
 

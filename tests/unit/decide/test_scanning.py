@@ -106,7 +106,8 @@ def test_a_guest_that_leaves_changes_nothing():
 def test_a_host_that_is_short_scans_at_full_speed():
     scanner = Scanner().run(300)
     scanner.tick(level=Level.SOFT)
-    assert scanner.speeds[-1] == scanner.speeds[0] and scanner.scanning.reason == 'level SOFT'
+    assert scanner.speeds[-1] > 3 * scanner.speeds[0] and scanner.scanning.reason == 'level SOFT'
+    assert scanner.share <= OPTIONS.ksm_boost_cpu
 
 
 def test_pages_that_become_alike_later_are_found_and_the_scan_gets_faster():
