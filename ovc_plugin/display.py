@@ -73,7 +73,7 @@ def _table(rows: list[list[str]], left: int, notes: list[list[str]]) -> Text:
             line.highlight_words([level], style)
         text.append(line)
         for note in below:
-            text.append(below(note), style='dim')
+            text.append(paragraph(note), style='dim')
     return text
 
 
@@ -178,14 +178,14 @@ def account(told: Fields, now: float) -> Text:
         place = f'on {told.get("host", "-")}, level {told.get("level", "-")}: {told.get("reason", "-")}'
         text.append(f'{" / ".join(dict.fromkeys(names)) or "-"}\n', style='bold')
         when = f'recorded {told["recorded"]}' if 'recorded' in told else f'{seconds(told.get("age"))} ago'
-        text.append(below(f'{place} ({when})'))
+        text.append(paragraph(f'{place} ({when})'))
         then = told.get('at') if _number(told.get('at')) else now
         for heading, lines in (('May have', guest.get('may')), ('Has', guest.get('has')),
                                ('Last done', _last_action(guest, then) or ['nothing that is remembered']),
                                ('Next', guest.get('next'))):
             text.append(f'  {heading}\n')
             for line in lines if isinstance(lines, list) else ['-']:
-                text.append(below(str(line)))
+                text.append(paragraph(str(line)))
     return text
 
 
@@ -194,11 +194,11 @@ def plan(done: Plan, outcomes: typing.Sequence[Outcome], names: typing.Mapping[s
     text = Text(f'Plan: level {done.level.name}, {len(outcomes) or "no"} action{"s" * (len(outcomes) != 1)}\n')
     text.highlight_words([done.level.name], _STYLES[done.level.name])
     for line in (done.reason, *(describe.sentence(outcome, names) for outcome in outcomes)):
-        text.append(below(line))
+        text.append(paragraph(line))
     return text
 
 
-def below(note: str, indent: int = 4) -> str:
+def paragraph(note: str, indent: int = 4) -> str:
     """A paragraph, its lines after the first set in by two more."""
     return textwrap.fill(note, WIDTH, initial_indent=' ' * indent, subsequent_indent=' ' * (indent + 2),
                          break_long_words=False, break_on_hyphens=False) + '\n'

@@ -9,6 +9,7 @@ import sys
 
 from cliff import app, commandmanager
 
+from ovc_plugin.cli.check import Check
 from ovc_plugin.cli.explain import Explain
 from ovc_plugin.cli.replay import Replay
 from ovc_plugin.cli.status import Status
@@ -22,6 +23,7 @@ class Ovc(app.App):
     def __init__(self) -> None:
         commands = commandmanager.CommandManager('ovc_plugin.commands')
         commands.add_command('status', Status)
+        commands.add_command('check', Check)
         commands.add_command('explain', Explain)
         commands.add_command('replay', Replay)
         super().__init__(description=self.__doc__, version=importlib.metadata.version('ovc-plugin'),

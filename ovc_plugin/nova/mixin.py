@@ -22,6 +22,7 @@ from ovc_plugin.model import MIB, InFlight, Verdict
 from ovc_plugin.nova.admission import Ledger
 from ovc_plugin.nova.host_state import Asking
 from ovc_plugin.nova.leaving import Leaving
+from ovc_plugin.nova.preflight import TESTED
 from ovc_plugin.nova.provider import ProviderRatio
 from ovc_plugin.nova.ratio import next_ratio
 from ovc_plugin.settings import Settings
@@ -32,7 +33,6 @@ if typing.TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
-TESTED = range(32, 35)
 # nova's first audit follows init_host at once and should have a report; more than this would delay its start.
 PATIENCE = 5.0
 
@@ -169,6 +169,8 @@ class OvcMixin(Leaving):
         ours = self._ovc is not None and not settings.host.dry_run and settings.host.manage_ratio
         if self._ovc_ratio is None or (ours and report is None):
             return
+        if ours:
+            self._ovc_ratio.refuse_old(self.virtapi.reportclient)  # type: ignore[attr-defined]
 
         def decide(current: float, capacity: int) -> float:
             return next_ratio(current, report, capacity, settings.host, settings.shared, time.time())

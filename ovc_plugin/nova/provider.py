@@ -15,6 +15,7 @@ from nova import exception
 from oslo_log import log as logging
 
 from ovc_plugin.model import MIB
+from ovc_plugin.nova import preflight
 from ovc_plugin.publish import Store
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class ProviderRatio:
         self._decided: float | None = None  # at the last audit; None: to be decided
         self._uuid: str | None = None
         self._ours: list[float] = []
+        self._newest: str | None = None
         self._warned = False
         self._said: tuple[float, float] | None = None
         try:
@@ -45,6 +47,22 @@ class ProviderRatio:
         except (OSError, KeyError, TypeError, ValueError) as error:
             LOG.warning('%s could not be read (%s): if placement\'s MEMORY_MB allocation_ratio of this host is above '
                         'initial_ram_allocation_ratio, look whether that is meant', self._store.path, error)
+
+    def refuse_old(self, client: typing.Any) -> None:
+        """Ask placement once how old it is. ``client`` is nova's of placement.
+
+        :raises ValueError: so old that a lowered ratio would keep guests from leaving.
+        """
+        if self._newest is None:
+            try:
+                self._newest = preflight.newest_of(client.get('/'))
+            except Exception as error:  # whatever keeps it from answering, nova meets it too, and says so
+                LOG.debug('placement has not told its version: %s', error)
+                return
+        if preflight.too_old(self._newest):
+            raise ValueError(f'placement\'s newest microversion is {self._newest} < {preflight.MICROVERSION}: guests '
+                             'could not leave a host whose ratio is below what is used; upgrade placement to '
+                             f'{preflight.OLDEST} or later, or set [ovc_host] manage_ratio = false')
 
     def new_audit(self) -> None:
         """Decide anew. Claims come the same way, and each change in one of them costs placement a conflict."""

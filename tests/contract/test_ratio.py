@@ -151,3 +151,13 @@ class TestRatioWithoutAnybodyBehindIt(CloudCase):
         self.assertEqual(1, self.log.count('were nova-compute killed now'))
         service.stop()
         self.assertEqual(1.0, self.ratio('host1'))
+
+    def test_placement_that_is_too_old_keeps_its_ratio_and_the_log_says_what_to_do(self):
+        with mock.patch('ovc_plugin.nova.preflight.newest_of', return_value='1.36'):
+            self.compute('host1')
+            self.tell('host1', swap_usable=0)
+            self.audit()
+        self.assertEqual(1.0, self.ratio('host1'))
+        said = [line for line in self.log.splitlines() if line.startswith('ERROR') and 'microversion is 1.36' in line]
+        self.assertEqual(1, len(said), self.log)
+        self.assertIn('upgrade placement', said[0])

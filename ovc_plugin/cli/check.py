@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""``ovc check``: is what nova and this host are set to safe, and does it work?"""
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import typing
+
+from cliff import command
+from oslo_config import cfg
+from rich.console import Console
+from rich.text import Text
+
+from ovc_plugin import conf as options
+from ovc_plugin import display
+from ovc_plugin.cli import bus, check_cloud, check_host, findings
+from ovc_plugin.cli.findings import Finding, Severity
+
+LOG = logging.getLogger('ovc')
+CONTROLLER, COMPUTE = 'controller', 'compute'
+_STYLES = {Severity.OK: 'green', Severity.UNKNOWN: 'dim', Severity.WARNING: 'yellow', Severity.ERROR: 'bold red'}
+
+EXAMPLES = '''\
+What this machine is, its configuration says: a compute host where compute_driver is set, a
+controller where [api_database] connection is. What cannot be looked at from here is said.
+
+examples:
+  ovc check                                            with /etc/nova/nova.conf
+  ovc check --config-file /etc/nova/nova.conf --config-file /etc/nova/nova-compute.conf
+  sudo -u nova ovc check                               the root helper as nova-compute uses it
+  ovc check --probe                                    also try how old placement is
+  ovc check -f json | jq '.findings[] | select(.severity == "error")'
+
+exit status:
+  0  no errors; there may be warnings
+  1  an error: a promise cannot be kept, or something does not work
+  2  wrong usage, or a file that cannot be read
+'''
+
+
+class Check(command.Command):
+    """Say what is missing or dangerous in nova's configuration and on this machine, with the line to change."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.epilog = EXAMPLES
+        parser.add_argument('--config-file', action='append', default=[], metavar='FILE',
+                            help=f'of nova; may be given more than once (default: {options.NOVA_CONF} if it is there, '
+                                 f'else {options.OVC_CONF})')
+        parser.add_argument('--role', action='append', default=[], choices=(CONTROLLER, COMPUTE),
+                            help='what this machine is; may be given twice (default: what its configuration says)')
+        parser.add_argument('--service-user', default='nova', metavar='USER',
+                            help='the user that nova-compute runs as (default: nova)')
+        parser.add_argument('--probe', action='store_true',
+                            help='try whether placement lets guests leave a full host, with a provider and a resource '
+                                 'class that are removed again')
+        parser.add_argument('-f', '--format', choices=('text', 'json'), default='text', help='how to print it')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        try:
+            found = list(look(parsed_args))
+        except options.ConfigError as problem:
+            LOG.error('ovc check: %s', problem)
+            return 2
+        if parsed_args.format == 'json':
+            print(json.dumps({'findings': [one.to_dict() for one in found]}, indent=1), file=self.app.stdout)
+        else:
+            Console(file=self.app.stdout, highlight=False, width=display.WIDTH).print(page(found), end='')
+        return int(findings.worst(found) is Severity.ERROR)
+
+
+def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
+    """All findings, of the files first.
+
+    :raises ConfigError: a file cannot be read.
+    """
+    files = args.config_file or bus.default_files()
+    conf = cfg.ConfigOpts()
+    try:
+        from ovc_plugin.nova import preflight
+        also: list[typing.Callable[[cfg.ConfigOpts], None]] = [findings.register, preflight.register]
+    except ImportError:
+        also = [findings.register]
+    options.read_files(conf, files, prog='ovc', also=also)
+    options.read_files(cfg.CONF, files, prog='ovc')
+    if not files:
+        raise options.ConfigError(f'neither {options.NOVA_CONF} nor {options.OVC_CONF} is there: name nova\'s '
+                                  'configuration with --config-file')
+    try:
+        settings = options.load(conf)
+    except options.ConfigError as problem:
+        for line in str(problem).splitlines():
+            yield findings.error('options', line, 'correct or remove that line: until then the plugin does not start')
+        return
+    yield findings.ok('options', f'those of ovc in {", ".join(files)} can be used')
+    roles = args.role or [role for role, told in (
+        (CONTROLLER, conf.api_database.connection), (COMPUTE, conf.compute_driver)) if told]
+    if not roles:
+        yield findings.unknown('role', f'{", ".join(files)} has neither compute_driver nor [api_database] connection',
+                               'name the file that nova-compute or nova-scheduler reads, or say what it is with --role')
+    if CONTROLLER in roles:
+        yield from findings.controller(conf, settings)
+    if COMPUTE in roles:
+        yield from findings.compute(conf, settings)
+        yield from check_host.look(conf, settings, _uri(conf), args.service_user)
+    yield from check_cloud.releases()
+    if roles:
+        yield from check_cloud.placement(conf, probe=args.probe)
+    if CONTROLLER in roles:
+        yield from check_cloud.reports(conf, settings)
+
+
+def _uri(conf: cfg.ConfigOpts) -> str:
+    return str(conf.libvirt.connection_uri or options.load_agent(conf).connection_uri)
+
+
+def page(found: list[Finding]) -> Text:
+    """Errors first; each with what to change below it."""
+    text = Text()
+    for finding in sorted(found, key=lambda one: -one.severity):
+        word = finding.severity.name.lower()
+        text.append(display.paragraph(f'{word:8}{finding.check}: {finding.what}', indent=0),
+                    style=_STYLES[finding.severity])
+        if finding.change and finding.severity is not Severity.OK:
+            text.append(display.paragraph(f'-> {finding.change}', indent=8))
+    counts = [f'{severity.name.lower()}={sum(one.severity is severity for one in found)}'
+              for severity in sorted(Severity, reverse=True)]
+    return text.append(f'check: {" ".join(counts)}\n')

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""``ovc check`` of the cloud: placement, what each host last reported, and the release of nova."""
+from __future__ import annotations
+
+import importlib.metadata
+import time
+import typing
+
+from oslo_config import cfg
+
+from ovc_plugin import report
+from ovc_plugin.cli import hosts
+from ovc_plugin.cli.check_host import patiently
+from ovc_plugin.cli.findings import Findings, error, ok, unknown, warning
+from ovc_plugin.conf import ConfigError
+from ovc_plugin.settings import Settings
+
+SOON, FAR = 2.0, 10.0  # seconds by which clocks may be apart before it is told, and before it is grave
+
+
+def releases() -> Findings:
+    try:
+        from ovc_plugin.nova.preflight import TESTED
+        release = importlib.metadata.version('nova')
+    except ImportError:  # also of a package that is not there
+        yield unknown('nova', 'is not installed in this environment', 'run it with the Python of nova')
+        return
+    if int(release.split('.')[0]) in TESTED:
+        yield ok('nova', f'{release}, one of those that this release is made for')
+    else:
+        yield warning('nova', f'{release}, and this release is made for {TESTED[0]} to {TESTED[-1]}',
+                      'look for an ovc-plugin release made for it')
+
+
+def placement(conf: cfg.ConfigOpts, *, probe: bool) -> Findings:
+    try:
+        from ovc_plugin.nova import preflight
+    except ImportError as problem:
+        yield unknown('placement', f'cannot be asked ({problem})', 'install keystoneauth1')
+        return
+    try:
+        client = preflight.adapter(conf)
+        found = patiently(lambda: preflight.look(client))
+    except (preflight.PlacementError, TimeoutError) as problem:
+        yield error('placement', f'does not answer: {problem}', 'check [placement] in nova.conf, and that it is up')
+        return
+    yield from age(found, preflight, lambda: patiently(lambda: preflight.lets_leave(client)) if probe else None)
+    yield from clock(found.ahead)
+
+
+REMEDY = ('upgrade placement to 14 or later, or set [ovc_host] min_ratio so high that the ratio never falls below what '
+          'is used')
+
+
+def age(found: typing.Any, preflight: typing.Any, probe: typing.Callable[[], bool | None]) -> Findings:
+    """Whether guests can leave a host whose ratio is below what is used."""
+    if preflight.too_old(found.newest):
+        yield error('placement', f'its newest microversion is {found.newest} < {preflight.MICROVERSION}: the ratio is '
+                    'left alone', REMEDY)
+        return
+    try:
+        leaves = probe()
+    except (preflight.PlacementError, TimeoutError) as problem:
+        yield unknown('placement', f'could not be tried: {problem}')
+        leaves = None
+    release = found.release
+    if leaves is None and release is not None:
+        leaves = int(release.split('.')[0]) >= preflight.OLDEST
+    if leaves:
+        yield ok('placement', f'lets guests leave a full host (release {release or "unknown, tried"})')
+    elif leaves is None:
+        yield unknown('placement', f'answers; whether it is {preflight.OLDEST} or later its API does not tell',
+                      'ovc check --probe tries, with a provider of its own that it removes')
+    else:
+        yield error('placement', f'release {release or "before 14 (tried)"}: guests cannot leave a host whose ratio is '
+                    'below what is used', REMEDY)
+
+
+def clock(ahead: float | None) -> Findings:
+    if ahead is None:
+        yield unknown('clocks', 'placement tells no time')
+    elif abs(ahead) <= SOON:
+        yield ok('clocks', f'placement\'s and this one agree within {SOON:g} s')
+    else:
+        grave = error if abs(ahead) > FAR else warning
+        yield grave('clocks', f'placement\'s is {abs(ahead):.0f} s {"ahead of" if ahead > 0 else "behind"} this one: '
+                    'reports look older or younger than they are', 'one time source for all: chronyc tracking')
+
+
+def reports(conf: cfg.ConfigOpts, settings: Settings, now: float | None = None) -> Findings:
+    """What each host last told nova."""
+    try:
+        found = hosts.last_reports(conf)
+    except ConfigError as problem:
+        yield unknown('reports', str(problem))
+        return
+    if not found:
+        yield unknown('reports', 'nova knows of no compute host yet')
+    for host, text in sorted(found.items()):
+        yield from one_report(host, text, settings, time.time() if now is None else now)
+
+
+def one_report(host: str, text: str | None, settings: Settings, now: float) -> Findings:
+    check, oldest = f'report of {host}', settings.shared.report_max_age
+    if text is None:
+        yield warning(check, 'none: nova runs this host by itself',
+                      '[DEFAULT] compute_driver = ovc.OvcLibvirtDriver on it, to enable the plugin there')
+        return
+    try:
+        known = report.decode(text)
+    except report.ReportError as problem:
+        yield error(check, str(problem), 'the same ovc-plugin release on all hosts')
+        return
+    old = known.age(now)
+    if old < -FAR:
+        yield error(check, f'{-old:.0f} s ahead of this clock', 'one time source for all: chronyc tracking')
+    elif old > oldest:
+        yield error(check, f'{old:.0f} s old > {oldest:g} s (report_max_age): no guest is placed there',
+                    'see nova-compute\'s log on it; update_resources_interval below half of report_max_age')
+    elif known.dry_run:
+        yield warning(check, f'{old:.0f} s old, level {known.level.name}; a dry run',
+                      '[ovc_host] dry_run = false there')
+    else:
+        yield ok(check, f'{old:.0f} s old, level {known.level.name}')

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""``ovc check`` on a compute host: memory, swap, guests, page sharing, the root helper, and what must be written."""
+from __future__ import annotations
+
+import os
+import pathlib
+import pwd
+import queue
+import socket
+import threading
+import time
+import typing
+
+from oslo_config import cfg
+
+from ovc_plugin import privileged, publish
+from ovc_plugin.cli import findings
+from ovc_plugin.cli.findings import Findings, error, ok, unknown, warning
+from ovc_plugin.hypervisor.connection import Connection
+from ovc_plugin.model import MIB, HostSnapshot
+from ovc_plugin.sense.derive import derive
+from ovc_plugin.sense.sensor import Sensor
+from ovc_plugin.settings import Settings
+
+PATIENCE = 20.0
+T = typing.TypeVar('T')
+
+
+def look(conf: cfg.ConfigOpts, settings: Settings, uri: str, service_user: str) -> Findings:
+    """Everything that can be seen from this host; what cannot is said."""
+    ours = conf.compute_driver == findings.DRIVER
+    try:
+        snapshot = patiently(lambda: sense(conf, settings, uri))
+    except Exception as problem:
+        yield unknown('this host', f'could not be looked at ({_line(problem)})',
+                      'run it on a compute host, as a user that may ask libvirt; [libvirt] connection_uri')
+        return
+    if any('hypervisor did not answer' in note for note in snapshot.notes):
+        yield error('hypervisor', f'{uri} does not answer', 'start libvirtd (or virtqemud), and let this user ask it')
+    else:
+        yield ok('hypervisor', f'{uri} answers: {len(snapshot.running)} guests run')
+    yield from swap(snapshot)
+    yield from sharing(snapshot, settings)
+    for note in snapshot.notes:
+        if 'hypervisor did not answer' not in note:
+            yield warning('sensors', note, '')
+    if ours:
+        yield from helper()
+        yield from writable(pathlib.Path(settings.host.state_path), service_user)
+    yield from left_behind(conf, settings, snapshot, ours)
+
+
+def sense(conf: cfg.ConfigOpts, settings: Settings, uri: str) -> HostSnapshot:
+    from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
+    sensor = Sensor(socket.gethostname(), LibvirtHypervisor(Connection(uri)), settings.host.boundary,
+                    run_path=settings.host.run_path)
+    reserve = settings.host.reserve if settings.host.reserve >= 0 else conf.reserved_host_memory_mb * MIB
+    return derive(None, sensor.sample(time.time()), {}, reserve, settings)
+
+
+def patiently(call: typing.Callable[[], T], seconds: float = PATIENCE) -> T:
+    """``call``'s result. What hangs is left to itself.
+
+    :raises TimeoutError: it took longer.
+    :raises Exception: whatever it raises.
+    """
+    done: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            done.put((call(), None))
+        except Exception as problem:  # handed over to the thread that asked
+            done.put((None, problem))
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result, problem = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f'no answer within {seconds:g} s') from None
+    if problem is not None:
+        raise problem
+    return typing.cast(T, result)
+
+
+def swap(snapshot: HostSnapshot) -> Findings:
+    """Promise 2: whatever guests may touch exists somewhere."""
+    touched = sum(guest.committed for guest in snapshot.guests)
+    memory = snapshot.total - snapshot.reserve
+    backing = memory + snapshot.swap_total
+    if touched > backing:
+        yield error('swap', f'guests here could touch {_mb(touched)} > {_mb(backing)} of memory and swap '
+                    f'({_mb(memory)} + {_mb(snapshot.swap_total)})',
+                    f'add {_mb(touched - backing)} of swap (mkswap, swapon, /etc/fstab), or move guests away')
+    elif not snapshot.swap_total:
+        yield warning('swap', 'none (zram counts as none): the host is not overcommitted at all',
+                      f'add swap, for a ratio of 1.5 about {_mb(memory // 2)} (mkswap, swapon, /etc/fstab)')
+    else:
+        yield ok('swap', f'guests here could touch {_mb(touched)} <= {_mb(backing)} of memory and swap; swap carries a '
+                 f'ratio of up to {backing / max(1, memory):.2f}')
+
+
+def sharing(snapshot: HostSnapshot, settings: Settings) -> Findings:
+    if snapshot.ksm is None:
+        return
+    sharers = [guest for guest in snapshot.running if guest.can_share]
+    domains = {guest.trust_domain for guest in sharers}
+    if snapshot.ksm.run == 1 and len(domains) > 1 and settings.host.ksm != 'all-tenants':
+        yield error('page sharing', f'pages of {len(sharers)} guests of {len(domains)} projects are being merged: that '
+                    'leaks their presence across tenants',
+                    'echo 0 > /sys/kernel/mm/ksm/run, stop ksmtuned, and set [ovc_host] ksm = auto')
+    elif snapshot.ksm.run == 1:
+        yield ok('page sharing', f'runs; {_mb(snapshot.ksm.saved)} saved, {len(domains)} projects share')
+    else:
+        yield ok('page sharing', f'does not run ([ovc_host] ksm = {settings.host.ksm})')
+
+
+def helper() -> Findings:
+    """Root actions: the helper is started and asked for nothing."""
+    try:
+        privileged.prepare(cfg.CONF)
+        patiently(lambda: privileged.merged_pages([]))
+    except Exception as problem:
+        yield error('root helper', f'does not start ({_line(problem)}): nothing can be swapped or merged',
+                    '[ovc_privileged] helper_command = sudo nova-rootwrap /etc/nova/rootwrap.conf privsep-helper '
+                    '--config-file /etc/nova/nova.conf; run this check as the user of nova-compute')
+        return
+    yield ok('root helper', 'starts and answers')
+
+
+def writable(path: pathlib.Path, service_user: str) -> Findings:
+    remedy = f'install -d -o {service_user} -g {service_user} {path}'
+    try:
+        found = path.stat()
+    except OSError as problem:
+        yield error('state path', f'{path}: {problem.strerror}: after a restart targets and ratio are not known',
+                    remedy)
+        return
+    try:
+        user = pwd.getpwnam(service_user).pw_uid
+    except KeyError:
+        user = os.geteuid()
+    if user in (0, found.st_uid) or (user == os.geteuid() and os.access(path, os.W_OK)):
+        yield ok('state path', f'{path} can be written')
+    else:
+        yield error('state path', f'{path} belongs to user {found.st_uid}, and {service_user} is {user}', remedy)
+
+
+def left_behind(conf: cfg.ConfigOpts, settings: Settings, snapshot: HostSnapshot, ours: bool) -> Findings:
+    """What of ours would outlive us: of interest once the driver is not ours any more."""
+    found = []
+    if small := [g for g in snapshot.running if g.actual is not None and g.actual < g.maximum - 4 * MIB]:
+        found.append(f'{len(small)} guests are smaller than their flavor by '
+                     f'{_mb(sum(g.maximum - (g.actual or 0) for g in small))}')
+    if leases := _leases():
+        found.append(f'{leases} limits are lowered')
+    host = conf.host or socket.gethostname()
+    try:
+        state = publish.Store(settings.host.state_path, host).load()
+        ratio = publish.Store(f'{settings.host.state_path}/ratio', host).load()
+    except OSError as problem:
+        yield unknown('left behind', f'{settings.host.state_path} cannot be read ({problem.strerror})')
+        state = ratio = {}
+    if state.get('ksm_before'):
+        found.append('page sharing was not put back')
+    if ratio.get('ratios'):
+        found.append('placement\'s allocation_ratio is the plugin\'s')
+    if ours:
+        return
+    if found:
+        yield warning('left behind', '; '.join(found), 'ovc release')
+    else:
+        yield ok('left behind', 'nothing: guests have their full size, no limit is lowered, page sharing and ratio are '
+                 'nova\'s')
+
+
+def _leases() -> int:
+    try:
+        return sum(1 for _ in privileged.LEASES.iterdir())
+    except OSError:
+        return 0
+
+
+def _line(problem: Exception) -> str:
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
+
+
+def _mb(amount: int) -> str:
+    return f'{amount // MIB} MB'

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What ``ovc check`` finds, and what it finds in configuration files. Data in, data out."""
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import enum
+import typing
+
+from oslo_config import cfg
+
+from ovc_plugin.settings import Settings
+
+
+class Severity(enum.IntEnum):
+    """``ERROR``: a promise cannot be kept, or nothing works. ``WARNING``: less is gained, or it may become an error."""
+
+    OK = 0
+    UNKNOWN = 1
+    WARNING = 2
+    ERROR = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing looked at: ``what`` it is with its numbers, and ``change``, the line or command that mends it."""
+
+    check: str
+    severity: Severity
+    what: str
+    change: str = ''
+
+    def to_dict(self) -> dict[str, str]:
+        return {'check': self.check, 'severity': self.severity.name.lower(), 'what': self.what, 'change': self.change}
+
+
+Findings = typing.Iterator[Finding]
+Grave = typing.Callable[[str, str, str], Finding]
+DRIVER = 'ovc.OvcLibvirtDriver'
+ALL_FILTERS = 'nova.scheduler.filters.all_filters'
+ALL_WEIGHERS = 'nova.scheduler.weights.all_weighers'
+# Of nova's own options those that matter, as nova has them (tests/contract compares); so that no nova is needed here.
+NOVA_OPTIONS: dict[str, list[cfg.Opt]] = {
+    'DEFAULT': [cfg.StrOpt('compute_driver'), cfg.FloatOpt('ram_allocation_ratio'),
+                cfg.FloatOpt('initial_ram_allocation_ratio', default=1.0),
+                cfg.IntOpt('update_resources_interval', default=0), cfg.IntOpt('reserved_host_memory_mb', default=512),
+                cfg.HostDomainOpt('host')],
+    'filter_scheduler': [cfg.MultiStrOpt('available_filters', default=[ALL_FILTERS]),
+                         cfg.ListOpt('enabled_filters', default=[
+                             'ComputeFilter', 'ComputeCapabilitiesFilter', 'ImagePropertiesFilter',
+                             'ServerGroupAntiAffinityFilter', 'ServerGroupAffinityFilter']),
+                         cfg.ListOpt('weight_classes', default=[ALL_WEIGHERS])],
+    'libvirt': [cfg.IntOpt('mem_stats_period_seconds', default=10), cfg.StrOpt('connection_uri', default=''),
+                cfg.StrOpt('virt_type', default='kvm')],
+    'api_database': [cfg.StrOpt('connection', secret=True)],
+}
+
+
+def register(conf: cfg.ConfigOpts) -> None:
+    for group, options in NOVA_OPTIONS.items():
+        conf.register_opts(options, group=None if group == 'DEFAULT' else group)
+
+
+def ok(check: str, what: str) -> Finding:
+    return Finding(check=check, severity=Severity.OK, what=what)
+
+
+def unknown(check: str, what: str, change: str = '') -> Finding:
+    return Finding(check=check, severity=Severity.UNKNOWN, what=what, change=change)
+
+
+def warning(check: str, what: str, change: str) -> Finding:
+    return Finding(check=check, severity=Severity.WARNING, what=what, change=change)
+
+
+def error(check: str, what: str, change: str) -> Finding:
+    return Finding(check=check, severity=Severity.ERROR, what=what, change=change)
+
+
+# -- a controller's file ---------------------------------------------------------------------------------------------
+def controller(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
+    yield from _filters(conf)
+    yield from _weighers(conf)
+    if settings.scheduler.dry_run:
+        yield warning('scheduler dry run', 'nova-scheduler judges every host and refuses none',
+                      '[ovc_scheduler] dry_run = false, once its log pleases you')
+    else:
+        yield ok('scheduler dry run', 'off: hosts that cannot keep a promise are refused')
+    if not settings.scheduler.require_swap_backing:
+        yield warning('backing', 'guests may be promised more than memory and swap can hold, and the kernel may kill '
+                      'them', '[ovc_scheduler] require_swap_backing = true')
+
+
+OURS = 'ovc_plugin.nova.filters.'
+WEIGHER = 'ovc_plugin.nova.weights.HeadroomWeigher'
+REQUIRED, WANTED = 'OvercommitFilter', 'SharingDomainFilter'
+
+
+def _filters(conf: cfg.ConfigOpts) -> Findings:
+    available, enabled = conf.filter_scheduler.available_filters, conf.filter_scheduler.enabled_filters
+    lines = ' and '.join(f'[filter_scheduler] available_filters = {name}' for name in (ALL_FILTERS, OURS + REQUIRED))
+    if ALL_FILTERS not in available:
+        yield error('available filters', f'nova\'s own filters are not among them ({", ".join(available)}): naming one '
+                    'filter drops all others', f'{lines}, each on a line of its own')
+    for name, grave in ((REQUIRED, error), (WANTED, warning)):
+        known, on = OURS + name in available, name in [one.rpartition('.')[2] for one in enabled]
+        if on and known:
+            yield ok(f'filter {name}', 'available and enabled')
+        elif on:
+            yield error(f'filter {name}', 'enabled and not available: nova-scheduler does not start so',
+                        f'[filter_scheduler] available_filters = {OURS + name} (beside the lines that are there)')
+        else:
+            why = ('hosts are not asked what they can still promise' if name == REQUIRED else
+                   'guests of different projects that share pages may meet on a host, where sharing then pauses')
+            more = '' if known else f', and available_filters = {OURS + name} on a line of its own'
+            yield grave(f'filter {name}', f'not enabled: {why}', '[filter_scheduler] enabled_filters = '
+                        f'{",".join([*enabled, name])}{more}')
+
+
+def _weighers(conf: cfg.ConfigOpts) -> Findings:
+    classes = conf.filter_scheduler.weight_classes
+    ours = [name for name in classes if name.startswith('ovc_plugin.nova.weights.')]
+    if not ours:
+        yield warning('weighers', 'none of ours: hosts are ranked without what they can really give',
+                      f'[filter_scheduler] weight_classes = {",".join([*classes, WEIGHER])}')
+    elif ALL_WEIGHERS not in classes:
+        yield warning('weighers', f'nova\'s own are not among them ({", ".join(classes)})',
+                      f'[filter_scheduler] weight_classes = {",".join([ALL_WEIGHERS, *classes])}')
+    else:
+        yield ok('weighers', ', '.join(name.rpartition('.')[2] for name in ours))
+
+
+# -- a compute host's file -------------------------------------------------------------------------------------------
+def compute(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
+    driver = conf.compute_driver
+    if driver != DRIVER:
+        yield warning('compute driver', f'{driver or "none"}: the plugin is off on this host, nova runs guests here by '
+                      'itself', f'[DEFAULT] compute_driver = {DRIVER}, to enable it')
+    else:
+        yield ok('compute driver', DRIVER)
+    grave = error if driver == DRIVER else warning
+    yield from _ratio(conf, settings, grave)
+    yield from _statistics(conf, settings, grave)
+    if driver == DRIVER:
+        yield from _controller_of(conf, settings)
+
+
+def _controller_of(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
+    host = settings.host
+    if host.dry_run:
+        yield warning('host dry run', 'this host is sensed and judged, and nothing is done', '[ovc_host] dry_run = '
+                      'false, once the log pleases you')
+    else:
+        yield ok('host dry run', 'off: the controller acts')
+    if host.ksm == 'all-tenants':
+        yield warning('page sharing', 'pages are merged across tenants by configuration, which leaks their presence '
+                      'and allows targeted bit flips', '[ovc_host] ksm = auto')
+    if not host.require_swap_backing:
+        yield warning('backing', 'the host may promise more than memory and swap can hold, and the kernel may kill '
+                      'guests', '[ovc_host] require_swap_backing = true')
+    # nova's resource tracker reports every minute where nothing else is set.
+    interval = conf.update_resources_interval or 60
+    if settings.shared.report_max_age < 2 * interval:
+        yield error('report age', f'reports come every {interval} s and count as too old after '
+                    f'{settings.shared.report_max_age:g} s: this host is refused again and again',
+                    f'[ovc] report_max_age = {2 * interval} (on schedulers too)')
+
+
+def _ratio(conf: cfg.ConfigOpts, settings: Settings, grave: Grave) -> Findings:
+    fixed = conf.ram_allocation_ratio
+    if fixed and settings.host.manage_ratio:
+        yield grave('static ratio', f'[DEFAULT] ram_allocation_ratio = {fixed:g} wins over the ratio that the plugin '
+                    'keeps: placement hands out what the host cannot promise, or less than it could',
+                    'remove the line [DEFAULT] ram_allocation_ratio')
+    elif conf.initial_ram_allocation_ratio > 1:
+        yield warning('initial ratio', f'initial_ram_allocation_ratio = {conf.initial_ram_allocation_ratio:g}: so much '
+                      'is handed out before the first report, and once the plugin is off',
+                      '[DEFAULT] initial_ram_allocation_ratio = 1.0')
+    else:
+        yield ok('static ratio', 'none: nothing is in the way of the ratio that the plugin keeps')
+
+
+def _statistics(conf: cfg.ConfigOpts, settings: Settings, grave: Grave) -> Findings:
+    period, oldest = conf.libvirt.mem_stats_period_seconds, settings.host.stats_max_age
+    if period <= 0:
+        yield grave('balloon statistics', 'switched off: no guest says what it uses, so none is ever ballooned',
+                    '[libvirt] mem_stats_period_seconds = 10; guests take it at their next start')
+    elif period > oldest / 2:
+        yield warning('balloon statistics', f'guests speak every {period} s, and their word is too old after '
+                      f'{oldest:g} s: they are ballooned late or not at all', '[libvirt] mem_stats_period_seconds = 10')
+    else:
+        yield ok('balloon statistics', f'every {period} s')
+
+
+def worst(findings: collections.abc.Iterable[Finding]) -> Severity:
+    return max((finding.severity for finding in findings), default=Severity.OK)

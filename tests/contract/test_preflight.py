@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Looking at placement: the one that is installed lets guests leave a full host, and nothing is left of the trial."""
+from __future__ import annotations
+
+import types
+from unittest import mock
+
+from ovc_plugin.nova import preflight
+from tests.contract.cloud import CloudCase
+
+
+class TestPreflight(CloudCase):
+
+    def client(self):
+        """What keystoneauth's adapter is to the command, over nova's placement fixture."""
+        inner = self.placement
+
+        def call(method):
+            def ask(path, microversion=None, raise_exc=True, headers=None, json=None):
+                body = {'body': json} if method in ('put', 'post') else {}
+                answer = getattr(inner, method)(path, version=microversion, **body)
+                if raise_exc and answer.status >= 400:
+                    raise ValueError(f'{method} {path}: {answer.status} {answer.body}')
+                return types.SimpleNamespace(status_code=answer.status, json=lambda: answer.body,
+                                             headers={'Date': None})
+            return ask
+        return types.SimpleNamespace(**{m: call(m) for m in ('get', 'put', 'post', 'delete')})
+
+    def test_the_placement_installed_lets_guests_leave_and_nothing_is_left_of_the_trial(self):
+        self.assertFalse(preflight.too_old(preflight.look(self.client()).newest))
+        before = self.placement.get('/resource_providers').body
+        self.assertTrue(preflight.lets_leave(self.client()))
+        self.assertEqual(before, self.placement.get('/resource_providers').body)
+        self.assertNotIn(preflight.PROBE, str(self.placement.get('/resource_classes', version='1.36').body))
+
+    def test_a_placement_that_traps_guests_is_recognised(self):
+        """As before 14: what was used before the write is not taken into account."""
+        from placement.objects import allocation
+        check = allocation._check_capacity_exceeded
+        with mock.patch.object(allocation, '_check_capacity_exceeded', lambda context, allocs, _: check(
+                context, allocs, {})):
+            self.assertFalse(preflight.lets_leave(self.client()))
+        self.assertNotIn(preflight.PROBE, str(self.placement.get('/resource_classes', version='1.36').body))

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""``ovc check``: each thing that is missing or dangerous is found, with the line to change; what is right is not."""
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from oslo_config import cfg
+
+from ovc_plugin import cli, conf, publish, report
+from ovc_plugin.cli import check_cloud, check_host, findings
+from ovc_plugin.cli.findings import Severity
+from ovc_plugin.model import KsmState
+from ovc_plugin.settings import HostSettings, Settings
+from tests.builders import GIB, NOW, a_guest, a_host, a_report
+
+GOOD = """
+[DEFAULT]
+compute_driver = ovc.OvcLibvirtDriver
+initial_ram_allocation_ratio = 1.0
+[filter_scheduler]
+available_filters = nova.scheduler.filters.all_filters
+available_filters = ovc_plugin.nova.filters.OvercommitFilter
+available_filters = ovc_plugin.nova.filters.SharingDomainFilter
+enabled_filters = ComputeFilter,OvercommitFilter,SharingDomainFilter
+weight_classes = nova.scheduler.weights.all_weighers,ovc_plugin.nova.weights.HeadroomWeigher
+[libvirt]
+mem_stats_period_seconds = 10
+[ovc_host]
+dry_run = false
+[ovc_scheduler]
+dry_run = false
+"""
+
+
+def in_files(written, text: str) -> dict[str, findings.Finding]:
+    """The worst finding of each check in a file with this text, of both roles."""
+    found = cfg.ConfigOpts()
+    conf.read_files(found, [written(text)], prog='test', also=(findings.register,))
+    settings = conf.load(found)
+    told = [*findings.controller(found, settings), *findings.compute(found, settings)]
+    return {one.check: one for one in sorted(told, key=lambda one: one.severity)}
+
+
+def test_a_good_configuration_has_nothing_to_change(written):
+    assert {one.severity for one in in_files(written, GOOD).values()} == {Severity.OK}
+
+
+@pytest.mark.parametrize('line, other, check, severity, change', [
+    ('initial_ram_allocation_ratio = 1.0', 'ram_allocation_ratio = 4.0', 'static ratio', Severity.ERROR,
+     'remove the line [DEFAULT] ram_allocation_ratio'),
+    ('initial_ram_allocation_ratio = 1.0', 'initial_ram_allocation_ratio = 1.5', 'initial ratio', Severity.WARNING,
+     'initial_ram_allocation_ratio = 1.0'),
+    ('compute_driver = ovc.OvcLibvirtDriver', 'compute_driver = libvirt.LibvirtDriver', 'compute driver',
+     Severity.WARNING, '[DEFAULT] compute_driver = ovc.OvcLibvirtDriver'),
+    ('available_filters = nova.scheduler.filters.all_filters\n', '', 'available filters', Severity.ERROR,
+     'available_filters = nova.scheduler.filters.all_filters'),
+    ('available_filters = ovc_plugin.nova.filters.OvercommitFilter\n', '', 'filter OvercommitFilter', Severity.ERROR,
+     'available_filters = ovc_plugin.nova.filters.OvercommitFilter'),
+    ('ComputeFilter,OvercommitFilter,SharingDomainFilter', 'ComputeFilter,SharingDomainFilter',
+     'filter OvercommitFilter', Severity.ERROR,
+     'enabled_filters = ComputeFilter,SharingDomainFilter,OvercommitFilter'),
+    (',SharingDomainFilter', '', 'filter SharingDomainFilter', Severity.WARNING, 'enabled_filters = ComputeFilter,'),
+    (',ovc_plugin.nova.weights.HeadroomWeigher', '', 'weighers', Severity.WARNING, 'HeadroomWeigher'),
+    ('nova.scheduler.weights.all_weighers,', '', 'weighers', Severity.WARNING, 'all_weighers'),
+    ('mem_stats_period_seconds = 10', 'mem_stats_period_seconds = 0', 'balloon statistics', Severity.ERROR,
+     '[libvirt] mem_stats_period_seconds = 10'),
+    ('mem_stats_period_seconds = 10', 'mem_stats_period_seconds = 60', 'balloon statistics', Severity.WARNING,
+     '[libvirt] mem_stats_period_seconds = 10'),
+    ('[ovc_host]\ndry_run = false', '[ovc_host]', 'host dry run', Severity.WARNING, '[ovc_host] dry_run = false'),
+    ('[ovc_scheduler]\ndry_run = false', '', 'scheduler dry run', Severity.WARNING, '[ovc_scheduler] dry_run = false'),
+    ('[ovc_host]', '[ovc_host]\nksm = all-tenants', 'page sharing', Severity.WARNING, '[ovc_host] ksm = auto'),
+    ('[ovc_host]', '[ovc_host]\nrequire_swap_backing = false', 'backing', Severity.WARNING, 'require_swap_backing'),
+    ('[libvirt]', 'update_resources_interval = 300\n[libvirt]', 'report age', None, None),
+    ('initial_ram', 'update_resources_interval = 300\ninitial_ram', 'report age', Severity.ERROR,
+     'report_max_age = 600')])
+def test_what_is_missing_or_dangerous_in_a_file_is_found_with_its_line(written, line, other, check, severity, change):
+    assert GOOD.count(line) == 1, line
+    found = in_files(written, GOOD.replace(line, other))
+    if severity is None:
+        assert check not in found
+        return
+    assert found[check].severity is severity and change in found[check].change
+
+
+def test_a_static_ratio_is_in_order_where_the_plugin_leaves_the_ratio_alone(written):
+    text = GOOD.replace('initial_ram_allocation_ratio = 1.0', 'ram_allocation_ratio = 4.0').replace(
+        '[ovc_host]', '[ovc_host]\nmanage_ratio = false')
+    assert in_files(written, text)['static ratio'].severity is Severity.OK
+
+
+# -- the host --------------------------------------------------------------------------------------------------------
+def one(found: findings.Findings) -> findings.Finding:
+    return max(found, key=lambda finding: finding.severity)
+
+
+def test_swap_that_does_not_hold_what_guests_may_touch_is_an_error_with_the_amount():
+    guests = [a_guest(f'g{n}', maximum=8 * GIB) for n in range(5)]
+    assert one(check_host.swap(a_host(*guests))).severity is Severity.ERROR  # 40.6 GiB > 27.5 + 8
+    assert 'add 5248 MB of swap' in one(check_host.swap(a_host(*guests))).change
+    assert one(check_host.swap(a_host(*guests, swap_total=16 * GIB))).severity is Severity.OK
+    assert one(check_host.swap(a_host(swap_total=0))).severity is Severity.WARNING
+
+
+def test_merging_across_projects_is_an_error_unless_it_was_asked_for():
+    def host(run, *domains):
+        return a_host(*(a_guest(f'g{n}', trust_domain=d) for n, d in enumerate(domains)),
+                      ksm=KsmState(run=run, saved=0, shared=0, pages_to_scan=100))
+    assert one(check_host.sharing(host(1, 'p1', 'p2'), Settings())).severity is Severity.ERROR
+    assert one(check_host.sharing(host(1, 'p1', 'p1'), Settings())).severity is Severity.OK
+    assert one(check_host.sharing(host(0, 'p1', 'p2'), Settings())).severity is Severity.OK
+    asked = Settings(host=HostSettings(ksm='all-tenants'))
+    assert one(check_host.sharing(host(1, 'p1', 'p2'), asked)).severity is Severity.OK
+
+
+def test_a_root_helper_that_does_not_start_or_hangs_is_an_error(monkeypatch):
+    monkeypatch.setattr(check_host.privileged, 'prepare', lambda conf: None)
+    monkeypatch.setattr(check_host.privileged, 'merged_pages', lambda pids: {})
+    assert one(check_host.helper()).severity is Severity.OK
+
+    def refused(pids):
+        raise PermissionError('sudo: a password is required')
+    monkeypatch.setattr(check_host.privileged, 'merged_pages', refused)
+    found = one(check_host.helper())
+    assert found.severity is Severity.ERROR and 'password' in found.what and 'helper_command' in found.change
+    with pytest.raises(TimeoutError):
+        check_host.patiently(lambda: time.sleep(2), 0.05)
+
+
+def test_a_state_path_that_is_not_there_or_another_users_is_an_error(tmp_path, monkeypatch):
+    assert one(check_host.writable(tmp_path, 'root')).severity is Severity.OK
+    absent = one(check_host.writable(tmp_path / 'absent', 'nova'))
+    assert absent.severity is Severity.ERROR and f'install -d -o nova -g nova {tmp_path / "absent"}' in absent.change
+    monkeypatch.setattr(check_host.pwd, 'getpwnam', lambda name: type('User', (), {'pw_uid': 4242}))
+    assert one(check_host.writable(tmp_path, 'nova')).severity is Severity.ERROR
+
+
+def test_what_is_left_of_the_plugin_is_told_once_it_is_off(tmp_path, monkeypatch, written):
+    found = cfg.ConfigOpts()
+    conf.read_files(found, [written('[DEFAULT]\nhost = h1\n')], prog='test', also=(findings.register,))
+    monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
+    settings = Settings(host=HostSettings(state_path=str(tmp_path)))
+    full, small = a_host(a_guest()), a_host(a_guest(actual=GIB // 2))
+    clean = one(check_host.left_behind(found, settings, full, False))
+    assert clean.severity is Severity.OK and 'nothing' in clean.what
+    publish.Store(str(tmp_path), 'h1').save({'ladder': {}, 'ksm_before': {'run': 0}})
+    publish.Store(str(tmp_path / 'ratio'), 'h1').save({'provider': 'u', 'ratios': [1.8]})
+    (tmp_path / 'leases').mkdir()
+    (tmp_path / 'leases' / 'one').write_text('')
+    left = one(check_host.left_behind(found, settings, small, False))
+    assert left.severity is Severity.WARNING and left.change == 'ovc release'
+    for said in ('1 guests are smaller than their flavor by 512 MB', '1 limits', 'page sharing', 'allocation_ratio'):
+        assert said in left.what
+    assert not list(check_host.left_behind(found, settings, small, True))
+
+
+# -- the cloud -------------------------------------------------------------------------------------------------------
+class Preflight:
+    """placement as a test wants it."""
+
+    OLDEST, MICROVERSION = 14, '1.39'
+
+    class PlacementError(RuntimeError):
+        pass
+
+    def __init__(self, release=None, newest='1.39'):
+        self.release, self.newest = release, newest
+
+    @staticmethod
+    def too_old(newest):
+        return newest == '1.36'
+
+
+@pytest.mark.parametrize('release, newest, tried, severity', [
+    ('16.0.0', '1.39', None, Severity.OK), ('13.0.0', '1.39', None, Severity.ERROR),
+    (None, '1.36', None, Severity.ERROR), (None, '1.39', None, Severity.UNKNOWN),
+    (None, '1.39', True, Severity.OK), (None, '1.39', False, Severity.ERROR)])
+def test_a_placement_that_traps_guests_is_an_error(release, newest, tried, severity):
+    told = Preflight(release, newest)
+    assert one(check_cloud.age(told, told, lambda: tried)).severity is severity
+
+
+def test_clocks_apart_are_told():
+    severities = [one(check_cloud.clock(ahead)).severity for ahead in (None, 0.0, 5.0, -60.0)]
+    assert severities == [Severity.UNKNOWN, Severity.OK, Severity.WARNING, Severity.ERROR]
+
+
+def test_the_date_header_is_whole_seconds_and_the_request_took_time():
+    preflight = pytest.importorskip('ovc_plugin.nova.preflight')
+    from email.utils import formatdate
+    assert preflight._ahead(formatdate(1000, usegmt=True), 1000.6, 1000.9) == 0
+    assert preflight._ahead(formatdate(1100, usegmt=True), 1000.6, 1000.9) == pytest.approx(99.1)
+    assert preflight._ahead(formatdate(900, usegmt=True), 1000.6, 1000.9) == pytest.approx(-99.6)
+    assert preflight._ahead(None, 1, 2) is None
+
+
+@pytest.mark.parametrize('text, severity, says', [
+    (None, Severity.WARNING, 'none'), ('torn', Severity.ERROR, 'not readable'),
+    (report.encode(a_report(taken_at=NOW - 5)), Severity.OK, '5 s old'),
+    (report.encode(a_report(taken_at=NOW - 500)), Severity.ERROR, '500 s old > 120 s'),
+    (report.encode(a_report(taken_at=NOW + 60)), Severity.ERROR, '60 s ahead'),
+    (report.encode(a_report(taken_at=NOW - 5, dry_run=True)), Severity.WARNING, 'dry run')])
+def test_a_report_that_is_absent_old_or_from_the_future_is_told(text, severity, says):
+    found = one(check_cloud.one_report('h1', text, Settings(), NOW))
+    assert found.severity is severity and says in found.what
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def ovc(written, capsys, log_as_before, monkeypatch):
+    monkeypatch.setattr(check_cloud, 'placement', lambda conf, probe: iter(()))
+    monkeypatch.setattr(check_host, 'sense', lambda conf, settings, uri: a_host(a_guest(), swap_total=40 * GIB))
+    monkeypatch.setattr(check_host, 'helper', lambda: iter(()))
+
+    def run(text, *arguments):
+        try:
+            status = cli.main(['check', '--config-file', written(text), '--service-user', 'root', *arguments])
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr()
+    return run
+
+
+def test_the_command_ends_with_1_for_an_error_and_shows_it_first(ovc, tmp_path):
+    good = GOOD.replace('[ovc_host]', f'[ovc_host]\nstate_path = {tmp_path}')
+    status, out, _ = ovc(good)
+    assert status == 0 and 'check: error=0 warning=0' in out, out
+    status, out, _ = ovc(good.replace('initial_ram', 'ram_allocation_ratio = 3\ninitial_ram'))
+    assert status == 1 and out.startswith('error   static ratio') and '-> remove the line' in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_json_has_every_finding(ovc, tmp_path):
+    status, out, _ = ovc(GOOD.replace('[ovc_host]', f'[ovc_host]\nstate_path = {tmp_path}/absent'), '-f', 'json')
+    told = {finding['check']: finding for finding in json.loads(out)['findings']}
+    assert status == 1 and told['state path']['severity'] == 'error' and told['compute driver']['severity'] == 'ok'
+
+
+def test_options_that_cannot_be_used_are_errors_with_their_line(ovc):
+    status, out, _ = ovc(GOOD.replace('[ovc_host]', '[ovc_host]\nballoon_step = 7'))
+    assert status == 1 and '[ovc_host] balloon_step = 7' in ' '.join(out.split())
+
+
+def test_a_file_of_nobody_says_so(ovc):
+    status, out, _ = ovc('[DEFAULT]\n')
+    assert status == 0 and 'neither compute_driver nor [api_database] connection' in ' '.join(out.split())
+    assert ovc('[DEFAULT]\n', '--config-file', '/absent')[0] == 2
+
+
+def test_what_hangs_or_fails_here_is_unknown_and_not_in_order(ovc, monkeypatch):
+    def refused(conf, settings, uri):
+        raise PermissionError('no')
+    monkeypatch.setattr(check_host, 'sense', refused)
+    status, out, _ = ovc(GOOD)
+    assert status == 0 and 'unknown this host: could not be looked at (no)' in ' '.join(out.split())
