@@ -27,6 +27,7 @@ from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import Settings
 
 LOG = logging.getLogger(__name__)
+_COMING = 120.0  # seconds until a guest that was to migrate to here is expected no longer
 
 
 class Controller:
@@ -50,6 +51,8 @@ class Controller:
         self._earlier: HostSample | None = None
         self._snapshot: HostSnapshot | None = None
         self._ksm_before: KsmState | None = None
+        self._coming: dict[str, tuple[str, float]] = {}
+        self._news: str | None = None
         self._watch, self._sampler = watch or watching.plain(sensor), sampler
         self._told = Chronicle(host)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
@@ -122,6 +125,7 @@ class Controller:
         snapshot = derive(self._earlier, sample, self._state.targets(), self._reserve, self.settings)
         if self._departures is not None:
             snapshot = self._departures.seen(snapshot, self._state.departing.guest, wanted=self.settings.host.migrate)
+        snapshot = self._with_arriving(snapshot, now)
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now)
         expected = self._foresight.see(snapshot) if self._foresight else None
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
@@ -187,8 +191,20 @@ class Controller:
     def _wait(self) -> None:
         """Until the next tick, or until the watch sees that a pass is due at once."""
         options = self.settings.host
-        self._watch.wait(options.tick, options.fast_look, self._stopping, lambda recent, since: pressure.urgent(
-            recent, self._snapshot, self._state.level, since, self.settings.host))
+        self._watch.wait(options.tick, options.fast_look, self._stopping, lambda recent, since: (
+            self._news or pressure.urgent(recent, self._snapshot, self._state.level, since, options)))
+
+    def expect(self, guest: str, domain: str) -> None:
+        """A mergeable guest is about to migrate to here: sharing shall know of its trust domain before its pages do."""
+        self._coming[guest] = (domain, self._clock())
+        self._news = f'guest {guest} arrives'
+
+    def _with_arriving(self, snapshot: HostSnapshot, now: float) -> HostSnapshot:
+        """Those that are expected count until they are here, or have not come for a while."""
+        here, self._news = {g.uuid for g in snapshot.guests}, None
+        self._coming = {guest: (domain, at) for guest, (domain, at) in self._coming.items()
+                        if guest not in here and abs(now - at) < _COMING}
+        return dataclasses.replace(snapshot, arriving=tuple(sorted({d for d, _ in self._coming.values()})))
 
     def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
         """The last word before a guest is started here, by the last report."""

@@ -129,7 +129,8 @@ class HostSnapshot:
     ``evaporation`` that at which merged pages become single again. ``refaults`` are pages per second that had been
     dropped or swapped and were wanted again, ``zswap`` the bytes of memory that compressed swap takes, ``durations``
     the seconds that each source of readings took. ``departures`` are guests that the cloud was asked
-    to move away, ``None`` where there is nobody to ask. ``notes`` are sensors that failed and why, in words for the
+    to move away, ``None`` where there is nobody to ask; ``arriving`` are the trust domains of mergeable
+    guests that migrate to here. ``notes`` are sensors that failed and why, in words for the
     operator.
     """
 
@@ -152,6 +153,7 @@ class HostSnapshot:
     ksm: KsmState | None = None
     guests: tuple[GuestSnapshot, ...] = ()
     departures: tuple[Departure, ...] | None = None
+    arriving: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -17,7 +17,7 @@ def alarm(snapshot: HostSnapshot, settings: HostSettings) -> str | None:
     if snapshot.ksm is None or settings.ksm in ('leave', 'off'):
         return None
     _, reason = _wanted(snapshot, settings)
-    domains = {g.trust_domain for g in snapshot.running if g.can_share}
+    domains = _domains(snapshot)
     if len(domains) > 1 or any(g.can_share and g.untouchable for g in snapshot.running):
         return f'page sharing: {reason}'
     if _apart(snapshot.ksm, settings) and snapshot.ksm.shared:
@@ -59,12 +59,17 @@ def _apart(state: KsmState, settings: HostSettings) -> bool:
     return not settings.ksm_across_nodes and state.nodes > 1 and state.merge_across_nodes == 1
 
 
+def _domains(snapshot: HostSnapshot) -> set[str]:
+    """The trust domains of all that can merge, those on their way included: their pages will be here at once."""
+    return {g.trust_domain for g in snapshot.running if g.can_share} | set(snapshot.arriving)
+
+
 def _wanted(snapshot: HostSnapshot, settings: HostSettings) -> tuple[int, str]:
     if settings.ksm == 'off':
         return 0, 'sharing is off by configuration'
     # The kernel merges whatever is marked mergeable, also of guests that we would leave alone: they count here.
     sharers = [g for g in snapshot.running if g.can_share]
-    domains = {g.trust_domain for g in sharers}
+    domains = _domains(snapshot)
     if alone := [g for g in sharers if g.untouchable]:
         return 0, (f'{alone[0].name} must not be touched ({alone[0].untouchable}) and is mergeable: sharing is paused '
                    'until it is started anew without')
@@ -73,6 +78,7 @@ def _wanted(snapshot: HostSnapshot, settings: HostSettings) -> tuple[int, str]:
     if len(sharers) < 2:
         return 0, 'fewer than two guests can share: nothing to merge, and the next guest may be another tenant\'s'
     if len(domains) > 1:
-        return 0, (f'{len(sharers)} mergeable guests of {len(domains)} trust domains are on this host: sharing is '
-                   'paused, since merging across tenants leaks; hard-reboot or move those of all domains but one')
+        where = 'are on this host' + (', or on their way to it' if snapshot.arriving else '')
+        return 0, (f'{len(sharers)} mergeable guests of {len(domains)} trust domains {where}: sharing is paused, since '
+                   'merging across tenants leaks; hard-reboot or move those of all domains but one')
     return 1, f'{len(sharers)} guests of one trust domain can share'

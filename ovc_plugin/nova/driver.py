@@ -32,6 +32,14 @@ class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[
                           config)
         return config
 
+    def check_can_live_migrate_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                                           **kwargs: typing.Any) -> typing.Any:
+        answer = super().check_can_live_migrate_destination(context, instance, *args, **kwargs)
+        if self._ovc is not None and sharing.declined(instance.flavor) is None:
+            self._ovc_guarded('arrival', 'Sharing pauses for a guest of another project only once it is seen.',
+                              self._ovc.expect, instance.uuid, instance.project_id)
+        return answer
+
     def _ovc_share(self, instance: typing.Any, config: typing.Any) -> None:
         why = sharing.declined(instance.flavor)
         if why is None and self._ovc is not None:

@@ -224,3 +224,15 @@ def until(condition, seconds=5.0):
     while not condition():
         assert time.monotonic() < deadline, 'waited too long'
         time.sleep(0.01)
+
+
+def test_sharing_knows_of_a_guest_of_another_project_before_it_arrives(tmp_path):
+    host = Host(tmp_path)
+    host.controller.settings = Settings(host=HostSettings(dry_run=True, ksm='auto'))
+    host.controller.run_pass()
+    host.controller.expect('uuid-new', 'another')
+    host.controller.run_pass()
+    assert host.controller._snapshot.arriving == ('another',)
+    host.now += 200
+    host.controller.run_pass()
+    assert host.controller._snapshot.arriving == (), 'it never came'

@@ -206,3 +206,11 @@ def test_a_guest_is_not_shrunk_by_more_than_a_step_at_once():
 def test_what_a_guest_costs_beyond_its_memory_is_not_taken_from_its_reservation():
     asked = actions(short(a_guest(usable=0, resident=400 * MIB), mb=50), ReclaimGuest)
     assert [(a.floor, a.amount) for a in asked] == [(384 * MIB, 16 * MIB)]
+
+
+def test_sharing_pauses_before_a_mergeable_guest_of_another_project_has_arrived():
+    two = a_guest(), a_guest('g2')
+    assert actions(a_host(*two, arriving=('p1',)), TuneKsm) == []
+    stop, = actions(a_host(*two, arriving=('p2',)), TuneKsm)
+    assert stop.run == 0 and 'on their way' in stop.reason
+    assert actions(a_host(*two, arriving=('p2',)), TuneKsm, settings=HostSettings(ksm='all-tenants')) == []
