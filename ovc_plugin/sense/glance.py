@@ -12,7 +12,8 @@ import typing
 from ovc_plugin.samples import MemorySample
 from ovc_plugin.sense import psi
 
-_ANEW = 2.0  # seconds after which a group's droppable file pages are read again: they change slowly, and cost most
+_ANEW = 5.0  # seconds after which a group's droppable file pages are read again: they change slowly, and cost most
+_FAR = 1.0   # seconds after which the machine around a group is read again, while it has twice as much available
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +42,21 @@ class Glance:
         self._open: dict[pathlib.Path, int] = {}
         self._group = _files(boundary) if boundary else None
         self._base: tuple[float, int, int] | None = None  # when, available, used
+        self._machine: tuple[float, int] | None = None    # when, available
 
     def look(self) -> Look:
         """:raises OSError: something cannot be read; it is opened anew at the next look."""
         try:
             now = self._clock()
             stalled = psi.total(self._text(self._pressure)) if self._pressure else None
-            machine = self._text(self._meminfo)
-            available = _kib(machine, 'MemAvailable:')
             if self._group is None:
+                machine = self._text(self._meminfo)
+                available = _kib(machine, 'MemAvailable:')
                 swapped = _kib(machine, 'SwapTotal:') - _kib(machine, 'SwapFree:')
                 return Look(at=now, available=available, demand=swapped - available, stalled=stalled)
             used, both = self._used(self._group)
             inside = self._inside(now, used)
-            return Look(at=now, available=min(available, inside), demand=both, stalled=stalled)
+            return Look(at=now, available=min(self._around(now, inside), inside), demand=both, stalled=stalled)
         except (OSError, ValueError) as error:
             self.close()
             raise error if isinstance(error, OSError) else OSError(str(error)) from None
@@ -79,6 +81,11 @@ class Glance:
         if self._base is None or now - self._base[0] >= _ANEW:
             self._base = now, self._memory().available, used
         return max(0, self._base[1] - (used - self._base[2]))
+
+    def _around(self, now: float, inside: int) -> int:
+        if self._machine is None or now - self._machine[0] >= _FAR or self._machine[1] < 2 * inside:
+            self._machine = now, _kib(self._text(self._meminfo), 'MemAvailable:')
+        return self._machine[1]
 
     def _text(self, path: pathlib.Path) -> str:
         number = self._open.get(path)
