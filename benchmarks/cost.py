@@ -24,11 +24,11 @@ SHORT, PLENTY = 200.0, 0.1  # level_scale: the minimum of available memory is be
 DESCRIPTION = """\
 Measures, over nova's own HostState objects and through nova's own handlers, our filter and our weigher beside nova's
 default filters and weighers, at several numbers of hosts; see benchmarks/cost_placement.py for what is in a request.
-Then the host controller's processor time beside real guests of a private libvirtd, its root helper included: once while
-all is well, and once while shortage and plenty are made to take turns, so that it acts. Prints a table and one line of
-figures. Exit status 0: at each number of hosts at most 10 us a host and 5 % of what nova spends on a host by itself, a
-report below 2 KB, and, while all is well, under 1 % of one core; 1: not. What acting costs is told without a goal. The
-controller's part needs root.
+Then the host controller's processor time beside real guests of a private libvirtd, its root helper included: once
+while all is well, and once while shortage and plenty are made to take turns, so that it acts. Prints a table and one
+line of figures. Exit status 0: at each number of hosts at most 10 us a host and 5 % of what nova's default set costs,
+a report below 2 KB, and, while all is well, under 1 % of one core; 1: not. What acting costs is told without a goal.
+The controller's part needs root.
 """
 
 

@@ -2,6 +2,7 @@
 # Copyright ovc_plugin contributors
 """Admission: each promise after adding the guest, with both numbers in the reason."""
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given
@@ -82,6 +83,49 @@ def test_a_guest_that_may_not_be_overcommitted_is_guaranteed_all_of_it():
 def test_demand_that_nothing_can_meet_is_refused():
     busy = a_report(available=600 * MIB, reclaimable=0, swap_used=8 * GIB)
     assert 'can be reclaimed' in verdict(busy).reason
+
+
+def test_the_predicted_peak_counts_and_without_one_what_is_used_now():
+    # 4 GB used of 16; its guests are owed what they use. Swap is full: what is to come must be met by memory.
+    calm = dict(available=12 * GIB, reserved=4 * GIB, swap_used=8 * GIB, committed=10 * GIB)
+    request = Request(memory=4 * GIB, reservation=2 * GIB)
+    assert verdict(a_report(**calm), request).ok
+    assert verdict(a_report(**calm, predicted_peak=2 * GIB), request).ok  # what is used now is used
+    refused = verdict(a_report(**calm, predicted_peak=12 * GIB), request)
+    assert 'demand would be 16512 MB > 15872 MB' in refused.reason and '(predicted peak 12288 MB)' in refused.reason
+
+
+def test_growth_that_can_be_swapped_is_no_reason_to_refuse_and_growth_into_what_is_owed_is_met_by_memory():
+    busy = dict(available=4 * GIB, committed=18 * GIB, predicted_peak=18 * GIB)
+    assert verdict(a_report(**busy, reserved=4 * GIB)).ok
+    assert 'predicted peak 18432 MB' in verdict(a_report(**busy, reserved=4 * GIB, swap_used=7 * GIB)).reason
+    loose, owed = (placement.standing(a_report(**busy, reserved=r * GIB)).growing for r in (4, 14))
+    assert (loose, owed) == (6 * GIB, 4 * GIB)
+
+
+def test_what_merged_pages_may_take_back_is_not_handed_out():
+    full = dict(available=3 * GIB, swap_used=8 * GIB, saved=2 * GIB)
+    assert verdict(a_report(**full)).ok
+    kept = verdict(a_report(**full, evaporation=2 * GIB)).reason
+    assert 'demand would be' in kept and '> 13824 MB' in kept and '2048 MB kept against evaporation' in kept
+
+
+@given(report=st.builds(a_report, available=st.integers(0, 16 * GIB), committed=st.integers(0, 40 * GIB),
+                        reserved=st.integers(0, 20 * GIB), reclaimable=st.integers(0, 8 * GIB),
+                        swap_used=st.integers(0, 8 * GIB), predicted_peak=st.none() | st.integers(0, 30 * GIB),
+                        evaporation=st.integers(0, 4 * GIB), backed=st.booleans()),
+       memory=st.integers(1, 20 * GIB), share=st.floats(0, 1), overcommit=st.booleans(),
+       flying=st.integers(0, 8 * GIB), guests=st.integers(0, 9))
+def test_the_words_of_a_verdict_have_the_numbers_that_decided(report, memory, share, overcommit, flying, guests):
+    request = Request(memory=memory, reservation=int(memory * share), overcommit=overcommit)
+    told = verdict(report, request, InFlight(guests=guests, memory=flying))
+    guarantee, backed, demand = placement.margins(placement.standing(report), placement.terms(request, SHARED), guests,
+                                                  flying, None)
+    assert told.ok is (min(guarantee, backed, demand) >= 0)
+    if not told.ok:
+        over, limit = (int(word) for word in re.search(r'(-?\d+) MB > (-?\d+) MB', told.reason).groups())
+        short = next(left for left in (guarantee, backed, demand) if left < 0)
+        assert abs((limit - over) * MIB - short) <= MIB
 
 
 def test_more_room_scores_higher_and_near_equal_hosts_score_alike():

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Our filters and weighers over nova's own objects and through its own handlers, without a cloud around them."""
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+
+import nova.conf
+import pytest
+from nova import objects
+from nova.scheduler import host_manager
+from nova.scheduler import weights as nova_weights
+
+from ovc_plugin import report as reports
+from ovc_plugin.model import MIB, Level
+from ovc_plugin.nova import current, filters, host_state, neighbours, weights
+from tests.contract.cloud import GB, a_report
+
+
+@pytest.fixture(autouse=True)
+def acting():
+    objects.register_all()
+    current.conf.register(nova.conf.CONF)
+    nova.conf.CONF.set_override('dry_run', False, 'ovc_scheduler')
+    current.forget()
+    host_state._known.clear()
+    neighbours._kept.clear()
+    yield
+    for name in ('dry_run', 'headroom_weight_multiplier', 'pressure_trend_weight_multiplier',
+                 'sharing_affinity_weight_multiplier'):
+        nova.conf.CONF.clear_override(name, 'ovc_scheduler')
+    current.forget()
+
+
+def setting(**options):
+    for name, value in options.items():
+        nova.conf.CONF.set_override(name, value, 'ovc_scheduler')
+    current.forget()
+
+
+def a_host(name: str, report: bool = True, guests=(), aggregate=None, **changes) -> host_manager.HostState:
+    state = host_manager.HostState(name, name, 'cell')
+    fields = dict(nova_reserved=512 * MIB) | changes
+    state.stats = {'ovc': reports.encode(a_report(name, **fields))} if report else {}
+    state.total_usable_ram_mb, state.free_ram_mb, state.num_instances = 8192, 8192 - 512, 0
+    state.aggregates = [objects.Aggregate(metadata=aggregate)] if aggregate else []
+    state.instances = {guest.uuid: guest for guest in guests}
+    return state
+
+
+def an_instance(number: int, project: str, extra=None, image='i1') -> objects.Instance:
+    return objects.Instance(
+        uuid=f'00000000-0000-0000-0000-{number:012d}', project_id=project, image_ref=image, instance_type_id=1,
+        launched_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5), updated_at=None,
+        flavor=objects.Flavor(extra_specs=extra or {}))
+
+
+def a_request(project: str = 'p1', extra=None, **fields) -> objects.RequestSpec:
+    flavor = objects.Flavor(id=1, memory_mb=1024, name='m1', extra_specs=extra or {})
+    return objects.RequestSpec(**dict(
+        project_id=project, flavor=flavor, numa_topology=None, pci_requests=None, scheduler_hints={},
+        image=objects.ImageMeta(id='i1', properties=objects.ImageMetaProps())) | fields)
+
+
+def passing(chooser, hosts, request) -> list[str]:
+    return [host.host for host in chooser().filter_all(hosts, request)]
+
+
+def best(hosts, request, weigher=weights.OvercommitWeigher) -> str:
+    return nova_weights.HostWeightHandler().get_weighed_objects([weigher()], hosts, request)[0].obj.host
+
+
+def name(project: str) -> str:
+    return reports.domain_name(project)
+
+
+# -- trust domains --------------------------------------------------------------------------------------------------
+def test_guests_that_share_do_not_meet_another_trust_domain():
+    hosts = [a_host('empty'), a_host('mine', domains=(name('p1'),)), a_host('theirs', domains=(name('p2'),)),
+             a_host('mixed', domains=tuple(sorted((name('p1'), name('p2'))))), a_host('silent', report=False)]
+    assert passing(filters.SharingDomainFilter, hosts, a_request()) == ['empty', 'mine', 'silent']
+
+
+@pytest.mark.parametrize('extra', [{'ovc:share': 'no'}, {'ovc:overcommit': 'no'}])
+def test_guests_that_do_not_share_go_anywhere(extra):
+    hosts = [a_host('theirs', domains=(name('p2'),))]
+    assert passing(filters.SharingDomainFilter, hosts, a_request(extra=extra)) == ['theirs']
+
+
+def test_guests_that_came_since_the_report_are_seen():
+    hosts = [a_host('mine', guests=[an_instance(1, 'p1')]), a_host('theirs', guests=[an_instance(2, 'p2')]),
+             a_host('apart', guests=[an_instance(3, 'p2', {'ovc:share': 'no'})])]
+    assert passing(filters.SharingDomainFilter, hosts, a_request()) == ['mine', 'apart']
+
+
+def test_a_refusal_names_both_domains_and_the_remedy(caplog):
+    caplog.set_level(logging.INFO)
+    assert not passing(filters.SharingDomainFilter, [a_host('theirs', domains=(name('p2'),))], a_request())
+    assert f'({name("p2")}), the request is of {name("p1")}: give its flavor ovc:share=no' in caplog.text
+
+
+def test_in_a_dry_run_the_domains_are_told_and_nothing_is_refused(caplog):
+    setting(dry_run=True)
+    caplog.set_level(logging.INFO)
+    assert passing(filters.SharingDomainFilter, [a_host('theirs', domains=(name('p2'),))], a_request()) == ['theirs']
+    assert 'host theirs would be refused' in caplog.text
+
+
+def test_a_rebuild_is_asked_by_neither_filter():
+    spec = a_request(scheduler_hints={'_nova_check_type': ['rebuild']})
+    for chooser in (filters.SharingDomainFilter, filters.OvercommitFilter):
+        assert passing(chooser, [a_host('h1', domains=(name('p2'),), level=Level.HARD)], spec) == ['h1']
+
+
+# -- the two ways to judge ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize('changes', [
+    {}, {'level': Level.HARD}, {'taken_at': 1.0}, {'reserved': 8 * GB}, {'committed': 16 * GB}, {'available': 0},
+    {'committed': 16 * GB, 'backed': False}, {'predicted_peak': 20 * GB, 'swap_used': 8 * GB}, {'version': 2}])
+def test_the_quick_judgement_and_the_one_with_words_agree(changes):
+    settings = current.get()
+    for spec in (a_request(), a_request(extra={'ovc:reservation': '100%'})):
+        asking = host_state.Asking(spec, settings.shared)
+        host = a_host('h1', **changes)
+        quick = filters.passes(host, asking, settings, time.time())
+        assert quick is filters.judge(host, asking, settings, time.time()).ok
+        assert quick is not bool(changes)
+
+
+# -- votes ----------------------------------------------------------------------------------------------------------
+def test_a_host_that_fills_up_is_put_behind_one_with_less_room():
+    hosts = [a_host('filling', growth=50.0 * MIB), a_host('steady', available=6 * GB, committed=GB, growth=0.0)]
+    assert best(hosts, a_request()) == 'steady'
+    assert best(hosts, a_request(), weights.HeadroomWeigher) == 'filling'
+    setting(pressure_trend_weight_multiplier=0.0)
+    assert best(hosts, a_request()) == 'filling'
+
+
+def test_guests_of_one_image_and_project_are_brought_together_where_that_saves():
+    alike = dict(domains=(name('p1'),), claimed=2 * GB, committed=2 * GB, reserved=GB, saved=GB, available=7 * GB)
+    hosts = [a_host('roomy'), a_host('alike', guests=[an_instance(1, 'p1')], **alike)]
+    assert best(hosts, a_request()) == 'alike'
+    assert best(hosts, a_request(extra={'ovc:share': 'no'})) == 'roomy'
+    assert best(hosts, a_request(image=objects.ImageMeta(id='i2', properties=objects.ImageMetaProps()))) == 'roomy'
+    setting(sharing_affinity_weight_multiplier=0.0)
+    assert best(hosts, a_request()) == 'roomy'
+
+
+@pytest.mark.parametrize('multiplier, expected', [
+    ('headroom_weight_multiplier', 'full'), ('pressure_trend_weight_multiplier', 'filling'),
+    ('sharing_affinity_weight_multiplier', 'lonely')])
+def test_aggregates_turn_each_vote_around(multiplier, expected):
+    setting(headroom_weight_multiplier=0.0, pressure_trend_weight_multiplier=0.0,
+            sharing_affinity_weight_multiplier=0.0)
+    alike = dict(domains=(name('p1'),), claimed=GB, saved=GB, guests=[an_instance(1, 'p1')])
+    aggregate = {multiplier: '-1.0'}
+    hosts = {'full': [a_host('empty', aggregate=aggregate), a_host('full', aggregate=aggregate, committed=9 * GB)],
+             'filling': [a_host('calm', aggregate=aggregate, growth=0.0),
+                         a_host('filling', aggregate=aggregate, growth=50.0 * MIB)],
+             'lonely': [a_host('alike', aggregate=aggregate, **alike), a_host('lonely', aggregate=aggregate)]}
+    assert best(hosts[expected], a_request()) == expected
+
+
+def test_the_one_weigher_says_what_the_three_say_together():
+    host = a_host('h1', growth=3.0 * MIB, domains=(name('p1'),), claimed=GB, saved=GB, guests=[an_instance(1, 'p1')])
+    listed, spec = [nova_weights.WeighedHost(host, 0.0)], a_request()
+    apart = [weigher().weigh_objects(listed, spec)[0] for weigher in (
+        weights.HeadroomWeigher, weights.PressureTrendWeigher, weights.SharingAffinityWeigher)]
+    assert weights.OvercommitWeigher().weigh_objects(listed, spec)[0] == pytest.approx(sum(apart))
+    assert all(share > 0 for share in apart)
+
+
+def test_a_weigher_without_an_opinion_leaves_nova_s_order():
+    setting(dry_run=True)
+    hosts = [a_host('first', level=Level.HARD), a_host('second')]
+    assert best(hosts, a_request()) == 'first'
+    assert nova_weights.HostWeightHandler().get_weighed_objects(
+        [weights.OvercommitWeigher()], hosts, a_request())[0].weight == 0.0
+
+
+def test_one_guest_of_several_placed_meanwhile_changes_what_is_left():
+    settings, spec, host = current.get(), a_request(), a_host('h1')
+    asking = host_state.Asking(spec, settings.shared)
+    before = host_state.left(host, host_state.known(host), asking)
+    assert host_state.left(host, host_state.known(host), asking) is before
+    host.free_ram_mb, host.num_instances = host.free_ram_mb - 1024, 1
+    after = host_state.left(host, host_state.known(host), asking)
+    assert after[1] == before[1] - GB - settings.shared.default_overhead
