@@ -46,10 +46,10 @@ def _each(count: int, name: str, *steps: tuple[float, str], busy: bool = False) 
 
 
 CACHE = Scene(
-    name='cache', carried_by=('balloon',), most_swap_in=4,
+    name='cache', carried_by=('balloon',), most_swap_in=4, seconds=125,
     says='three guests full of file cache, one that grows: their balloons carry it, and nothing is read back from swap',
     guests=(*_each(3, 'files', (5, 'store 280 rate=6')),
-            Guest(name='app', steps=((40, 'touch 400 rate=10'), (83, 'read rate=100')), busy=True)))
+            Guest(name='app', steps=((52, 'touch 400 rate=8'), (104, 'read rate=100')), busy=True)))
 
 ALIKE = Scene(
     name='alike', carried_by=('ksm',),
@@ -70,12 +70,12 @@ STUCK = Scene(
                    (80, 'read rate=50'), busy=True)))
 
 MIXED = Scene(
-    name='mixed', carried_by=('balloon', 'ksm', 'swap'),
+    name='mixed', carried_by=('balloon', 'ksm', 'swap'), seconds=115,
     says='a guest full of file cache, two alike, one that works on pages of its own, one without balloon driver: each '
          'mechanism carries its part',
     guests=(Guest(name='files', steps=((5, 'store 280 rate=5'),)),
             *_each(2, 'alike', (5, 'touch 250 kind=alike rate=5')),
-            Guest(name='app', steps=((10, 'touch 380 rate=8'), (62, 'read rate=50')), busy=True),
+            Guest(name='app', steps=((25, 'touch 380 rate=6'), (90, 'read rate=50')), busy=True),
             Guest(name='mute', steps=((10, 'touch 380 rate=8'),), balloon=False)))
 
 SCENES = {scene.name: scene for scene in (CACHE, ALIKE, UNIQUE, STUCK, MIXED)}
