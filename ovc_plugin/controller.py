@@ -10,17 +10,18 @@ import threading
 import time
 import typing
 
-from ovc_plugin import describe, publish, record, report
+from ovc_plugin import describe, keeping, parting, publish, record, report
 from ovc_plugin import watch as watching
-from ovc_plugin.act import ksm
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Departures
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.contents import Sampler
 from ovc_plugin.decide import evacuate, evaporation, placement, pressure, replay, state, why
 from ovc_plugin.decide import host as ladder
+from ovc_plugin.decide.rule import Rule
+from ovc_plugin.decide.rules import BUILT_IN
 from ovc_plugin.foresight import Foresight
-from ovc_plugin.model import HostSnapshot, InFlight, KsmState, Outcome, Plan, Request, SetBalloon, TuneKsm, Verdict
+from ovc_plugin.model import MIB, HostSnapshot, InFlight, Outcome, Plan, Request, SetBalloon, Verdict
 from ovc_plugin.samples import HostSample
 from ovc_plugin.sense.derive import derive
 from ovc_plugin.sense.sensor import Sensor
@@ -39,67 +40,71 @@ class Controller:
     def __init__(self, *, host: str, settings: Settings, sensor: Sensor, actuator: Actuator, store: publish.Store,
                  reserve: int, tune_ksm: typing.Callable[[str, int], None],
                  clock: typing.Callable[[], float] = time.time, recorder: record.Recorder | None = None,
+                 rules: typing.Sequence[Rule] = BUILT_IN,
                  foresight: Foresight | None = None, departures: Departures | None = None,
                  watch: watching.Watch | None = None, sampler: Sampler | None = None) -> None:
         self.host = host
         self.settings = settings
         self.report: report.HostReport | None = None
-        self._sensor, self._actuator, self._store = sensor, actuator, store
+        self._sensor, self._actuator = sensor, actuator
         self._reserve, self._tune_ksm, self._clock = reserve, tune_ksm, clock
         self._recorder, self._foresight, self._departures = recorder, foresight, departures
+        self._rules = tuple(rules)
         self._state = state.LadderState()
         self._earlier: HostSample | None = None
         self._snapshot: HostSnapshot | None = None
-        self._ksm_before: KsmState | None = None
         self._coming: dict[str, tuple[str, float]] = {}
         self._news: str | None = None
         self._watch, self._sampler = watch or watching.plain(sensor), sampler
         self._told = Chronicle(host)
+        self._kept = keeping.Keeper(host, store, self._told)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Remember what was asked before a restart, then run in a thread of its own."""
+        self._kept.claim()
         self.recall()
         self._thread = threading.Thread(target=self._run, name='ovc-controller', daemon=True)
         self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End the loop and put page sharing back as it was found; guests keep their sizes."""
+        """End the loop, give guests what is free, and put page sharing back as it was found."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout)
+        self._give_back()
         if self._recorder is not None:
             self._recorder.close()
         if self._departures is not None:
             self._departures.stop()
         self._actuator.stop()
-        self._restore_ksm()
+        self._kept.restore_ksm(self._tune_ksm, self._state)
+        self._kept.give_up()
 
-    def _restore_ksm(self) -> None:
-        """Page sharing as it was found before the first change, in this run or one before it."""
-        before = self._ksm_before
-        if before is None:
+    def _give_back(self) -> None:
+        """Nobody looks after the guests from now on: what is free is theirs, as far as it can be told in seconds."""
+        snapshot = self._snapshot
+        if snapshot is None or self.settings.host.dry_run:
             return
         try:
-            ksm.restore(before, self._tune_ksm)
-        except Exception as error:
-            LOG.warning('%s: page sharing could not be put back to run=%s: %s', self.host, before.run, error)
-            return
-        self._ksm_before = None
-        self._save()
+            snapshot = dataclasses.replace(snapshot, available=self._sensor.memory().available)
+        except (OSError, KeyError, ValueError):
+            return  # nothing is given blindly
+        plan = Plan(level=self._state.level, actions=(), reason='this controller stops')
+        done = parting.give_back(snapshot, self.settings.host, plan,
+                                 lambda plan: self._actuator.apply(plan, dry_run=False))
+        self._told.tell(done.plan, plan.level, done.outcomes, snapshot, self._clock())
+        self._state = state.without(self._state, {o.action.guest for o in done.outcomes})
+        self._kept.save(self._state)
+        if done.missing > 0:
+            LOG.warning('%s: guests lack %d MB of their full size, for which there is no room now: "ovc release" gives '
+                        'more later', self.host, done.missing // MIB)
 
     def recall(self) -> None:
         """Read back the targets and the level of the run before, so that nothing is asked twice."""
-        try:
-            saved = self._store.load()
-            if saved:
-                self._state = state.from_dict(saved['ladder'])
-                before = saved.get('ksm_before')
-                self._ksm_before = KsmState(**before) if before else None
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            LOG.warning('%s: %s could not be read (%s); the host is sensed afresh', self.host, self._store.path, error)
+        self._state = self._kept.recall() or self._state
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -126,7 +131,7 @@ class Controller:
         if self._departures is not None:
             snapshot = self._departures.seen(snapshot, self._state.departing.guest, wanted=self.settings.host.migrate)
         snapshot = self._with_arriving(snapshot, now)
-        plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now)
+        plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now, self._rules)
         expected = self._foresight.see(snapshot) if self._foresight else None
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = report.of(
@@ -136,7 +141,8 @@ class Controller:
             predicted_peak=expected.peak + snapshot.others if expected else None,
             evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),
             sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH) if self._sampler else '')
-        self._remember_ksm(plan, snapshot.ksm)
+        if not self.settings.host.dry_run:
+            self._kept.remember_ksm(plan, snapshot.ksm, self._state)
         outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
         untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
         before = self._state
@@ -147,17 +153,10 @@ class Controller:
             sample, guests=self._earlier.guests if self._earlier else None)
         self._snapshot = snapshot
         self._told.tell(plan, before.level, outcomes, snapshot, now)
-        self._save()
+        self._kept.save(self._state)
         self._afterwards(replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes)))
         self._tick = {'passes': self._tick['passes'] + 1, 'seconds': time.monotonic() - began, 'error': None, 'at': now}
         return plan, outcomes
-
-    def _remember_ksm(self, plan: Plan, found: KsmState | None) -> None:
-        """Write down how page sharing was found, before the first change of it: we may be killed in the next moment."""
-        ours = not self.settings.host.dry_run and any(isinstance(action, TuneKsm) for action in plan.actions)
-        if self._ksm_before is None and ours:
-            self._ksm_before = found
-            self._save()
 
     def _afterwards(self, done: replay.Pass) -> None:
         """What can wait until everything has been done."""
@@ -178,15 +177,6 @@ class Controller:
         self._told.note(notes)
         self._tick['error'] = why = 'the hypervisor has not answered yet; the host sends no report until it does'
         return Plan(level=self._state.level, actions=(), reason=why), []
-
-    def _save(self) -> None:
-        before = dataclasses.asdict(self._ksm_before) if self._ksm_before else None
-        try:
-            self._store.save({'ladder': state.to_dict(self._state), 'ksm_before': before})
-            self._told.unwritten('state', None)
-        except OSError as error:
-            self._told.unwritten('state', f'{self._store.path} cannot be written ({error}): after a restart targets '
-                                 'are asked anew; make [ovc_host] state_path a directory that this service may write')
 
     def _wait(self) -> None:
         """Until the next tick, or until the watch sees that a pass is due at once."""

@@ -3,6 +3,7 @@
 """What must survive a restart, as one small file that is replaced whole."""
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pathlib
@@ -15,6 +16,27 @@ class Store:
     def __init__(self, directory: str, host: str) -> None:
         self.path = pathlib.Path(directory) / f'{host.replace("/", "_")}.json'
         self._last = ''
+        self._claim: typing.IO[str] | None = None
+
+    def claim(self) -> bool:
+        """Take the host for this process, until it ends or :meth:`give_up`; false where another process has it.
+
+        :raises OSError: the directory may not be written.
+        """
+        self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        claim = self.path.with_suffix('.lock').open('a')
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            claim.close()
+            return False
+        self._claim = claim
+        return True
+
+    def give_up(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     def load(self) -> dict[str, typing.Any]:
         """:returns: what was saved, or {}.

@@ -30,7 +30,7 @@ EXAMPLES = '''\
 examples:
   ovc-agent --once                 one look at this host's guests, and what would be done; in a dry
                                    run (the default) nothing is
-  ovc-agent                        keep going; ^C or SIGTERM ends it, guests keep their sizes
+  ovc-agent                        keep going; ^C or SIGTERM ends it, and gives guests what is free
   kill -HUP PID                    read the files again; options marked so in the sample file change
 
 A file needs nothing but what differs from etc/ovc/ovc.conf.sample, for example:
@@ -130,7 +130,7 @@ class _Agent:
             if self._reread:
                 self._reread = False
                 self._reload()
-        LOG.info('%s: ending; guests keep their sizes', self._host)
+        LOG.info('%s: ending; guests are given what is free', self._host)
         self._controller.stop()
         if self._server is not None:
             self._server.stop()

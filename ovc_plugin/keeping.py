@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What a host's controller keeps for its next run: what the rules remember, and how page sharing was found."""
+from __future__ import annotations
+
+import dataclasses
+import logging
+import typing
+
+from ovc_plugin import publish
+from ovc_plugin.act import ksm
+from ovc_plugin.chronicle import Chronicle
+from ovc_plugin.decide import state
+from ovc_plugin.model import KsmState, Plan, TuneKsm
+
+LOG = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Over one file. What cannot be read or written is said, and costs nothing else."""
+
+    def __init__(self, host: str, store: publish.Store, told: Chronicle) -> None:
+        self._host, self._store, self._told = host, store, told
+        self.ksm_before: KsmState | None = None
+
+    def claim(self) -> None:
+        """Be the only one who controls this host; where another does, say so and go on."""
+        try:
+            if not self._store.claim():
+                LOG.error('%s: another process controls this host already (nova-compute or ovc-agent): end one of '
+                          'them, or they will undo each other\'s work', self._host)
+        except OSError as error:
+            LOG.debug('%s: %s cannot be claimed: %s', self._host, self._store.path, error)
+
+    def give_up(self) -> None:
+        self._store.give_up()
+
+    def recall(self) -> state.LadderState | None:
+        """What the rules remembered, where that can be read."""
+        try:
+            saved = self._store.load()
+            if not saved:
+                return None
+            remembered = state.from_dict(saved['ladder'])
+            before = saved.get('ksm_before')
+            self.ksm_before = KsmState(**before) if before else None
+            return remembered
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            LOG.warning('%s: %s could not be read (%s); the host is sensed afresh', self._host, self._store.path, error)
+            return None
+
+    def save(self, remembered: state.LadderState) -> None:
+        before = dataclasses.asdict(self.ksm_before) if self.ksm_before else None
+        try:
+            self._store.save({'ladder': state.to_dict(remembered), 'ksm_before': before})
+            self._told.unwritten('state', None)
+        except OSError as error:
+            self._told.unwritten('state', f'{self._store.path} cannot be written ({error}): after a restart targets '
+                                 'are asked anew; make [ovc_host] state_path a directory that this service may write')
+
+    def remember_ksm(self, plan: Plan, found: KsmState | None, remembered: state.LadderState) -> None:
+        """Write down how page sharing was found, before the first change of it: we may be killed in the next moment."""
+        if self.ksm_before is None and any(isinstance(action, TuneKsm) for action in plan.actions):
+            self.ksm_before = found
+            self.save(remembered)
+
+    def restore_ksm(self, write: typing.Callable[[str, int], None], remembered: state.LadderState) -> str | None:
+        """Page sharing as it was found before the first change, in this run or one before it; why not, in words."""
+        before = self.ksm_before
+        if before is None:
+            return None
+        try:
+            ksm.restore(before, write)
+        except Exception as error:
+            LOG.warning('%s: page sharing could not be put back to run=%s: %s', self._host, before.run, error)
+            return f'{type(error).__name__}: {error}'
+        self.ksm_before = None
+        self.save(remembered)
+        return None
