@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The controller killed (-9) at every boundary of its actions, one after the other, each time started again.
+
+The controller under test is a process of its own: ``python boundaries.py JSON``. Every call by which it changes
+anything is wrapped: before and after each balloon, each knob of page sharing, each limit that is lowered and put back,
+each write of state and record. At the chosen one the process kills itself. Page sharing is a directory of files here,
+since the machine has only one of it.
+"""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import typing
+from pathlib import Path
+
+if typing.TYPE_CHECKING:
+    from .scene import Scene
+
+FOUND = {'run': '0', 'pages_to_scan': '100', 'pages_sharing': '0', 'pages_shared': '0'}
+PASSES = 2
+
+
+# -- the process that is killed -------------------------------------------------------------------------------------
+class Countdown:
+    """Wraps calls; the ``last``-th boundary crossed is where the process ends."""
+
+    def __init__(self, last: int | None, names: Path) -> None:
+        self._last, self._names, self.crossed = last, names, 0
+
+    def cross(self, name: str) -> None:
+        if self._last is not None and self.crossed > self._last:
+            time.sleep(60)  # another thread has come to the end already
+        with self._names.open('a') as file:
+            file.write(f'{name}\n')
+        if self.crossed == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.crossed += 1
+
+    def wrap(self, owner: typing.Any, name: str, what: str) -> None:
+        inner = getattr(owner, name)
+
+        def wrapped(*args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+            self.cross(f'before {what}')
+            result = inner(*args, **kwargs)
+            self.cross(f'after {what}')
+            return result
+        setattr(owner, name, wrapped)
+
+
+def under_test(order: dict[str, typing.Any]) -> int:
+    """Make a controller, with the root helper's part in the same process, and run it."""
+    from ovc_plugin import assembly, codec, privileged, squeeze
+    from ovc_plugin.hypervisor.connection import Connection
+    from ovc_plugin.settings import Settings
+    privileged.context.set_client_mode(False)
+    privileged.KSM = Path(order['ksm'])
+    countdown = Countdown(order['last'], Path(order['names']))
+    controller = assembly.build(order['host'], codec.read(Settings, order['settings']), Connection(order['uri']), 0)
+    controller._sensor._ksm = privileged.KSM
+    controller.recall()
+    if order['last'] is not None or order['count']:
+        countdown.wrap(controller._actuator._hypervisor, 'set_balloon', 'balloon')
+        countdown.wrap(privileged, 'set_ksm', 'page sharing knob')
+        countdown.wrap(squeeze, '_write', 'lowering of a limit')
+        countdown.wrap(squeeze, '_put_back', 'putting back of a limit')
+        countdown.wrap(controller._kept._store, 'save', 'write of the state')
+        if controller._recorder is not None:
+            countdown.wrap(controller._recorder, 'add', 'write of the record')
+    for _ in range(order['passes']):
+        controller.run_pass()
+        time.sleep(0.5)
+    if order['stop']:
+        controller.stop()
+    print(json.dumps({'crossed': countdown.crossed, 'targets': controller._state.targets()}))
+    os._exit(0)
+
+
+# -- the one who kills ----------------------------------------------------------------------------------------------
+def start(scene: Scene, state: Path, *, last: int | None = None, count: bool = False, passes: int = PASSES,
+          stop: bool = False) -> tuple[int, dict[str, typing.Any], list[str]]:
+    """Run it; its exit status, what it said, and the boundaries that it crossed."""
+    from ovc_plugin import codec
+    from ovc_plugin.settings import Settings
+    names, sharing = state / 'boundaries', state / 'ksm'
+    names.unlink(missing_ok=True)
+    if not sharing.exists():
+        sharing.mkdir()
+        for name, value in FOUND.items():
+            (sharing / name).write_text(value)
+    settings = scene.settings(state, ksm='all-tenants', ksm_pages_to_scan=1234, level_scale=18.0)
+    order = {'host': scene.host.name, 'uri': scene.host.uri, 'settings': codec.write(Settings, settings, whole=True),
+             'last': last, 'count': count, 'passes': passes, 'stop': stop, 'names': str(names),
+             'ksm': str(sharing)}
+    done = subprocess.run([sys.executable, '-W', 'ignore', __file__, json.dumps(order)], capture_output=True, text=True,
+                          timeout=120)
+    said = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+    if done.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f'the controller under test failed:\n{done.stdout}{done.stderr}'[-3000:])
+    return done.returncode, said, names.read_text().splitlines() if names.exists() else []
+
+
+def ksm(state: Path) -> dict[str, str]:
+    return {name: (state / 'ksm' / name).read_text().strip() for name in FOUND}
+
+
+def killed_everywhere(scene: Scene, say: typing.Callable[[str], None], most: int) -> typing.Any:
+    import tempfile
+
+    from .scene import Row
+    kinds, killed, lowered, wrong = set(), 0, 0, []
+    with tempfile.TemporaryDirectory() as directory:
+        _, said, names = start(scene, Path(directory), count=True)
+    scene.reset()
+    chosen = choose(names, most)
+    say(f'{len(names)} boundaries in {PASSES} passes, killed at {len(chosen)} of them')
+    for last in chosen:
+        with tempfile.TemporaryDirectory() as directory:
+            code, _, crossed = start(scene, Path(directory), last=last)
+            killed += code == -signal.SIGKILL
+            where = crossed[-1] if crossed else '?'
+            kinds.add(where)
+            lowered += bool(scene.limits())
+            _, said, _ = start(scene, Path(directory), passes=3, stop=True)
+            here = [f'killed {where}: {text}' for text in broken(scene, Path(directory), said)]
+        wrong += here
+        say("; ".join(here) or f'killed {where} ({last}): nothing lost')
+        scene.reset()
+    if killed < len(chosen):
+        wrong.append(f'only {killed} of {len(chosen)} were killed')
+    return Row(fault=f'controller killed at {len(chosen)} action boundaries', kind='real',
+               happened=f'{len(kinds)} kinds of boundary; {lowered} times a limit was left lowered and lifted at the '
+                        'start; page sharing (injected) put back as it was found at the stop after each', lost=tuple(wrong))
+
+
+def choose(names: list[str], most: int) -> list[int]:
+    """Which boundaries: the first of each kind and then evenly, at most so many."""
+    first = [names.index(name) for name in dict.fromkeys(names)]
+    rest = [number for number in range(len(names)) if number not in first]
+    room = max(0, most - len(first))
+    step = max(1, -(-len(rest) // room)) if room else len(rest) + 1
+    return sorted(first[:most] + rest[::step][:room])
+
+
+def broken(scene: Scene, state: Path, said: dict[str, typing.Any]) -> list[str]:
+    """What is not as it should be after a kill, a start, three passes and a stop."""
+    uuids = {domain.UUIDString(): name for name, domain in scene.domains.items()}
+    wrong = [f'target of {uuids[u]} {t >> 20} MB below its guarantee' for u, t in said['targets'].items()
+             if u in uuids and t < scene.owed[uuids[u]]]
+    if (left := ksm(state)) != FOUND:
+        wrong.append(f'page sharing is left as {left}, was {FOUND}')
+    return wrong + scene.lost()
+
+
+if __name__ == '__main__':
+    checkout = Path(__file__).resolve().parents[2]
+    sys.path[:1] = [str(checkout)]
+    sys.exit(under_test(json.loads(sys.argv[1])))
