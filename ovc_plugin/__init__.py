@@ -10,6 +10,7 @@ settings       every knob once: type, default, bounds, help
 report         what a host tells schedulers and operators, and its codec
 decide/        pure rules: data in, data out; no clock, file, log, thread or network
 predictors     the door by which a peak predictor is loaded
+rules          the door by which the rules of the ladder are loaded
 sense/         edge in: readings of /proc, /sys and control groups; ``derive`` is pure
 act/           edge out: carries a plan out, one file per effector
 hypervisor/    what we need of one, and libvirt

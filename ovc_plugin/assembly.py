@@ -9,7 +9,7 @@ import typing
 
 from oslo_config import cfg
 
-from ovc_plugin import predictors, privileged, publish, record, watch
+from ovc_plugin import predictors, privileged, publish, record, rules, watch
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Cloud, Departures
 from ovc_plugin.contents import Sampler
@@ -28,6 +28,7 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
     to other hosts when asked; ``no_cloud`` says why there is none.
 
     :raises ImportError: libvirt-python is not installed.
+    :raises rules.UnknownRule: a rule that the settings name does not load.
     """
     from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
     options = settings.host
@@ -46,7 +47,7 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
         actuator=Actuator(hypervisor, sensor.group_of, ask_away=departures.apply),
         store=publish.Store(options.state_path, host), reserve=reserve, tune_ksm=privileged.set_ksm,
         recorder=record.of(options.state_path, options.record_path, host, options.record_size),
-        foresight=_foresight(host, options), sampler=_sampler(options))
+        rules=rules.load(options.rules), foresight=_foresight(host, options), sampler=_sampler(options))
 
 
 def _sampler(options: HostSettings) -> Sampler | None:

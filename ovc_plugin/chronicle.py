@@ -66,7 +66,7 @@ class Chronicle:
         if plan.level != before:
             LOG.info('%s: level %s -> %s: %s', self._host, before.name, plan.level.name, plan.reason)
             self._events.append({'at': now, 'level': plan.level.name, 'text': plan.reason})
-        self.note(snapshot.notes)
+        self.note((*snapshot.notes, *plan.notes))
         self.guest_actions = {u: a for u, a in self.guest_actions.items() if u in names}
         for outcome in outcomes:
             self._one(outcome, names, now)

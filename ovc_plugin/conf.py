@@ -78,6 +78,8 @@ def _option(field: Field) -> cfg.Opt:
         return cfg.BoolOpt(name, **common)
     if field.type == 'str':
         return cfg.StrOpt(name, choices=list(meta['choices']) or None, **common)
+    if field.type == 'tuple[str, ...]':
+        return cfg.ListOpt(name, **{**common, 'default': list(field.default)})
     low, high = _bounds(field)
     if meta['unit'] == 'MiB':
         common['default'] = _to_mb(field.default)
@@ -141,6 +143,8 @@ def _read(conf: cfg.ConfigOpts, group: Group, faults: list[str]) -> typing.Any:
         except (ValueError, cfg.Error) as error:
             faults.append(_fault(conf, group, field, str(error)))
             continue
+        if isinstance(value, list):
+            value = tuple(value)  # tuple(value) if several
         values[field.name] = _from_mb(value) if field.metadata['unit'] == 'MiB' else value
     return None if faults else group(**values)
 

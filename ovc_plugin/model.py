@@ -28,7 +28,8 @@ class GuestSnapshot:
 
     ``maximum`` is the flavor's memory, ``reservation`` the least it is guaranteed, ``overhead`` what it costs the host
     beyond its memory. ``target`` is the balloon size last asked for and ``actual`` the size reported; ``usable`` is
-    what the guest says it could use without swapping. ``stats_age`` is the age in seconds of what the guest said.
+    what the guest says it could use without swapping, ``unused`` the part of that which holds nothing at all.
+    ``stats_age`` is the age in seconds of what the guest said.
     ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch the guest.
     ``saved`` is its part of the host's merged bytes. ``can_migrate``: it can move to another host while it runs;
     ``dirty_rate`` is how fast it writes, in bytes per second, measured only of guests that may have to move.
@@ -50,6 +51,7 @@ class GuestSnapshot:
     target: int | None = None
     actual: int | None = None
     usable: int | None = None
+    unused: int | None = None
     stats_age: float | None = None
     resident: int | None = None
     swapped: int | None = None
@@ -214,9 +216,12 @@ Action = SetBalloon | TuneKsm | ReclaimGuest | AskMigration
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    """What to do, and why at this level. ``notes`` say of passed over rules what they did wrong."""
+
     level: Level
     actions: tuple[Action, ...]
     reason: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

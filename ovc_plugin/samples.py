@@ -25,6 +25,7 @@ class GuestFacts:
     maximum: int
     actual: int | None = None
     usable: int | None = None
+    unused: int | None = None
     rss: int | None = None
     last_update: float | None = None
     has_balloon: bool = False

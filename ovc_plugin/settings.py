@@ -100,9 +100,14 @@ class HostSettings:
     stats_max_age: float = knob(
         30.0, 'Seconds after which what a guest says of its memory is too old to shrink it by.', low=1, high=3600,
         unit='s')
+    rules: tuple[str, ...] = knob(
+        ('sharing', 'relief', 'balloon', 'swap', 'evacuation', 'return'), 'The rules of the ladder, in the order in '
+        'which they are asked: each finds what those before it left of a shortage. A package may bring more (entry '
+        'points in ovc_plugin.rules); see doc/adding-a-rule.rst. One that is left out does nothing.')
     balloon: bool = knob(True, 'Use ballooning.', mutable=True)
     balloon_step: float = knob(
-        0.10, 'Largest change of one balloon target in one pass, as a share of the guest\'s maximum.', low=0.005,
+        0.10, 'Largest cut of one balloon target in one pass, as a share of the guest\'s maximum; twice as much at '
+        'level HARD, four times at CRITICAL.', low=0.005,
         high=1)
     dead_band: float = knob(
         0.01, 'Smallest change of a balloon target worth asking for, as a share of the guest\'s maximum.', low=0,
@@ -110,6 +115,19 @@ class HostSettings:
     cushion: float = knob(
         0.10, 'Memory left to a guest beyond what it cannot give up, as a share of its maximum. Below it a guest is '
         'shrunk only at level HARD or worse.', low=0, high=1)
+    idle_tax: float = knob(
+        0.75, 'Tax on idle memory when memory is taken or handed out: at 0.75 an idle page costs a guest as much of '
+        'its share as four used ones; at 0 shares go by weight and size alone.', low=0, high=0.99)
+    need_slow: float = knob(
+        120.0, 'Seconds over which a guest\'s need is believed to have fallen; it rises at once. 0 believes each word.',
+        low=0, high=86400, unit='s')
+    turn_after: float = knob(
+        300.0, 'Seconds for which a guest that was given memory is not shrunk below level CRITICAL. Related: '
+        'return_after.',
+        low=0, high=86400, unit='s')
+    return_after: float = knob(
+        300.0, 'Seconds for which the host must have been CLEAR before guests that show no use for more memory get '
+        'theirs back. Guests in need never wait for it.', low=0, high=86400, unit='s')
     stuck_after: float = knob(
         20.0, 'Seconds after which a guest that was asked to shrink and has not moved is stuck: others carry its part, '
         'and swap takes over.', low=1, high=3600, unit='s')

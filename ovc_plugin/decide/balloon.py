@@ -1,30 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Balloon targets, always within [reservation, maximum].
-
-This is the plain rule: in a shortage each guest gives in proportion to what it has beyond its need and its weight;
-when the host is clear, what is over is handed back in proportion to what guests lack.
+"""Whom the balloon asks to shrink, always within [reservation, maximum]: what guests leave unused first, then by the
+idle memory tax. How memory is given back is in ``giving``.
 """
 from __future__ import annotations
 
 import dataclasses
 import typing
 
-from ovc_plugin.decide import progress
-from ovc_plugin.decide.state import Asked
-from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, SetBalloon
+from ovc_plugin.decide import need, progress
+from ovc_plugin.decide.rule import NOTHING, Part, Situation
+from ovc_plugin.decide.share import Claim, share_out
+from ovc_plugin.decide.state import Asked, Need
+from ovc_plugin.model import MIB, GuestSnapshot, Level, SetBalloon
 from ovc_plugin.settings import HostSettings
 
-_LEAST = 2 * progress.ARRIVED  # less than this cannot be told from a guest that has arrived
-_PAGE = 1 << 20  # targets are whole MiB: libvirt and QEMU round, and a rounded target must compare equal
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Ballooning:
-    """The actions, and what they and those still under way should free."""
-
-    actions: tuple[SetBalloon, ...]
-    credit: int
+LEAST = 2 * progress.ARRIVED  # less than this cannot be told from a guest that has arrived
+PAGE = MIB  # targets are whole MiB: libvirt and QEMU round, and a rounded target must compare equal
+_HASTE = {Level.HARD: 2, Level.CRITICAL: 4}  # steps at once, where slow means swapped
+_WORTH = 0.25  # free memory of which less than this share is backed is not worth taking
 
 
 def fresh(guest: GuestSnapshot, settings: HostSettings) -> bool:
@@ -33,132 +27,153 @@ def fresh(guest: GuestSnapshot, settings: HostSettings) -> bool:
             and guest.stats_age <= settings.stats_max_age)
 
 
-def floor(guest: GuestSnapshot, level: Level, settings: HostSettings) -> int:
-    """The least target at this level (promise 3): reservation, and need; below HARD the cushion as well.
-
-    Need is what the guest could not give up without swapping itself: actual - usable.
-    """
-    if guest.actual is None or guest.usable is None:
-        return guest.maximum
-    cushion = 0 if level >= Level.HARD else int(settings.cushion * guest.maximum)
-    need = guest.actual - guest.usable + max(cushion, 16 * MIB)
-    return min(guest.maximum, max(guest.reservation, need))
+def floor(guest: GuestSnapshot, level: Level, settings: HostSettings, known: Need | None) -> int:
+    """The least target at this level (promise 3): reservation, and need with the cushion; half of it at CRITICAL."""
+    cushion = int(settings.cushion * guest.maximum / (2 if level >= Level.CRITICAL else 1))
+    return min(guest.maximum, max(guest.reservation, need.amount(guest, known) + max(cushion, 16 * MIB)))
 
 
-def givable(guest: GuestSnapshot, level: Level, settings: HostSettings) -> int:
+def givable(guest: GuestSnapshot, level: Level, settings: HostSettings, known: Need | None) -> int:
     """Bytes that the balloon could take from a guest whose word is fresh; 0 of any other."""
-    if not guest.can_balloon or not fresh(guest, settings) or guest.actual is None:
+    if not guest.can_balloon or guest.busy or guest.actual is None or not fresh(guest, settings):
         return 0
-    return max(0, guest.actual - floor(guest, level, settings))
+    return max(0, guest.actual - floor(guest, level, settings, known))
 
 
-def shrink(snapshot: HostSnapshot, level: Level, shortage: int, asked: typing.Mapping[str, Asked],
-           settings: HostSettings, now: float) -> Ballooning:
-    """Ask guests to give up ``shortage`` bytes, as far as they can; stuck guests are left out."""
-    under_way, wanted = 0, {}
-    for guest in snapshot.running:
-        mine = asked.get(guest.uuid)
-        if progress.stuck(guest.actual, mine, settings, now) or not guest.can_balloon:
-            continue
-        if owed := progress.shrinking(guest.actual, mine):
-            under_way += owed
-        elif not _spoke_since(guest, mine, now):
-            continue  # what it said then has been taken from it already
-        elif spare := givable(guest, level, settings):
-            wanted[guest] = spare / guest.weight
-    todo, total = shortage - under_way, sum(wanted.values())
-    actions: list[SetBalloon] = []
-    left = todo
-    # Those with most to spare first: shares too small to be worth a change fall together on them.
-    for guest, part in sorted(wanted.items(), key=lambda one: -one[1]):
-        if left <= 0:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Yields:
+    """What the host gets for a byte of ``free`` memory that a balloon takes, and for one beyond that (0..1)."""
+
+    free: int
+    of_free: float
+    of_used: float
+
+    def freed(self, amount: int) -> float:
+        first = min(amount, self.free)
+        return first * self.of_free + (amount - first) * self.of_used
+
+    def taken(self, freed: float) -> int:
+        """The reverse: how much the balloon has to take."""
+        first = self.free * self.of_free
+        if freed <= first and self.of_free > 0:
+            return int(freed / self.of_free)
+        return self.free + int((freed - first) / self.of_used) if self.of_used > 0 else self.free
+
+
+def yields(guest: GuestSnapshot) -> Yields:
+    """By what the host backs for the guest: pages never touched, and those merged or in swap, free nothing."""
+    actual, free = guest.actual or 0, min(guest.unused or 0, guest.actual or 0)
+    if guest.resident is None:
+        return Yields(free, 1.0, 1.0)
+    backed = guest.resident + (guest.swapped or 0) + (guest.saved or 0)
+    inside, resident = max(0, backed - guest.overhead), guest.resident / max(1, backed)
+    used = max(1, actual - free)
+    of_free = min(1.0, max(0, inside - used) / free) * resident if free else 0.0
+    return Yields(free, of_free, min(1.0, inside / used) * resident)
+
+
+class Giver(typing.NamedTuple):
+    """One guest that can shrink: by ``most`` bytes at once, which the host would see as ``freed``; ``idle`` (0..1)."""
+
+    guest: GuestSnapshot
+    lowest: int
+    least: int
+    most: int
+    yields: Yields
+    freed: float
+    idle: float
+
+
+def shrink(situation: Situation) -> Part:
+    """Ask guests to give up what is short, as far as they can in time; stuck ones are left out, others carry it."""
+    if situation.short <= 0 or not situation.settings.balloon:
+        return NOTHING
+    under_way, givers = 0.0, []
+    for guest in situation.snapshot.running:
+        mine = situation.state.asked.get(guest.uuid)
+        if mine is not None and (owed := progress.shrinking(guest.actual, mine)):
+            if not progress.stuck(guest.actual, mine, situation.settings, situation.now):
+                under_way += _in_time(yields(guest).freed(owed), mine, situation.until)
+        elif giver := _giver(guest, mine, situation):
+            givers.append(giver)
+    todo = situation.short - under_way
+    actions, credit = [], under_way
+    for giver, freed in _shares(givers, todo, situation):
+        if todo <= 0:
             break
-        least = max(_LEAST, int(settings.dead_band * guest.maximum) + _PAGE)
-        amount = min(max(int(todo * part / total) + 1, least), givable(guest, level, settings))
-        if action := _shrunk(guest, amount, level, shortage, settings):
+        if action := _action(giver, freed, situation):
             actions.append(action)
-            left -= action.previous - action.target
-    return Ballooning(actions=tuple(actions), credit=under_way + sum(a.previous - a.target for a in actions))
+            gain = giver.yields.freed(action.previous - action.target)
+            todo -= gain
+            credit += _in_time(gain, situation.state.asked.get(giver.guest.uuid), situation.until)
+    return Part(actions=tuple(actions), credit=int(credit))
 
 
-def _spoke_since(guest: GuestSnapshot, asked: Asked | None, now: float) -> bool:
-    """Whether the guest has spoken of its memory since it last moved: usable is told rarely, actual at once."""
-    return asked is None or (guest.stats_age is not None and now - guest.stats_age > asked.moved_at)
+def _in_time(amount: float, asked: Asked | None, until: float) -> float:
+    """What of it arrives before exhaustion, at the speed at which this guest's balloon was seen to move."""
+    speed = asked.speed if asked is not None and asked.speed is not None else progress.CAUTIOUS
+    return min(amount, speed * until)
 
 
-def _shrunk(guest: GuestSnapshot, amount: int, level: Level, shortage: int,
-            settings: HostSettings) -> SetBalloon | None:
-    if guest.actual is None or guest.usable is None:
+def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation) -> Giver | None:
+    level, settings, known = situation.level, situation.settings, situation.state.needs.get(guest.uuid)
+    spare = givable(guest, level, settings, known)
+    if not spare or guest.uuid in situation.turned or not guest.actual:
         return None
-    amount = min(amount, int(settings.balloon_step * guest.maximum))
-    lowest = floor(guest, level, settings)
-    target = max(_up(guest.actual - amount), _up(lowest))
-    if guest.actual - target < max(_LEAST, settings.dead_band * guest.maximum):
+    if mine is not None and not _may_turn(guest, mine, situation):
+        return None
+    least = max(LEAST, int(settings.dead_band * guest.maximum))
+    if mine is not None and mine.way < 0:  # it gave already: not by crumbs, as its need moves to and fro
+        least = max(least, int(settings.balloon_step * guest.maximum / 4))
+    if spare < least:
+        return None
+    most = min(spare, int(settings.balloon_step * guest.maximum * _HASTE.get(level, 1)))
+    found = yields(guest)
+    return Giver(guest, guest.actual - spare, least, max(most, least), found, found.freed(most),
+                 min(1.0, spare / guest.actual))
+
+
+def _may_turn(guest: GuestSnapshot, mine: Asked, situation: Situation) -> bool:
+    """Nobody is shrunk on a word that could not be used. Below HARD a word is spent once. Below CRITICAL who was given
+    memory keeps it for a while."""
+    spoke_at = situation.now - (guest.stats_age or 0.0)
+    if not need.used(situation.state.needs.get(guest.uuid), spoke_at):
+        return False
+    if situation.level >= Level.CRITICAL:
+        return True
+    if mine.way > 0 and situation.now - mine.at < situation.settings.turn_after:
+        return False
+    return situation.level >= Level.HARD or spoke_at > mine.moved_at
+
+
+def _shares(givers: list[Giver], todo: float, situation: Situation) -> list[tuple[Giver, int]]:
+    """What each should free, largest first: all of what they leave unused before anything that they use."""
+    if todo <= 0 or not givers:
+        return []
+    unused = [g.yields.freed(min(g.most, g.yields.free)) if g.yields.of_free >= _WORTH else 0.0 for g in givers]
+    first_of_all = sum(unused)
+    over = first_of_all >= todo
+    if not over:  # what guests use is taken for the host alone
+        todo = max(first_of_all, todo - situation.wanted)
+    claims, total = [], 0
+    for giver, first in zip(givers, unused, strict=True):
+        held = giver.guest.resident or giver.guest.actual or 0
+        most = held if over else held - int(first)
+        claims.append(Claim(weight=giver.guest.weight * giver.guest.maximum, idle=giver.idle, most=max(0, most),
+                            least=max(0, held - int(first if over else giver.freed))))
+        total += held
+    targets = share_out(claims, max(0, int(total - todo)), situation.settings.idle_tax)
+    parts = [(g, (g.guest.resident or g.guest.actual or 0) - t) for g, t in zip(givers, targets, strict=True)]
+    return sorted((p for p in parts if p[1] > 0), key=lambda one: -one[1])
+
+
+def _action(giver: Giver, freed: int, situation: Situation) -> SetBalloon | None:
+    guest, actual, usable = giver.guest, giver.guest.actual or 0, giver.guest.usable or 0
+    amount = min(giver.most, max(giver.least, giver.yields.taken(freed)))
+    target = max(-(-(actual - amount) // PAGE), -(-giver.lowest // PAGE)) * PAGE
+    if actual - target < giver.least - PAGE:
         return None
     return SetBalloon(
-        guest=guest.uuid, target=target, previous=guest.actual,
-        reason=f'level {level.name}, {shortage // MIB} MB short: {guest.name} can use {guest.usable // MIB} MB of '
-               f'{guest.actual // MIB} MB without swapping; floor {lowest // MIB} MB')
-
-
-def taking(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], settings: HostSettings, now: float) -> int:
-    """Bytes that guests were given and are still taking up: they look free, and are handed out already (promise 5)."""
-    return sum(max(0, mine.target - guest.actual) for guest in snapshot.running
-               if guest.actual is not None and (mine := asked.get(guest.uuid)) is not None
-               and now - mine.moved_at < settings.stuck_after)
-
-
-def grow(snapshot: HostSnapshot, surplus: int, asked: typing.Mapping[str, Asked],
-         settings: HostSettings) -> Ballooning:
-    """Hand ``surplus`` bytes that are free already (promise 5) back to guests below their maximum."""
-    lacking = {g: g.maximum - size for g in snapshot.running
-               if g.can_balloon and (size := _size(g, asked)) is not None and g.maximum - size >= _PAGE}
-    total, actions = sum(lacking.values()), []
-    for guest, lack in lacking.items():
-        size = guest.maximum - lack
-        amount = min(int(surplus * lack / total), int(settings.balloon_step * guest.maximum), lack)
-        target = min(guest.maximum, _down(size + amount)) if amount < lack else guest.maximum
-        if target - size >= min(lack, max(_PAGE, int(settings.dead_band * guest.maximum))):
-            actions.append(SetBalloon(
-                guest=guest.uuid, target=target, previous=size,
-                reason=f'level CLEAR, {surplus // MIB} MB over: {guest.name} lacks {lack // MIB} MB of its maximum'))
-    return Ballooning(actions=tuple(actions), credit=0)
-
-
-def relieve(snapshot: HostSnapshot, spare: int, asked: typing.Mapping[str, Asked], settings: HostSettings,
-            now: float) -> Ballooning:
-    """Give guests that need more than they have what they lack of it, out of ``spare`` bytes that are free already.
-
-    Without this a guest that was shrunk while idle would starve on a host that never has much over.
-    """
-    actions: list[SetBalloon] = []
-    for guest in snapshot.running:
-        size = _size(guest, asked)
-        if size is None or not guest.can_balloon or not fresh(guest, settings):
-            continue
-        lack = min(guest.maximum, floor(guest, Level.SOFT, settings)) - size
-        least = max(_LEAST, int(settings.dead_band * guest.maximum))
-        amount = min(_up(lack), int(settings.balloon_step * guest.maximum), spare) // _PAGE * _PAGE
-        if lack >= least and amount >= _PAGE and _spoke_since(guest, asked.get(guest.uuid), now):
-            spare -= amount
-            actions.append(SetBalloon(
-                guest=guest.uuid, target=min(guest.maximum, size + amount), previous=size,
-                reason=f'{guest.name} can use {(guest.usable or 0) // MIB} MB of {size // MIB} MB, and needs '
-                       f'{lack // MIB} MB more'))
-    return Ballooning(actions=tuple(actions), credit=-sum(a.target - a.previous for a in actions))
-
-
-def _size(guest: GuestSnapshot, asked: typing.Mapping[str, Asked]) -> int | None:
-    """What the guest has been asked to have, or has: an old target must be lifted even where it was never reached."""
-    mine = asked.get(guest.uuid)
-    if mine is not None and guest.actual is not None:
-        return mine.target  # on its way there, or stuck above it: a driver that loads late would still obey
-    return guest.actual
-
-
-def _up(amount: int) -> int:
-    return -(-amount // _PAGE) * _PAGE
-
-
-def _down(amount: int) -> int:
-    return amount // _PAGE * _PAGE
+        guest=guest.uuid, target=target, previous=actual,
+        reason=f'level {situation.level.name}, {situation.short // MIB} MB short: {guest.name} can use '
+               f'{usable // MIB} MB of {actual // MIB} MB without swapping; floor {giver.lowest // MIB} MB')

@@ -1,56 +1,120 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""The ladder: one pass over a host, from a snapshot and what is remembered to a plan."""
+"""The ladder: one pass over a host, from a snapshot and what is remembered to a plan. Each rung is a rule."""
 from __future__ import annotations
 
-from ovc_plugin.decide import balloon, evacuate, evaporation, ksm, pressure, progress, scanning, swap
-from ovc_plugin.decide.state import Asked, LadderState
-from ovc_plugin.model import Action, HostSnapshot, Level, Plan, SetBalloon
+import dataclasses
+import math
+import typing
+
+from ovc_plugin.decide import balloon, evacuate, evaporation, giving, need, pressure, progress, scanning, swap
+from ovc_plugin.decide.rule import Part, Rule, Situation
+from ovc_plugin.decide.rules import BUILT_IN
+from ovc_plugin.decide.state import LadderState
+from ovc_plugin.model import Action, AskMigration, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
 
-_CRUMB = 16 << 20  # rounding to whole MiB leaves the like of this; the next pass sees whether it is still missing
 
-
-def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
-                now: float) -> tuple[Plan, LadderState]:
+def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float,
+                rules: typing.Sequence[Rule] = BUILT_IN) -> tuple[Plan, LadderState]:
     """What to do now, and what to remember.
 
-    Below HARD, guests that need more than they have are given it first. CLEAR hands memory back. SOFT asks balloons,
-    and swaps what they cannot give. HARD asks down to bare need. At CRITICAL the balloon, which takes seconds, is given
-    no credit: swap covers the whole shortage. What guests take up and merged pages may take back is not free.
+    The rules are asked in their order, each for what those before it left. One that fails, or asks for what no rule may
+    ask for, is passed over in this pass and named in the plan's notes.
     """
-    asked = progress.follow(snapshot, state.asked, now)
     judged = pressure.judge(snapshot, state, settings, now)
-    level = judged.level
-    departing, snapshot = evacuate.look(snapshot, level, state.departing, settings, now)
+    departing, snapshot = evacuate.look(snapshot, judged.level, state.departing, settings, now)
+    state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since,
+                                          departing=departing), snapshot, settings, now)
+    situation = _situation(snapshot, state, settings, now)
     actions: list[Action] = []
-    looking = scanning.follow(state.scanning, snapshot, level, settings)
-    if sharing := ksm.tune(snapshot, settings, looking):
-        actions.append(sharing)
-    dissolving = evaporation.follow(state.evaporation, snapshot, settings)
-    taken = balloon.taking(snapshot, asked, settings, now) + evaporation.reserve_against(snapshot, dissolving, settings)
-    lifted = balloon.Ballooning(actions=(), credit=0)
-    if level < Level.HARD:
-        lifted = balloon.relieve(snapshot, max(0, spare(snapshot, settings) - taken), asked, settings, now)
-        actions += lifted.actions
-    if (short := shortage(snapshot, level, settings)) and (short := short - lifted.credit):
-        credit = 0
-        if settings.balloon:
-            balloons = balloon.shrink(snapshot, level, short, asked, settings, now)
-            actions += balloons.actions
-            credit = balloons.credit if level < Level.CRITICAL else 0
-        if settings.swap and short - credit > (_CRUMB if level < Level.HARD else 0):
-            actions += swap.reclaim(snapshot, level, short - credit, asked, settings, now)
-    elif level is Level.CLEAR and not lifted.actions and (over := surplus(snapshot, settings) - taken) > 0:
-        actions += balloon.grow(snapshot, over, asked, settings).actions
-    if away := evacuate.evacuate(snapshot, level, departing, settings, now):
-        actions.append(away)
-        departing = evacuate.asked(departing, away, now)
-    asked |= {a.guest: Asked(target=a.target, at=now, nearest=a.previous, moved_at=now)
-              for a in actions if isinstance(a, SetBalloon)}
-    plan = Plan(level=level, actions=tuple(actions), reason=judged.reason)
-    return plan, LadderState(level=level, better_since=judged.better_since, asked=asked, evaporation=dissolving,
-                             departing=departing, scanning=looking)
+    notes: list[str] = []
+    for rule in rules:
+        try:
+            part = rule.plan(situation)
+            if wrong := _forbidden(part, situation):
+                raise ValueError(wrong)
+            after = _after(situation, part)
+        except Exception as error:  # whoever wrote it: one bad rule must not stop the others
+            notes.append(f'rule {rule.name!r} is passed over: {type(error).__name__}: {error}')
+            continue
+        situation = after
+        actions += part.actions
+    plan = Plan(level=judged.level, actions=tuple(actions), reason=judged.reason, notes=tuple(notes))
+    return plan, situation.state
+
+
+def _followed(state: LadderState, snapshot: HostSnapshot, settings: HostSettings, now: float) -> LadderState:
+    """With what is known after this look."""
+    asked = progress.follow(snapshot, state.asked, now)
+    return dataclasses.replace(
+        state, unclear_at=_unclear_at(state, now), asked=asked,
+        needs=need.follow(snapshot.running, state.needs, asked, settings, now),
+        probes=swap.follow(snapshot, state.probes, settings, now),
+        evaporation=evaporation.follow(state.evaporation, snapshot, settings),
+        scanning=scanning.follow(state.scanning, snapshot, state.level, settings))
+
+
+def _unclear_at(state: LadderState, now: float) -> float | None:
+    if state.level is not Level.CLEAR:
+        return now
+    return None if state.unclear_at is None else min(state.unclear_at, now)  # a clock may have been set back
+
+
+def _situation(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float) -> Situation:
+    # What guests in need still take up, and what merged pages may take back, is available and not free.
+    taken = (progress.taking(snapshot, state.asked, settings, now)
+             + evaporation.reserve_against(snapshot, state.evaporation, settings))
+    free = max(0, spare(snapshot, settings) - taken)
+    short, wanted = shortage(snapshot, state.level, settings), 0
+    if state.level is Level.SOFT:
+        wanted = max(0, giving.wanted(snapshot, state, settings, now) - free)
+    return Situation(
+        snapshot=snapshot, level=state.level, short=short + wanted, wanted=wanted,
+        until=exhaustion(snapshot, state.level), spare=free,
+        surplus=max(0, surplus(snapshot, settings) - taken), state=state, settings=settings, now=now)
+
+
+def _forbidden(part: Part, situation: Situation) -> str | None:
+    """What no rule may ask for, whoever wrote it: promises 1, 3 and 7."""
+    if not part.actions:
+        return None
+    guests = {g.uuid: g for g in situation.snapshot.running}
+    for action in part.actions:
+        if not isinstance(action, SetBalloon | ReclaimGuest):
+            continue
+        guest = guests.get(action.guest)
+        if guest is None:
+            return f'guest {action.guest} is not running here'
+        if guest.untouchable:
+            return f'{guest.name} must not be touched ({guest.untouchable})'
+        if isinstance(action, SetBalloon):
+            if not guest.reservation <= action.target <= guest.maximum:
+                return (f'{guest.name} is asked for {action.target} bytes, outside {guest.reservation} (reservation) '
+                        f'to {guest.maximum} (maximum)')
+            if action.guest in situation.turned:
+                return f'{guest.name} is asked for a balloon target twice in one pass'
+        elif action.floor < swap.floor(guest):
+            return f'{guest.name} is swapped down to {action.floor} bytes < {swap.floor(guest)} guaranteed'
+    return None
+
+
+def _after(situation: Situation, part: Part) -> Situation:
+    """The situation in which the next rule finds itself."""
+    if not part.actions and not part.credit:
+        return situation
+    state, turned = situation.state, {}
+    for action in part.actions:
+        if isinstance(action, SetBalloon):
+            turned[action.guest] = progress.asked_now(action, state.asked.get(action.guest), situation.now)
+        elif isinstance(action, AskMigration):
+            state = dataclasses.replace(state, departing=evacuate.asked(state.departing, action, situation.now))
+    if turned:
+        state = dataclasses.replace(state, asked={**state.asked, **turned})
+    # Only a shortage is short of anything: memory that a guest in need takes on a clear host is free.
+    short = max(0, situation.short - part.credit) if situation.short else 0
+    return dataclasses.replace(situation, short=short, wanted=min(situation.wanted, short), state=state,
+                               turned=situation.turned | turned.keys())
 
 
 def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> int:
@@ -59,6 +123,13 @@ def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> in
         return 0
     coming = int(max(0.0, snapshot.growth or 0.0) * settings.tick)
     return max(0, pressure.goal(snapshot.total, settings) + coming - snapshot.available)
+
+
+def exhaustion(snapshot: HostSnapshot, level: Level) -> float:
+    """Seconds until nothing is available at the present speed; none are left at CRITICAL."""
+    if level >= Level.CRITICAL:
+        return 0.0
+    return snapshot.available / snapshot.growth if snapshot.growth and snapshot.growth > 0 else math.inf
 
 
 def spare(snapshot: HostSnapshot, settings: HostSettings) -> int:
@@ -73,11 +144,12 @@ def surplus(snapshot: HostSnapshot, settings: HostSettings) -> int:
     return max(0, snapshot.available - keep)
 
 
-def reclaimable(snapshot: HostSnapshot, settings: HostSettings) -> int:
+def reclaimable(snapshot: HostSnapshot, settings: HostSettings, state: LadderState | None = None) -> int:
     """Bytes that balloon and swap could free within a minute without breaking a guarantee or believing silence."""
+    known = state or _followed(LadderState(), snapshot, settings, snapshot.taken_at)
     ballooned = swapped = 0
     for guest in snapshot.running:
-        spare = balloon.givable(guest, Level.SOFT, settings) if settings.balloon else 0
-        ballooned += spare
-        swapped += max(0, swap.swappable(guest) - spare) if settings.swap else 0
+        could = balloon.givable(guest, Level.SOFT, settings, known.needs.get(guest.uuid)) if settings.balloon else 0
+        ballooned += could
+        swapped += max(0, swap.swappable(guest) - could) if settings.swap else 0
     return ballooned + min(swapped, snapshot.swap_free)

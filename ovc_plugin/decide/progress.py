@@ -1,45 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Which guests move towards the balloon target they were asked for, and which are stuck."""
+"""Which guests move towards the balloon target they were asked for, how fast, and which are stuck."""
 from __future__ import annotations
 
 import dataclasses
 import typing
 
 from ovc_plugin.decide.state import Asked
-from ovc_plugin.model import HostSnapshot
+from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, SetBalloon
 from ovc_plugin.settings import HostSettings
 
-ARRIVED = 4 << 20
+ARRIVED = 4 * MIB
+CAUTIOUS = 64 * MIB   # bytes a second that a balloon of unknown speed is trusted to move
 
 
 def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float) -> dict[str, Asked]:
     """What was asked, with each guest's progress noted; guests that are gone or stopped are forgotten.
 
-    A guest that was restarted has its full size again: its old target is forgotten too, so that it is asked anew.
+    A guest that was restarted has its full size again: its old target is forgotten too, so that it is asked anew. One
+    that grew beyond what it was asked to be, and has not its full size, took what it needs out of its balloon.
     """
     followed = {}
     for guest in snapshot.running:
         before = asked.get(guest.uuid)
         if before is None:
             continue
-        before = _not_ahead(before, now)
-        if guest.actual is None:
+        if before.moved_at > now:
+            before = dataclasses.replace(before, at=min(before.at, now), moved_at=now)
+        actual = guest.actual
+        if actual is None:
             followed[guest.uuid] = before
-        elif guest.actual > max(before.nearest, before.target) + ARRIVED:
-            continue  # larger than it has ever been since: it was started anew, at its full size
-        elif abs(guest.actual - before.target) < abs(before.nearest - before.target):
-            followed[guest.uuid] = dataclasses.replace(before, nearest=guest.actual, moved_at=now)
+        elif actual > max(before.nearest, before.target) + ARRIVED:
+            if actual < guest.maximum - ARRIVED:
+                followed[guest.uuid] = dataclasses.replace(before, target=actual, nearest=actual, way=1, at=now,
+                                                           moved_at=now, gave_way_at=now)
+        elif abs(actual - before.target) < abs(before.nearest - before.target):
+            followed[guest.uuid] = dataclasses.replace(before, nearest=actual, moved_at=now,
+                                                       speed=_speed(before, actual, now))
         else:
             followed[guest.uuid] = before
     return followed
 
 
-def _not_ahead(asked: Asked, now: float) -> Asked:
-    """The same, with no time later than now: a clock that was set back must not make a guest look busy for hours."""
-    if asked.moved_at <= now:
-        return asked
-    return dataclasses.replace(asked, at=min(asked.at, now), moved_at=now)
+def _speed(before: Asked, actual: int, now: float) -> float | None:
+    """Bytes per second, half of it from this look. One that has arrived may have been faster than can be told."""
+    seconds, moved = now - before.moved_at, abs(before.nearest - actual)
+    if seconds <= 0 or moved < MIB:
+        return before.speed
+    seen = moved / seconds
+    if before.speed is None:
+        return seen
+    return max(before.speed, seen) if abs(actual - before.target) <= ARRIVED else (before.speed + seen) / 2
+
+
+def asked_now(action: SetBalloon, before: Asked | None, now: float) -> Asked:
+    """What is remembered of a balloon target that is asked for now."""
+    return Asked(target=action.target, at=now, nearest=action.previous, moved_at=now,
+                 way=1 if action.target > action.previous else -1, speed=before.speed if before else None)
 
 
 def shrinking(actual: int | None, asked: Asked | None) -> int:
@@ -53,3 +70,16 @@ def shrinking(actual: int | None, asked: Asked | None) -> int:
 def stuck(actual: int | None, asked: Asked | None, settings: HostSettings, now: float) -> bool:
     """Asked to give up memory, not there, and no nearer for ``stuck_after`` seconds."""
     return bool(asked and shrinking(actual, asked) and now - asked.moved_at >= settings.stuck_after)
+
+
+def deaf(guest: GuestSnapshot, asked: Asked | None, settings: HostSettings, now: float) -> bool:
+    """Given memory that it has not taken for ``stuck_after`` seconds: more would not be taken either."""
+    return (asked is not None and guest.actual is not None and asked.way > 0
+            and asked.target - guest.actual > ARRIVED and now - asked.moved_at >= settings.stuck_after)
+
+
+def taking(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], settings: HostSettings, now: float) -> int:
+    """Bytes that guests were given and are still taking up: they look free, and are handed out already (promise 5)."""
+    return sum(max(0, mine.target - guest.actual) for guest in snapshot.running
+               if guest.actual is not None and (mine := asked.get(guest.uuid)) is not None
+               and now - mine.moved_at < settings.stuck_after)

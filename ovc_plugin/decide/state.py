@@ -12,27 +12,60 @@ from ovc_plugin.decide.evaporation import Evaporation
 from ovc_plugin.decide.scanning import Scanning
 from ovc_plugin.model import Level
 
+Kept = typing.TypeVar('Kept')
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A balloon target that was asked for, and when the guest last came nearer to it."""
+    """A balloon target that was asked for, and when the guest last came nearer to it.
+
+    ``way`` is -1 where it was asked to shrink, 1 where it was asked to grow, 0 where that is not known any more.
+    ``speed`` is how fast its balloon was seen to move, in bytes per second; ``None`` until it has. ``gave_way_at`` is
+    when it was last seen to grow by itself: a guest out of memory takes it out of its balloon.
+    """
 
     target: int
     at: float
     nearest: int
     moved_at: float
+    way: int = 0
+    speed: float | None = None
+    gave_way_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a guest could not give up without swapping itself. ``slow`` follows what it says, fast up and slowly down;
+    ``raised`` is what its faults add: bytes. ``heard_at`` is when it spoke."""
+
+    slow: float
+    raised: float
+    heard_at: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How many bytes of a guest may be swapped in one pass, and when that last changed."""
+
+    step: int
+    at: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LadderState:
     """``better_since`` is when the host first looked better than its level; ``None`` while it does not.
 
-    ``evaporation`` is how fast sharing has dissolved lately, ``scanning`` how fast equal pages are looked for.
+    ``unclear_at`` is when it was last not CLEAR, ``None`` where it was never seen so. ``asked``, ``needs`` and
+    ``probes`` are by uuid; a guest of which nothing is known is missing. ``evaporation`` is how fast sharing has
+    dissolved lately, ``scanning`` how fast equal pages are looked for.
     """
 
     level: Level = Level.CLEAR
     better_since: float | None = None
+    unclear_at: float | None = None
     asked: typing.Mapping[str, Asked] = dataclasses.field(default_factory=dict)
+    needs: typing.Mapping[str, Need] = dataclasses.field(default_factory=dict)
+    probes: typing.Mapping[str, Probe] = dataclasses.field(default_factory=dict)
     evaporation: Evaporation = Evaporation()
     departing: Departing = Departing()
     scanning: Scanning = Scanning()
@@ -42,19 +75,41 @@ class LadderState:
 
 
 def to_dict(state: LadderState) -> dict[str, typing.Any]:
-    return {'level': state.level.name, 'evaporation': dataclasses.asdict(state.evaporation),
+    return {'level': state.level.name, 'unclear_at': state.unclear_at,
+            'evaporation': dataclasses.asdict(state.evaporation),
             'departing': departing.to_dict(state.departing),
-            'asked': {uuid: {f: getattr(a, f) for f in ('target', 'at', 'nearest', 'moved_at')}
-                      for uuid, a in state.asked.items()}}
+            'asked': _write(state.asked), 'needs': _write(state.needs), 'probes': _write(state.probes)}
 
 
 def from_dict(fields: dict[str, typing.Any]) -> LadderState:
-    """:raises KeyError, TypeError, ValueError, AttributeError: not a state written by :func:`to_dict`."""
-    asked = {str(uuid): Asked(target=int(a['target']), at=float(a['at']), nearest=int(a['nearest']),
-                              moved_at=float(a['moved_at'])) for uuid, a in fields['asked'].items()}
-    return LadderState(level=Level[fields['level']], asked=asked,
-                       evaporation=Evaporation(**fields.get('evaporation', {})),
-                       departing=departing.from_dict(fields.get('departing')))
+    """What an earlier version did not write has its default; what a later one wrote besides is passed over.
+
+    :raises KeyError, TypeError, ValueError, AttributeError: not a state written by :func:`to_dict`.
+    """
+    return LadderState(
+        level=Level[fields['level']], unclear_at=_time(fields.get('unclear_at')),
+        asked=_read(Asked, fields['asked']), needs=_read(Need, fields.get('needs', {})),
+        probes=_read(Probe, fields.get('probes', {})), evaporation=Evaporation(**fields.get('evaporation', {})),
+        departing=departing.from_dict(fields.get('departing')))
+
+
+def _time(value: typing.Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _write(kept: typing.Mapping[str, typing.Any]) -> dict[str, typing.Any]:
+    return {uuid: {f: getattr(one, f) for f in one.__dataclass_fields__} for uuid, one in kept.items()}
+
+
+def _read(kind: type[Kept], entries: dict[str, dict[str, typing.Any]]) -> dict[str, Kept]:
+    known, found = {f.name for f in dataclasses.fields(kind)}, {}  # type: ignore[arg-type]
+    for uuid, entry in entries.items():
+        values = {name: value for name, value in entry.items() if name in known}
+        optional = ('speed', 'gave_way_at')
+        if wrong := [f for f, v in values.items() if not (isinstance(v, int | float) or v is None and f in optional)]:
+            raise TypeError(f'guest {uuid}: {wrong[0]} is {values[wrong[0]]!r} and not a number')
+        found[str(uuid)] = kind(**values)
+    return found
 
 
 def without(state: LadderState, guests: typing.Collection[str]) -> LadderState:

@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Per-guest reclaim to swap: what always works, for when the balloon cannot help. Never below the reservation."""
+"""Per-guest reclaim to swap: what always works, for when the balloon cannot help. Never below the reservation.
+
+How much of a guest may go at once is probed as senpai does: a guest that does not read back gives a little more each
+time, one that does gives far less at once.
+"""
 from __future__ import annotations
 
 import typing
 
 from ovc_plugin.decide import progress
-from ovc_plugin.decide.state import Asked
+from ovc_plugin.decide.rule import NOTHING, Part, Situation
+from ovc_plugin.decide.share import Claim, share_out
+from ovc_plugin.decide.state import Probe
 from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, ReclaimGuest
 from ovc_plugin.settings import HostSettings
 
 _LEAST = 4 * MIB
+_CRUMB = 16 * MIB    # rounding to whole MiB leaves the like of this; the next pass sees whether it is still missing
+_UP, _DOWN = 1.25, 0.25
+_SPEED = 100 * MIB   # bytes a second that a disk is trusted to take
 
 
 def floor(guest: GuestSnapshot) -> int:
@@ -25,41 +34,78 @@ def swappable(guest: GuestSnapshot) -> int:
     return max(0, guest.resident - floor(guest))
 
 
-def reclaim(snapshot: HostSnapshot, level: Level, shortage: int, asked: typing.Mapping[str, Asked],
-            settings: HostSettings, now: float) -> tuple[ReclaimGuest, ...]:
-    """Find ``shortage`` bytes among the guests, stuck ones first, the others in proportion to their excess.
+def follow(snapshot: HostSnapshot, before: typing.Mapping[str, Probe], settings: HostSettings,
+           now: float) -> dict[str, Probe]:
+    """How much of each guest may be swapped in one pass, after what it read back since the last one. Guests that never
+    read back are missing: they give ``swap_step``."""
+    found = {}
+    for guest in snapshot.running:
+        known, harmed = before.get(guest.uuid), (guest.refaults or 0.0) > settings.refault_limit
+        if harmed:
+            step = settings.swap_step if known is None else known.step
+            found[guest.uuid] = Probe(step=max(_LEAST, int(step * _DOWN)), at=now)
+        elif known is not None and known.step < settings.swap_step:
+            quiet = now - known.at >= settings.tick
+            step = min(settings.swap_step, int(known.step * _UP)) if quiet else known.step
+            found[guest.uuid] = Probe(step=step, at=now if quiet else min(known.at, now))
+    return found
+
+
+def reclaim(situation: Situation) -> Part:
+    """Find what is short among the guests, stuck ones first, the others by the idle memory tax.
 
     A guest that reads its pages back is left alone, except at CRITICAL: there every guest above its reservation
     gives, because the alternative is that the kernel picks a page, or a guest, itself.
     """
-    shortage = min(shortage, snapshot.swap_free)
-    spare = {g: s for g in snapshot.running if (s := swappable(g)) >= _LEAST and _calm(g, level, settings)}
-    stuck = {g: s for g, s in spare.items() if progress.stuck(g.actual, asked.get(g.uuid), settings, now)}
+    level, settings = situation.level, situation.settings
+    short = min(situation.short, situation.snapshot.swap_free)
+    if not settings.swap or short <= (_CRUMB if level < Level.HARD else 0):
+        return NOTHING
+    spare = {g: s for g in situation.snapshot.running if (s := swappable(g)) >= _LEAST and _calm(g, level, settings)}
+    stuck = {g: s for g, s in spare.items()
+             if progress.stuck(g.actual, situation.state.asked.get(g.uuid), settings, situation.now)}
     actions: list[ReclaimGuest] = []
     for group in (stuck, {g: s for g, s in spare.items() if g not in stuck}):
-        actions += _share(group, shortage - sum(a.amount for a in actions), level, shortage, settings)
-    return tuple(actions)
+        actions += _share(group, short - sum(a.amount for a in actions), situation)
+    credit = min(float(sum(a.amount for a in actions)), _SPEED * max(settings.tick, situation.until))
+    return Part(actions=tuple(actions), credit=int(credit))
 
 
 def _calm(guest: GuestSnapshot, level: Level, settings: HostSettings) -> bool:
     return level >= Level.CRITICAL or guest.refaults is None or guest.refaults <= settings.refault_limit
 
 
-def _share(guests: dict[GuestSnapshot, int], wanted: int, level: Level, shortage: int,
-           settings: HostSettings) -> list[ReclaimGuest]:
-    total = sum(s / g.weight for g, s in guests.items())
+def _share(guests: dict[GuestSnapshot, int], wanted: int, situation: Situation) -> list[ReclaimGuest]:
+    if wanted <= 0 or not guests:
+        return []
+    claims = [_claim(guest, spare, situation) for guest, spare in guests.items()]
+    targets = share_out(claims, max(0, sum(c.most for c in claims) - wanted), situation.settings.idle_tax)
+    parts = sorted(((c.most - t, g, c) for g, c, t in zip(guests, claims, targets, strict=True) if t < c.most),
+                   key=lambda one: -one[0])
     actions: list[ReclaimGuest] = []
-    left = wanted
-    # Those with most to spare first: shares too small to be worth an action fall together on them.
-    for guest, spare in sorted(guests.items(), key=lambda one: -one[1] / one[0].weight):
-        if left <= 0:
+    # Those that give most first: shares too small to be worth an action fall together on them.
+    for part, guest, claim in parts:
+        if wanted <= 0:
             break
-        share = max(int(wanted * spare / guest.weight / total) + 1, _LEAST)
-        amount = min(share, spare, settings.swap_step)
-        if guest.resident is not None:
-            left -= amount
-            actions.append(ReclaimGuest(
-                guest=guest.uuid, amount=amount, floor=floor(guest),
-                reason=f'level {level.name}, {shortage // MIB} MB short after ballooning: {guest.name} has '
-                       f'{guest.resident // MIB} MB resident > {floor(guest) // MIB} MB guaranteed'))
+        amount = min(max(part, _LEAST), claim.most - claim.least)
+        wanted -= amount
+        actions.append(ReclaimGuest(
+            guest=guest.uuid, amount=amount, floor=floor(guest),
+            reason=f'level {situation.level.name}, {situation.short // MIB} MB short after ballooning: {guest.name} '
+                   f'has {claim.most // MIB} MB resident > {floor(guest) // MIB} MB guaranteed'))
     return actions
+
+
+def _claim(guest: GuestSnapshot, spare: int, situation: Situation) -> Claim:
+    held, probe = guest.resident or 0, situation.state.probes.get(guest.uuid)
+    step = situation.settings.swap_step if probe is None or situation.level >= Level.CRITICAL else probe.step
+    return Claim(weight=guest.weight * guest.maximum, most=held, least=held - min(spare, step),
+                 idle=_idle(guest, situation))
+
+
+def _idle(guest: GuestSnapshot, situation: Situation) -> float:
+    """By what the guest says it can do without; of one that says nothing, all that it does not read back."""
+    busy = min(1.0, (guest.refaults or 0.0) / max(1.0, situation.settings.refault_limit))
+    if guest.usable is None or not guest.actual:
+        return 1.0 - busy
+    return (1.0 - busy) * min(1.0, max(0.0, guest.usable / guest.actual))

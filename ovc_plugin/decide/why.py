@@ -9,8 +9,8 @@ from __future__ import annotations
 import typing
 
 from ovc_plugin import describe
-from ovc_plugin.decide import balloon, progress, swap
-from ovc_plugin.decide.state import Asked, LadderState
+from ovc_plugin.decide import balloon, need, progress, swap
+from ovc_plugin.decide.state import Asked, LadderState, Need
 from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
 
@@ -49,16 +49,18 @@ def why(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, state: LadderS
     names = {guest.uuid: guest.name}
     how = 'dry run: would ' if settings.dry_run else ''
     lines = [f'{how}{describe.verb(action, names)}: {action.reason}' for action in mine]
-    asked = progress.follow(snapshot, state.asked, now).get(guest.uuid)
+    followed = progress.follow(snapshot, state.asked, now)
+    asked = followed.get(guest.uuid)
+    known = need.follow([guest], state.needs, followed, settings, now).get(guest.uuid)
     if not any(isinstance(a, SetBalloon) for a in mine):
-        lines += [f'not ballooned: {reason}' for reason in _ballooned(guest, plan, asked, settings, now)]
+        lines += [f'not ballooned: {reason}' for reason in _ballooned(guest, plan, asked, known, settings, now)]
     if not any(isinstance(a, ReclaimGuest) for a in mine):
         lines += [f'not swapped: {reason}' for reason in _swapped(snapshot, guest, plan, settings)]
     lines.append(_shared(snapshot, guest))
     return lines
 
 
-def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, settings: HostSettings,
+def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, known: Need | None, settings: HostSettings,
                now: float) -> list[str]:
     """Why its size stays; the first thing in its way where there are several."""
     if not settings.balloon:
@@ -77,7 +79,8 @@ def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, settings: 
                                                  'maximum, and the host has no more over')]
     if silence := _silence(guest, settings):
         return [silence]
-    lowest, spare = balloon.floor(guest, plan.level, settings), balloon.givable(guest, plan.level, settings)
+    lowest = balloon.floor(guest, plan.level, settings, known)
+    spare = balloon.givable(guest, plan.level, settings, known)
     if not spare:
         return [f'it can give nothing: {_mb(guest.actual)} <= {_mb(lowest)}, the larger of its reservation '
                 f'({_mb(guest.reservation)}) and its need with a cushion']

@@ -105,6 +105,7 @@ class LibvirtHypervisor:
         return GuestFacts(
             uuid=uuid, name=domain.name(), running=running, maximum=known.maximum,
             actual=_kib(stats, 'balloon.current') if running else None, usable=_kib(stats, 'balloon.usable'),
+            unused=_kib(stats, 'balloon.unused'),
             rss=_kib(stats, 'balloon.rss'), last_update=stats.get('balloon.last-update') or None,
             has_balloon=known.has_balloon, mergeable=known.mergeable, untouchable=known.untouchable,
             managed=known.managed, project=known.project, reservation=specs.get('ovc:reservation'),

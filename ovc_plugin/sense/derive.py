@@ -144,7 +144,8 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
     return GuestSnapshot(
         uuid=facts.uuid, name=facts.name, maximum=facts.maximum, reservation=reservation, overhead=overhead,
         weight=_weight(facts, notes), running=facts.running, managed=facts.managed,
-        target=targets.get(facts.uuid, actual), actual=actual, usable=usable, stats_age=age, resident=resident,
+        target=targets.get(facts.uuid, actual), actual=actual, usable=usable, stats_age=age,
+        unused=facts.unused if usable is not None else None, resident=resident,
         swapped=group.swapped if group else None,
         refaults=_rate(before.refault_pages, group.refault_pages, seconds) if before and group else None,
         can_balloon=facts.running and facts.has_balloon and not facts.busy and not untouchable,

@@ -239,6 +239,7 @@ class Guest:
             uuid=self.uuid, name=habit.name, maximum=habit.maximum, reservation=habit.reservation,
             overhead=habit.overhead, weight=habit.weight, target=self.target,
             actual=self.size if habit.has_balloon and not nonsense else None, usable=usable,
+            unused=None if nonsense else self.told_unused,
             stats_age=None if usable is None else now - epoch - self.told_at, resident=self.resident,
             swapped=self.swapped, saved=self.merged, refaults=refaults, pressure=pressure,
             major_faults=None if usable is None else self.told_faults,

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Who is given memory, of what is free already (promise 5): guests in need at once, the others after a calm."""
+from __future__ import annotations
+
+import typing
+
+from ovc_plugin.decide import balloon, progress
+from ovc_plugin.decide.rule import NOTHING, Part, Situation
+from ovc_plugin.decide.share import Claim, share_out
+from ovc_plugin.decide.state import Asked, LadderState
+from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, SetBalloon
+from ovc_plugin.settings import HostSettings
+
+_WORN = 0.75   # a guest is in need once that share of its cushion is used up; it is then given all of it
+_TIGHT = 0.05  # a guest that leaves less than this share of its memory unused would put more to use
+
+
+def relieve(situation: Situation) -> Part:
+    """Below HARD, guests that need more than they have are given what they lack of it.
+
+    Without this a guest that was shrunk while idle would starve on a host that never has much over.
+    """
+    if situation.level >= Level.HARD:
+        return NOTHING
+    actions, spare = [], situation.spare
+    for guest, size, lack in _wants(situation.snapshot, situation.state, situation.settings, situation.now):
+        least = max(balloon.LEAST, int(situation.settings.dead_band * guest.maximum))
+        amount = min(-(-lack // balloon.PAGE), spare // balloon.PAGE) * balloon.PAGE
+        if amount >= least and guest.uuid not in situation.turned:
+            spare -= amount
+            actions.append(SetBalloon(
+                guest=guest.uuid, target=min(guest.maximum, size + amount), previous=size,
+                reason=f'{guest.name} can use {(guest.usable or 0) // MIB} MB of {(guest.actual or 0) // MIB} MB, and '
+                       f'needs {lack // MIB} MB more than {size // MIB} MB'))
+    # Memory that the shortage was counted to need for this is no new shortage.
+    return Part(actions=tuple(actions), credit=-sum(a.target - a.previous for a in actions))
+
+
+def wanted(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float) -> int:
+    """Bytes that guests in need lack together: where so much is not free, others have to give it first (promise 5)."""
+    return sum(lack for _, _, lack in _wants(snapshot, state, settings, now))
+
+
+def _wants(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
+           now: float) -> typing.Iterator[tuple[GuestSnapshot, int, int]]:
+    """Guests in need, with what they have been asked to have and what they lack of need and cushion: bytes."""
+    for guest in snapshot.running:
+        mine, size = state.asked.get(guest.uuid), _size(guest, state.asked)
+        if size is None or size >= guest.maximum or not _open(guest, mine, settings, now) or not balloon.fresh(
+                guest, settings):
+            continue
+        lack = balloon.floor(guest, Level.SOFT, settings, state.needs.get(guest.uuid)) - size
+        if lack >= max(balloon.LEAST, _WORN * settings.cushion * guest.maximum):
+            yield guest, size, lack
+
+
+def hand_back(situation: Situation) -> Part:
+    """What is over goes to guests below their maximum: to those that would put it to use, and after a calm to all."""
+    if situation.level is not Level.CLEAR or situation.surplus <= 0 or situation.turned:
+        return NOTHING
+    lacking: list[tuple[GuestSnapshot, int]] = []
+    for guest in situation.snapshot.running:
+        mine, size = situation.state.asked.get(guest.uuid), _size(guest, situation.state.asked)
+        if size is None or guest.maximum - size < balloon.PAGE or not _open(
+                guest, mine, situation.settings, situation.now) or guest.uuid in situation.turned:
+            continue
+        if _due(guest, size, mine, situation):
+            lacking.append((guest, size))
+    targets = _targets(lacking, situation)
+    return Part(actions=tuple(
+        SetBalloon(guest=guest.uuid, target=target, previous=size,
+                   reason=f'level CLEAR, {situation.surplus // MIB} MB over: {guest.name} lacks '
+                          f'{(guest.maximum - size) // MIB} MB of its maximum')
+        for (guest, size), target in zip(lacking, targets, strict=True)
+        if target - size >= min(guest.maximum - size, max(balloon.PAGE, situation.settings.dead_band * guest.maximum))))
+
+
+def _targets(lacking: list[tuple[GuestSnapshot, int]], situation: Situation) -> list[int]:
+    """Nobody shrinks; whole MiB, or the maximum."""
+    claims = [Claim(weight=guest.weight * guest.maximum, least=size, most=guest.maximum, idle=_idle(guest, situation))
+              for guest, size in lacking]
+    shares = share_out(claims, sum(c.least for c in claims) + situation.surplus, situation.settings.idle_tax)
+    return [share if share == c.most else max(c.least, share // balloon.PAGE * balloon.PAGE)
+            for c, share in zip(claims, shares, strict=True)]
+
+
+def _idle(guest: GuestSnapshot, situation: Situation) -> float:
+    if not guest.actual or guest.usable is None:
+        return 0.0
+    return min(1.0, max(0.0, guest.usable / guest.actual))
+
+
+def _open(guest: GuestSnapshot, mine: Asked | None, settings: HostSettings, now: float) -> bool:
+    """Whether the guest would take what it is given: one that did not take the last gift is not given more."""
+    return guest.can_balloon and not guest.busy and not progress.deaf(guest, mine, settings, now)
+
+
+def _due(guest: GuestSnapshot, size: int, mine: Asked | None, situation: Situation) -> bool:
+    """Handing back what nobody uses brings nothing, and is taken again at the next shortage: so it waits for a calm."""
+    settings, state = situation.settings, situation.state
+    since = max(state.unclear_at or 0.0, 0.0 if mine is None else mine.at)
+    if situation.now - since >= settings.return_after:
+        return True
+    return guest.unused is not None and guest.unused < _TIGHT * size
+
+
+def _size(guest: GuestSnapshot, asked: typing.Mapping[str, Asked]) -> int | None:
+    """What the guest has been asked to have, or has: an old target must be lifted even where it was never reached."""
+    mine = asked.get(guest.uuid)
+    if mine is not None and guest.actual is not None:
+        return mine.target  # on its way there, or stuck above it: a driver that loads late would still obey
+    return guest.actual

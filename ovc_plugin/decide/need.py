@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What a guest needs: what it could not give up without swapping itself; fast up, slow down.
+
+A guest's own word gives actual - usable. The need follows it up at once, and down with a time constant, so that a
+guest between two bursts is not taken for idle (after Waldspurger, OSDI'02: respond rapidly to increases in usage, and
+more gradually to decreases). Where a guest that was shrunk reads its files or its own swap again, its need is raised:
+what it calls usable is in use.
+"""
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+
+from ovc_plugin.decide.state import Asked, Need
+from ovc_plugin.model import MIB, GuestSnapshot
+from ovc_plugin.settings import HostSettings
+
+_RAISE = 0.02         # of its maximum, at the first word that tells of faults; twice as much at each further one
+_LATER = 0.5          # seconds by which a word must differ to be another one
+_SHRUNK = 4 * MIB
+_FORGETS = 0.2        # how much slower it is forgotten that a guest had too little
+_AGAIN = 0.25         # of its maximum: what a guest that grew by itself will want next
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A guest's need in bytes, and how far it can be trusted (0..1)."""
+
+    amount: int
+    confidence: float
+
+
+def estimate(guest: GuestSnapshot, known: Need | None, now: float) -> Estimate:
+    """For reports. Trust in a word halves each minute. A guest that says nothing is taken to need what its host backs,
+    which it has touched at some time: that deserves a quarter of trust, and nobody is shrunk by it (promise 6)."""
+    if known is not None:
+        return Estimate(amount=amount(guest, known), confidence=0.5 ** (max(0.0, now - known.heard_at) / 60))
+    if guest.resident is None:
+        return Estimate(amount=guest.maximum, confidence=0.0)
+    backed = guest.resident + (guest.swapped or 0) + (guest.saved or 0)
+    return Estimate(amount=min(backed, guest.maximum), confidence=0.25)
+
+
+def amount(guest: GuestSnapshot, known: Need | None) -> int:
+    """Bytes; all that the guest may have, where its need is unknown."""
+    if known is None:
+        return guest.maximum
+    return min(guest.maximum, int(known.slow + known.raised))
+
+
+def used(known: Need | None, spoke_at: float) -> bool:
+    """Whether what is known takes the guest's last word into account."""
+    return known is not None and spoke_at < known.heard_at + _LATER
+
+
+def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, Need], asked: typing.Mapping[str, Asked],
+           settings: HostSettings, now: float) -> dict[str, Need]:
+    """The needs of these guests after what they said since; those that never spoke are missing.
+
+    A word that is older than the guest's last change of size tells of another size, and is not used: usable is told
+    rarely, actual is known at once.
+    """
+    found = {}
+    for guest in guests:
+        known, mine = before.get(guest.uuid), asked.get(guest.uuid)
+        if guest.actual is None or guest.usable is None or guest.stats_age is None:
+            if known is not None:
+                found[guest.uuid] = known
+            continue
+        heard_at = now - guest.stats_age
+        if known is not None and mine is not None and mine.gave_way_at == now:
+            found[guest.uuid] = dataclasses.replace(known, slow=max(known.slow, guest.actual + _AGAIN * guest.maximum))
+            continue
+        if known is None or known.heard_at > now:  # the first word, or a clock that was set back
+            said = float(max(0, guest.actual - guest.usable))
+            found[guest.uuid] = Need(slow=said, raised=0.0, heard_at=heard_at)
+        elif heard_at < known.heard_at + _LATER or (mine is not None and heard_at <= mine.moved_at):
+            found[guest.uuid] = known
+        else:
+            found[guest.uuid] = _heard(guest, known, heard_at, settings)
+    return found
+
+
+def _heard(guest: GuestSnapshot, known: Need, heard_at: float, settings: HostSettings) -> Need:
+    actual = guest.actual or 0
+    said = max(0, actual - (guest.usable or 0))
+    kept = math.exp((known.heard_at - heard_at) / settings.need_slow) if settings.need_slow else 0.0
+    slow = max(float(said), said + (known.slow - said) * kept)
+    raised = known.raised * kept ** _FORGETS
+    if (guest.major_faults or 0.0) > settings.refault_limit and actual < guest.maximum - _SHRUNK:
+        raised = max(raised, actual - slow)  # what it calls usable is in use: its need is all that it has
+    return Need(slow=slow, raised=raised, heard_at=heard_at)
