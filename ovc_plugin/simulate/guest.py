@@ -27,15 +27,14 @@ class Guest:
 
     Of each step ``lost`` is the time in which the guest waited, in parts: ``starved`` while the kernel had no page for
     it, ``squeezed`` while its own balloon gave way, ``paged`` for pages from swap, ``missed`` for files read again.
-    ``waited`` is all of this but the files; ``stalled`` sums up what the host sees of it. ``taken`` is all that was
-    ever moved to swap by a policy. A guest ``rests`` when another step would change nothing.
+    ``waited`` is all of this but the files; ``stalled`` sums up what the host sees of it. ``taken`` is all that
+    policies moved to swap, ``refaulted`` all that came back. A guest ``rests`` when another step would change nothing.
     """
 
     __slots__ = ('habit', 'uuid', 'size', 'target', 'anon', 'cache', 'backed', 'warm', 'cold', 'merged', 'alive',
-                 'lost', 'waited', 'starved', 'squeezed', 'paged', 'missed', 'wants', 'swap_ins', 'full', 'taken',
-                 'told_usable', 'told_unused', 'told_at', 'told_need', 'told_faults',
-                 'speaks_at', 'stalled', '_ins', '_parts', '_steady',
-                 '_moves', '_constant')
+                 'full', 'taken', 'refaulted', 'lost', 'waited', 'starved', 'squeezed', 'paged', 'missed', 'stalled',
+                 'wants', 'swap_ins', 'told_usable', 'told_unused', 'told_at', 'told_need', 'told_faults', 'speaks_at',
+                 '_ins', '_parts', '_steady', '_moves', '_constant')
 
     def __init__(self, habit: Habit) -> None:
         self.habit, self.uuid = habit, f'uuid-{habit.name}'
@@ -43,7 +42,7 @@ class Guest:
         self.anon = min(habit.demand.at(0.0), habit.maximum)
         self.cache = min(habit.cache, self.size - self.anon)
         self.backed = self._used()
-        self.warm = self.cold = self.merged = self.taken = 0
+        self.warm = self.cold = self.merged = self.taken = self.refaulted = 0
         self.alive = True
         self.lost = self.waited = self.starved = self.squeezed = self.paged = self.missed = self.stalled = 0.0
         self.wants = self.swap_ins = self._ins = self._parts = 0
@@ -185,6 +184,7 @@ class Guest:
             self.cold -= min(self.cold, back - warm)
             self.warm -= warm
         self.swap_ins = back
+        self.refaulted += back
         self.full = self._unballooned()
         missed = habit.reuse * max(0, habit.cache - self.cache) * seconds / PAGE * MISS_SECONDS
         self._count(missed, self._ins / PAGE * SWAP_IN_SECONDS, seconds)
