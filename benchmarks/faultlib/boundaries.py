@@ -61,7 +61,7 @@ def under_test(order: dict[str, typing.Any]) -> int:
     privileged.KSM = Path(order['ksm'])
     countdown = Countdown(order['last'], Path(order['names']))
     controller = assembly.build(order['host'], codec.read(Settings, order['settings']), Connection(order['uri']), 0)
-    controller._sensor._ksm = privileged.KSM
+    controller._sensor._ksm._root = privileged.KSM
     controller.recall()
     if order['last'] is not None or order['count']:
         countdown.wrap(controller._actuator._hypervisor, 'set_balloon', 'balloon')
@@ -133,8 +133,8 @@ def killed_everywhere(scene: Scene, say: typing.Callable[[str], None], most: int
     if killed < len(chosen):
         wrong.append(f'only {killed} of {len(chosen)} were killed')
     return Row(fault=f'controller killed at {len(chosen)} action boundaries', kind='real',
-               happened=f'{len(kinds)} kinds of boundary; {lowered} times a limit was left lowered and lifted at the '
-                        'start; page sharing (injected) put back as it was found at the stop after each', lost=tuple(wrong))
+               lost=tuple(wrong), happened=f'{len(kinds)} kinds of boundary; {lowered} times a limit was left lowered '
+               'and lifted at the start; page sharing (injected) put back as it was found at the stop after each')
 
 
 def choose(names: list[str], most: int) -> list[int]:

@@ -11,6 +11,7 @@ from cliff import app, commandmanager
 
 from ovc_plugin.cli.check import Check
 from ovc_plugin.cli.explain import Explain
+from ovc_plugin.cli.release import Release
 from ovc_plugin.cli.replay import Replay
 from ovc_plugin.cli.status import Status
 
@@ -25,6 +26,7 @@ class Ovc(app.App):
         commands.add_command('status', Status)
         commands.add_command('check', Check)
         commands.add_command('explain', Explain)
+        commands.add_command('release', Release)
         commands.add_command('replay', Replay)
         super().__init__(description=self.__doc__, version=importlib.metadata.version('ovc-plugin'),
                          command_manager=commands, deferred_help=True)

@@ -51,9 +51,9 @@ def look(conf: cfg.ConfigOpts, settings: Settings, uri: str, service_user: str) 
     yield from left_behind(conf, settings, snapshot, ours)
 
 
-def sense(conf: cfg.ConfigOpts, settings: Settings, uri: str) -> HostSnapshot:
+def sense(conf: cfg.ConfigOpts, settings: Settings, uri: str, connect: Connection | None = None) -> HostSnapshot:
     from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
-    sensor = Sensor(socket.gethostname(), LibvirtHypervisor(Connection(uri)), settings.host.boundary,
+    sensor = Sensor(socket.gethostname(), LibvirtHypervisor(connect or Connection(uri)), settings.host.boundary,
                     run_path=settings.host.run_path)
     reserve = settings.host.reserve if settings.host.reserve >= 0 else conf.reserved_host_memory_mb * MIB
     return derive(None, sensor.sample(time.time()), {}, reserve, settings)
@@ -151,8 +151,8 @@ def left_behind(conf: cfg.ConfigOpts, settings: Settings, snapshot: HostSnapshot
     if small := [g for g in snapshot.running if g.actual is not None and g.actual < g.maximum - 4 * MIB]:
         found.append(f'{len(small)} guests are smaller than their flavor by '
                      f'{_mb(sum(g.maximum - (g.actual or 0) for g in small))}')
-    if leases := _leases():
-        found.append(f'{leases} limits are lowered')
+    if lowered := leases():
+        found.append(f'{lowered} limits are lowered')
     host = conf.host or socket.gethostname()
     try:
         state = publish.Store(settings.host.state_path, host).load()
@@ -173,7 +173,7 @@ def left_behind(conf: cfg.ConfigOpts, settings: Settings, snapshot: HostSnapshot
                  'nova\'s')
 
 
-def _leases() -> int:
+def leases() -> int:
     try:
         return sum(1 for _ in privileged.LEASES.iterdir())
     except OSError:

@@ -42,6 +42,10 @@ class Patient:
         if measure is not None:
             self._patiently('dirty rates', measure, uuids)
 
+    def __getattr__(self, name: str) -> typing.Any:
+        """What else the hypervisor can do, as it is: calls that have patience of their own."""
+        return getattr(self._inner, name)
+
     def _patiently(self, what: str, call: typing.Callable[..., T], *arguments: typing.Any) -> T:
         done: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 

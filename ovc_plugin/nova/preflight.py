@@ -24,6 +24,7 @@ TESTED = range(32, 35)  # of nova
 MICROVERSION = '1.39'  # placement 8 to 16; none of these tells itself from the others
 GROUP = 'placement'
 PROBE = 'CUSTOM_OVC_PROBE'
+SAME = 1e-3  # placement's database may hold single precision
 
 
 class PlacementError(RuntimeError):
@@ -138,6 +139,22 @@ def lets_leave(client: typing.Any) -> bool:
                 client.delete(path, raise_exc=False, microversion='1.36')
             except ksa.ClientException:
                 continue
+
+
+def give_back(client: typing.Any, provider: str, ours: list[float], ratio: float) -> bool:
+    """Set a host's MEMORY_MB allocation_ratio back to ``ratio``, if it is one of ``ours``; whether it was.
+
+    :raises PlacementError: it does not take it.
+    """
+    path = f'/resource_providers/{provider}/inventories/MEMORY_MB'
+    try:
+        memory = _do(client, 'get', path).json()
+        if not any(abs(memory['allocation_ratio'] - one) < SAME for one in ours):
+            return False
+        _do(client, 'put', path, {**memory, 'allocation_ratio': ratio})
+    except (ksa.ClientException, KeyError, ValueError) as error:
+        raise PlacementError(_line(error)) from None
+    return True
 
 
 def _inventory(client: typing.Any, provider: str, generation: int, ratio: float) -> None:

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""``ovc release``: a host as if the plugin had never been there, as far as there is room; what is not is told."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import pytest
+
+from ovc_plugin import cli, publish
+from ovc_plugin.cli import check_host, release
+from ovc_plugin.decide import pressure
+from ovc_plugin.model import MIB
+from ovc_plugin.settings import Settings
+from tests.builders import GIB, FakeHypervisor, a_guest, a_host
+
+KEEP = pressure.minimum(28 * GIB, 1.0)
+
+
+class Host(FakeHypervisor):
+    """Guests that take a new size at once; one that fills what it gets takes it from what is available."""
+
+    def __init__(self, *guests, available, fills=0.0):
+        super().__init__()
+        self.snapshot, self.fills = a_host(*guests, available=available), fills
+
+    def look(self):
+        return self.snapshot
+
+    def set_balloon(self, uuid, target):
+        super().set_balloon(uuid, target)
+        grown = [g if g.uuid != uuid else dataclasses.replace(g, actual=target, target=target)
+                 for g in self.snapshot.guests]
+        more = sum(a.actual - b.actual for a, b in zip(grown, self.snapshot.guests, strict=True))
+        self.snapshot = dataclasses.replace(self.snapshot, guests=tuple(grown),
+                                            available=self.snapshot.available - int(more * self.fills))
+
+
+def small(name, lacks):
+    return a_guest(name, actual=GIB - lacks, target=GIB - lacks)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    monkeypatch.setattr(release, 'PAUSE', 0.01)
+
+    def sizes(host, **options):
+        said: list[str] = []
+        args = argparse.Namespace(**{'wait': 0.2, 'into_swap': False, 'dry_run': False} | options)
+        left = list(release.sizes(host.look, host, Settings(), args, said.append))
+        return left, said
+    return sizes
+
+
+def test_everybody_has_its_full_size_where_there_is_room(run):
+    host = Host(small('g1', 600 * MIB), small('g2', 100 * MIB), a_guest('g3'), available=10 * GIB)
+    left, said = run(host)
+    assert not left and len(said) == 2 and said[0].startswith('grow g1 from 424 MB to 1024 MB')
+    assert all(g.actual == GIB for g in host.snapshot.guests)
+
+
+@pytest.mark.parametrize('fills', [0.0, 1.0])
+def test_what_looks_free_for_a_second_time_is_not_given_again(run, fills):
+    host = Host(small('g1', 600 * MIB), small('g2', 600 * MIB), available=KEEP + 400 * MIB, fills=fills)
+    left, _ = run(host)
+    assert sum(g.actual for g in host.snapshot.guests) <= 2 * GIB - 1200 * MIB + 401 * MIB
+    assert 'lack 800 MB' in left[0] and 'move guests away' in left[0] and '--into-swap' in left[0]
+
+
+def test_what_is_missing_comes_from_swap_only_where_that_is_asked_for(run):
+    host = Host(small('g1', 600 * MIB), available=KEEP)
+    assert 'lack 600 MB' in run(host)[0][0] and not host.asked
+    assert not run(host, into_swap=True)[0] and host.snapshot.guests[0].actual == GIB
+
+
+def test_a_dry_run_asks_nobody(run):
+    host = Host(small('g1', 600 * MIB), available=10 * GIB)
+    left, said = run(host, dry_run=True)
+    assert not host.asked and said[0].startswith('would grow g1') and 'lack 600 MB' in left[0]
+
+
+def test_a_guest_that_fails_costs_the_others_nothing(run):
+    host = Host(small('g1', 600 * MIB), small('g2', 100 * MIB), available=10 * GIB)
+    host.broken.add('uuid-g1')
+    left, said = run(host)
+    assert host.snapshot.guests[1].actual == GIB and any('could not grow g1' in line for line in said)
+    assert '1 guests (g1) lack 600 MB' in left[0]
+
+
+@pytest.fixture
+def ovc(written, capsys, log_as_before, monkeypatch, tmp_path):
+    """The command on a host whose guests lack nothing, with its state below tmp_path."""
+    monkeypatch.setattr(check_host, 'sense', lambda *args: a_host(a_guest()))
+    monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
+    written_knobs: list[tuple[str, int]] = []
+    monkeypatch.setattr(release.privileged, 'set_ksm', lambda name, value: written_knobs.append((name, value)))
+    config = written(f'[DEFAULT]\nhost = h1\n[ovc_host]\nstate_path = {tmp_path}\n')
+
+    def run(*arguments):
+        try:
+            status = cli.main(['release', '--config-file', config, '--connect', 'test:///default', *arguments])
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr(), written_knobs
+    return run
+
+
+def test_nothing_left_is_status_0(ovc):
+    status, out, _, knobs = ovc()
+    assert status == 0 and 'nothing of the plugin is left' in out and not knobs
+
+
+def test_it_refuses_while_a_controller_is_at_work(ovc, tmp_path):
+    store = publish.Store(str(tmp_path), 'h1')
+    assert store.claim() and not publish.Store(str(tmp_path), 'h1').claim()
+    status, _, err, _ = ovc()
+    assert status == 2 and 'stop nova-compute' in err
+    store.give_up()
+    assert ovc()[0] == 0
+
+
+def test_page_sharing_that_a_killed_controller_left_is_put_back_once(ovc, tmp_path):
+    before = {'run': 0, 'saved': 0, 'shared': 0, 'pages_to_scan': 77}
+    publish.Store(str(tmp_path), 'h1').save({'ladder': {'level': 'CLEAR', 'asked': {}}, 'ksm_before': before})
+    assert ovc('--dry-run')[0] == 1
+    status, _, _, knobs = ovc()
+    assert status == 0 and knobs == [('run', 0), ('pages_to_scan', 77)]
+    assert ovc()[3] == knobs
+
+
+def test_a_ratio_that_cannot_be_given_back_is_told_with_the_command_to_do_it(ovc, tmp_path):
+    publish.Store(f'{tmp_path}/ratio', 'h1').save({'provider': 'p-1', 'ratios': [1.85]})
+    status, out, _, _ = ovc()
+    assert status == 1 and 'allocation_ratio=1' in out and '--amend p-1' in out
