@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
+import select
 import typing
 
 from oslo_config import cfg
@@ -16,6 +17,7 @@ from ovc_plugin.contents import Sampler
 from ovc_plugin.controller import Controller
 from ovc_plugin.foresight import Foresight
 from ovc_plugin.hypervisor.patient import Patient
+from ovc_plugin.sense import published
 from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import HostSettings, Settings
 
@@ -32,9 +34,10 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
     """
     from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
     options = settings.host
-    hypervisor = Patient(LibvirtHypervisor(connect))
+    libvirt = LibvirtHypervisor(connect)
+    hypervisor = Patient(libvirt)
     sensor = Sensor(host, hypervisor, options.boundary, run_path=options.run_path,
-                    ksm_helper=privileged.merged_pages)
+                    ksm_helper=privileged.merged_pages, publications=_publications(libvirt.read_guest_file, options))
     if not options.require_swap_backing:
         LOG.warning('%s: require_swap_backing is off: guests may be promised more than memory and swap can hold, and '
                     'the kernel may then kill them', host)
@@ -55,6 +58,11 @@ def _sampler(options: HostSettings) -> Sampler | None:
         return int((pathlib.Path(options.run_path) / f'{name}.pid').read_text())
 
     return Sampler(privileged.page_hashes, pid_of, options.sample_pages) if options.sample_pages else None
+
+
+def _publications(read: typing.Callable[[str, str], str], options: HostSettings) -> published.Published | None:
+    """An agent that hangs would hold all of a nova-compute on eventlet, which has no poll()."""
+    return published.Published(read) if options.ask_guests and hasattr(select, 'poll') else None
 
 
 def _lift_leftovers(host: str) -> None:

@@ -15,8 +15,9 @@ class GuestFacts:
 
     ``last_update`` is when the guest last spoke of its memory (seconds since the epoch). ``reservation`` and
     ``weight`` are the texts of the flavor's extra specs. ``project`` is ``None`` where no owner is recorded.
-    ``movable``: it can go to another host while it runs, and that frees memory here. ``dirty_rate`` is in bytes per
-    second, where it was measured lately.
+    ``seen`` is the memory that its kernel has to give, without what that keeps itself. ``movable``: it can
+    go to another host while it runs, and that frees memory here. ``dirty_rate`` is in bytes per second, where it was
+    measured lately.
     """
 
     uuid: str
@@ -41,6 +42,7 @@ class GuestFacts:
     busy: bool = False
     movable: bool = False
     dirty_rate: float | None = None
+    seen: int | None = None
     swap_in: int | None = None
     major_faults: int | None = None
     pressures: typing.Mapping[str, int] = dataclasses.field(default_factory=dict)

@@ -3,18 +3,19 @@
 """libvirt: all guests' facts in one call, and balloon targets. The only importer of libvirt-python."""
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 import typing
 
-from ovc_plugin.hypervisor import definition
+from ovc_plugin.hypervisor import definition, guest_file
 from ovc_plugin.model import MIB
 from ovc_plugin.samples import GuestFacts
 
 LOG = logging.getLogger(__name__)
 DEFINITION_LIFE = 300.0
 DIRTY_LIFE, DIRTY_SECONDS = 60.0, 1
-
+_AGENT_SECONDS = 2
 
 # What newer guests tell of their own pressure (Linux 6.12, QEMU 9.2), by libvirt's name and ours; absent elsewhere.
 _PRESSURES = tuple((f'balloon.{name}', name) for name in (
@@ -88,6 +89,15 @@ class LibvirtHypervisor:
             except self._libvirt.libvirtError as error:
                 LOG.debug('dirty rate of guest %s is not measured: %s', uuid, error)
 
+    def read_guest_file(self, uuid: str, path: str) -> str:
+        """The text of a small file of a guest, through its guest agent; waits up to 2 s for it.
+
+        :raises Exception: there is no agent, no such file, or it may not be read.
+        """
+        qemu = importlib.import_module('libvirt_qemu')
+        domain = self._connect().lookupByUUIDString(uuid)
+        return guest_file.read(lambda request: qemu.qemuAgentCommand(domain, request, _AGENT_SECONDS, 0), path)
+
     def _facts(self, domain: typing.Any, stats: dict[str, typing.Any]) -> GuestFacts | None:
         uuid, number = domain.UUIDString(), domain.ID()
         try:
@@ -112,7 +122,8 @@ class LibvirtHypervisor:
             title=known.title, image=known.image,
             weight=specs.get('ovc:weight'), overcommit=specs.get('ovc:overcommit'),
             busy=running and (state != lv.VIR_DOMAIN_RUNNING or self._moves(domain, uuid)), movable=known.movable,
-            swap_in=_kib(stats, 'balloon.swap_in'), major_faults=stats.get('balloon.major_fault'),
+            seen=_kib(stats, 'balloon.available'), swap_in=_kib(stats, 'balloon.swap_in'),
+            major_faults=stats.get('balloon.major_fault'),
             pressures={name: int(stats[key]) for key, name in _PRESSURES if key in stats},
             dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
 

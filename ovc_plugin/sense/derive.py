@@ -154,10 +154,20 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         # one that opted out is left where it is
         can_migrate=facts.running and facts.movable and not facts.busy and untouchable == facts.untouchable,
         dirty_rate=facts.dirty_rate, pressure=group.pressure if group else None, guest_swap_in=sample.guest_swap_in,
-        major_faults=sample.major_faults, published=sample.published, busy=facts.busy,
+        major_faults=sample.major_faults, published=_published(sample, reservation), busy=facts.busy,
         untouchable=untouchable,
         trust_domain=facts.project or f'guest:{facts.uuid}', title=facts.title, image=facts.image,
         reservation_from='ovc:reservation' if facts.reservation is not None else 'option default_reservation')
+
+
+def _published(sample: GuestSample, reservation: int) -> int | None:
+    """The working set that a guest tells, as a size to be asked for: with what its kernel keeps itself, and within what
+    it is guaranteed and may have at most (promise 3, and no more than it was sold)."""
+    if sample.published is None:
+        return None
+    facts = sample.facts
+    kept = max(0, facts.actual - facts.seen) if facts.actual is not None and facts.seen is not None else 0
+    return max(reservation, min(sample.published + kept, facts.maximum))
 
 
 def _opted_out(facts: GuestFacts, notes: list[str]) -> str | None:

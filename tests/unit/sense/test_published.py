@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""A guest that tells its own working set: how it is asked, when it is believed, and how far."""
+from __future__ import annotations
+
+import base64
+import importlib.machinery
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ovc_plugin.hypervisor import guest_file
+from ovc_plugin.model import MIB
+from ovc_plugin.sense import published
+from ovc_plugin.sense.derive import derive
+from ovc_plugin.settings import Settings
+from tests.builders import GIB, a_proc, a_sample, sampled
+
+SCRIPT = pathlib.Path(__file__).resolve().parents[3] / 'etc' / 'guest' / 'ovc-working-set'
+
+
+class Guests:
+    """Agents that answer with a text, or with an error; time is what a test says."""
+
+    def __init__(self, monkeypatch, **texts):
+        self.texts, self.asked, self.now = texts, [], 1000.0
+        monkeypatch.setattr(published.time, 'sleep', lambda seconds: None)
+        self.published = published.Published(self.read, clock=lambda: self.now)
+        self.published._thread = self  # the test asks when it is due
+
+    def read(self, uuid, path):
+        self.asked.append(uuid)
+        if self.texts[uuid] is None:
+            raise ConnectionError('no agent')
+        return self.texts[uuid]
+
+    def after(self, seconds):
+        self.published.follow(self.texts)
+        self.now += seconds
+        self.published.ask_due()
+        return self.published.follow(self.texts)
+
+
+def test_what_a_guest_tells_is_believed_for_a_while_and_only_while_it_counts_on(monkeypatch):
+    guests = Guests(monkeypatch, a='5000 1')
+    assert guests.after(0) == {'a': 5000}
+    guests.texts['a'] = '6000 2'
+    assert guests.after(10) == {'a': 5000}, 'it is not asked each time'
+    assert guests.after(25) == {'a': 6000}
+    assert [guests.after(31) for _ in range(4)][-1] == {}, 'its number stands still'
+
+
+def test_a_guest_without_an_agent_or_with_nonsense_is_asked_ever_more_seldom_and_costs_the_others_nothing(monkeypatch):
+    guests = Guests(monkeypatch, bad=None, odd='many', none='-5 1', good='7 1')
+    assert guests.after(0) == {'good': 7}
+    for _ in range(40):
+        guests.after(30)
+    counts = {uuid: guests.asked.count(uuid) for uuid in guests.texts}
+    assert counts['good'] >= 35 and max(counts['bad'], counts['odd'], counts['none']) <= 6
+
+
+def test_a_guest_that_is_gone_is_forgotten(monkeypatch):
+    guests = Guests(monkeypatch, a='5000 1')
+    guests.after(0)
+    guests.texts = {}
+    assert guests.after(0) == {}
+
+
+def one(told, **changes):
+    sample = sampled(maximum=GIB, actual=GIB, reservation='25%', **changes)
+    return derive(None, a_sample(type(sample)(facts=sample.facts, group=sample.group, published=told)), {}, 0,
+                  Settings()).guests[0].published
+
+
+def test_it_is_believed_between_the_reservation_and_the_maximum_with_what_its_kernel_keeps():
+    assert (one(None), one(1), one(400 * MIB), one(9 * GIB)) == (None, 256 * MIB, 400 * MIB, GIB)
+    assert one(400 * MIB, seen=1000 * MIB) == 424 * MIB
+
+
+def agent(*, content=b'5 1\n', open_fails=False):
+    def ask(request):
+        said.append(json.loads(request)['execute'])
+        if said[-1] == 'guest-file-open':
+            return json.dumps({'error': 'no such file'} if open_fails else {'return': 7})
+        if said[-1] == 'guest-file-read':
+            return json.dumps({'return': {'count': len(content), 'buf-b64': base64.b64encode(content).decode()}})
+        return json.dumps({'return': {}})
+    said = []
+    return ask, said
+
+
+def test_a_file_is_opened_read_and_closed_even_where_its_content_is_no_text():
+    ask, said = agent()
+    assert guest_file.read(ask, '/run/x') == '5 1\n'
+    assert said == ['guest-file-open', 'guest-file-read', 'guest-file-close']
+    ask, said = agent(content=b'\xff')
+    with pytest.raises(ValueError):
+        guest_file.read(ask, '/run/x')
+    assert said[-1] == 'guest-file-close'
+    with pytest.raises(ValueError, match='guest-file-open was not answered'):
+        guest_file.read(agent(open_fails=True)[0], '/run/x')
+
+
+@pytest.fixture
+def script():
+    loader = importlib.machinery.SourceFileLoader('ovc_working_set', str(SCRIPT))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('ovc_working_set', loader))
+    loader.exec_module(module)
+    return module
+
+
+def test_the_guests_script_counts_what_is_used_and_what_was_wanted_again_of_late(tmp_path, script):
+    def guest(available, refaults):
+        a_proc(tmp_path, total=GIB, available=available)
+        (tmp_path / 'vmstat').write_text(f'workingset_refault_anon {refaults}\nworkingset_refault_file 0\n')
+    working = script.WorkingSet(str(tmp_path))
+    guest(GIB // 2, 100)
+    assert working.measure(0) == GIB // 2
+    guest(GIB // 2, 100 + 2560)
+    assert working.measure(30) == GIB // 2 + 10 * MIB
+    assert working.measure(120) == GIB // 2, 'it is forgotten after a minute'
+    guest(MIB, 10**9)
+    assert working.measure(121) == GIB, 'never more than there is'
+
+
+def test_the_guests_script_writes_what_the_host_can_read(tmp_path):
+    target = tmp_path / 'ovc' / 'working-set'
+    subprocess.run([sys.executable, SCRIPT, '--once', '--file', target], check=True)
+    amount, number = map(int, target.read_text().split())
+    assert amount > MIB and number > 0 and list(target.parent.iterdir()) == [target]
