@@ -99,8 +99,8 @@ class HostSettings:
     stall_hard: float = knob(0.40, 'The same for HARD. Related: stall_soft.', low=0.001, high=1)
     ask_guests: bool = knob(
         False, 'Ask guests, through their QEMU guest agent and twice a minute, for the working set that the script '
-        'etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their maximum. Not where nova-compute runs '
-        'on eventlet.')
+        'etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their maximum. Not '
+        'where nova-compute runs on eventlet.')
     stats_max_age: float = knob(
         30.0, 'Seconds after which what a guest says of its memory is too old to shrink it by.', low=1, high=3600,
         unit='s')

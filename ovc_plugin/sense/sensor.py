@@ -54,7 +54,8 @@ class Sensor:
                                     'compressed swap cannot be read', notes)
         return HostSample(
             host=self._host, taken_at=now, memory=memory, stall=stall, ksm=sharing,
-            guests=self._spoken.tell(self._published(guests)), refault_pages=refaults, zswap=held, durations=self.sources.durations(), notes=tuple(notes))
+            guests=self._spoken.tell(self._published(guests)), refault_pages=refaults, zswap=held,
+            durations=self.sources.durations(), notes=tuple(notes))
 
     def memory(self) -> MemorySample:
         """The boundary's memory alone: the cheap look between two passes.
