@@ -44,6 +44,7 @@ class Chronicle:
         self._host_action: dict[str, typing.Any] | None = None
         self._events: collections.deque[dict[str, typing.Any]] = collections.deque(maxlen=KEPT)
         self._notes: frozenset[str] = frozenset()
+        self._errors: dict[tuple[str, str], str | None] = {}  # of the last action of each kind on each guest
         self._troubles: dict[str, str] = {}
 
     def note(self, notes: typing.Iterable[str]) -> None:
@@ -68,17 +69,19 @@ class Chronicle:
             self._events.append({'at': now, 'level': plan.level.name, 'text': plan.reason})
         self.note((*snapshot.notes, *plan.notes))
         self.guest_actions = {u: a for u, a in self.guest_actions.items() if u in names}
+        self._errors = {key: error for key, error in self._errors.items() if not key[0] or key[0] in names}
         for outcome in outcomes:
             self._one(outcome, names, now)
 
     def _one(self, outcome: Outcome, names: dict[str, str], now: float) -> None:
         fields, text = describe.action_fields(outcome, now, names), describe.sentence(outcome, names)
+        whose = '' if isinstance(outcome.action, TuneKsm) else outcome.action.guest
         if isinstance(outcome.action, TuneKsm):
-            earlier, self._host_action = self._host_action, fields
+            self._host_action = fields
         else:
-            earlier = self.guest_actions.get(outcome.action.guest)
             self.guest_actions[outcome.action.guest] = fields
-        again = outcome.error is not None and earlier is not None and outcome.error == earlier['error']
+        again = outcome.error is not None and outcome.error == self._errors.get((whose, fields['what']))
+        self._errors[whose, fields['what']] = outcome.error
         grave = logging.DEBUG if again else logging.WARNING if outcome.error else logging.INFO
         LOG.log(grave, '%s: %s', self._host, text)
         self._events.append({'at': now, 'action': fields['what'], 'text': text})

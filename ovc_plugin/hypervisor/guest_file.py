@@ -15,7 +15,7 @@ def read(ask: Ask, path: str) -> str:
     """The file's first bytes as text.
 
     :raises ValueError: the agent's answer cannot be understood, or is no text.
-    :raises Exception: whatever ``ask`` raises, as where there is no agent, no such file, or the agent may not read files.
+    :raises Exception: whatever ``ask`` raises, as where there is no agent, no such file, or it may not read files.
     """
     handle = _call(ask, 'guest-file-open', path=path, mode='r')
     try:

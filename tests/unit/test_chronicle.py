@@ -4,6 +4,8 @@
 import logging
 
 from ovc_plugin.chronicle import Chronicle
+from ovc_plugin.model import MIB, Level, Outcome, Plan, ReclaimGuest, SetBalloon
+from tests.builders import NOW, a_guest, a_host
 
 SILENT = 'guest {}: says nothing of its memory'
 
@@ -28,3 +30,13 @@ def test_one_guest_more_is_one_line_of_its_own(caplog):
     with caplog.at_level(logging.WARNING):
         told.note([SILENT.format('a'), SILENT.format('b'), SILENT.format('c')])
     assert lines(caplog) == ['h1: guest c: says nothing of its memory']
+
+
+def test_a_failure_that_lasts_is_one_warning_whatever_succeeds_in_between(caplog):
+    told = Chronicle('h1')
+    ask = Outcome(action=SetBalloon(guest='uuid-g1', target=MIB, previous=2 * MIB, reason=''), done=False, error='gone')
+    swap = Outcome(action=ReclaimGuest(guest='uuid-g1', amount=MIB, floor=0, reason=''), done=True, freed=MIB)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            told.tell(Plan(level=Level.HARD, actions=(), reason=''), Level.HARD, [ask, swap], a_host(a_guest()), NOW)
+    assert len(caplog.records) == 1
