@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'benchmarks'), str(CHECKOUT / 'devstack' / 'onebox'), str(CHECKOUT / 'tests' / 'real')]
+sys.path[:0] = [str(CHECKOUT), *(str(CHECKOUT / part) for part in ('benchmarks', 'devstack/onebox', 'tests/real'))]
 
 MB = 1 << 20
 CONTROLLER_GOAL_PERCENT = 1.0

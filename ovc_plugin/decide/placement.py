@@ -58,18 +58,20 @@ def standing(report: HostReport) -> Standing:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What one request asks of any host, in bytes; ``share`` is what of its memory is guaranteed, 0..1."""
+    """What one request asks of any host, in bytes; ``share`` is what of its memory is guaranteed, 0..1. Requests of one
+    ``key`` ask for the same."""
 
     memory: int
     guaranteed: int
     share: float
     overhead: int
+    key: tuple[int, int]
 
 
 def terms(request: Request, shared: SharedSettings) -> Terms:
     guaranteed = request.reservation if request.overcommit else request.memory
     return Terms(memory=request.memory, guaranteed=guaranteed, overhead=shared.default_overhead,
-                 share=guaranteed / request.memory if request.memory else 1.0)
+                 share=guaranteed / request.memory if request.memory else 1.0, key=(request.memory, guaranteed))
 
 
 def margins(host: Standing, asked: Terms, guests: int, memory: int, reserved: int | None) -> tuple[int, int, int]:
@@ -81,7 +83,9 @@ def margins(host: Standing, asked: Terms, guests: int, memory: int, reserved: in
     """
     arriving = memory + asked.memory
     overhead = (guests + 1) * asked.overhead
-    owed = (round(memory * asked.share) if reserved is None else reserved) + asked.guaranteed
+    owed = asked.guaranteed
+    if memory:
+        owed += round(memory * asked.share) if reserved is None else reserved
     swappable = arriving - owed + host.growing
     return (host.unguaranteed - owed - overhead, host.unbacked - arriving - overhead,
             host.spare - arriving - overhead + (swappable if swappable < host.swap_free else host.swap_free))

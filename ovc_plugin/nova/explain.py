@@ -48,8 +48,8 @@ class Explainer(python_logging.Handler):
         overhead = self._shared().default_overhead
         found = []
         for host, known in hosts.items():
-            report, (guests, memory) = known.report, known.flying
-            touched = report.committed + memory + guests * overhead
+            report, seen = known.report, known.seen
+            touched = report.committed + seen.memory + seen.guests * overhead
             limit = placement.backing(report.total, report.reserve, report.swap_usable)
             found.append((limit - touched, f'host {host} refused by placement\'s ratio: guests there could touch '
                           f'{placement.mb(touched)} of {placement.mb(limit)} of memory and swap before one more, which '

@@ -14,7 +14,7 @@ from nova.scheduler import filters, utils
 from oslo_log import log as logging
 
 from ovc_plugin.decide import placement
-from ovc_plugin.model import MIB, InFlight, Level, Verdict
+from ovc_plugin.model import MIB, InFlight, Verdict
 from ovc_plugin.nova import current, explain, neighbours
 from ovc_plugin.nova import host_state as states
 from ovc_plugin.report import ReportError
@@ -47,13 +47,12 @@ def passes(host_state: typing.Any, asking: states.Asking, settings: Settings, no
         return False
     if known is None:
         return judge(host_state, asking, settings, now).ok
-    report = known.report
     guarantee, backed, demand = states.left(host_state, known, asking)
-    if guarantee < 0 or demand < 0 or report.level >= Level.HARD:
+    if guarantee < 0 or demand < 0 or known.short:
         return False
-    if backed < 0 and not placement.waived(report, settings.scheduler):
+    if backed < 0 and not placement.waived(known.report, settings.scheduler):
         return False
-    return abs(now - report.taken_at) <= settings.shared.report_max_age
+    return abs(now - known.taken_at) <= settings.shared.report_max_age
 
 
 def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
@@ -104,9 +103,10 @@ class _Filter(filters.BaseHostFilter):
         asking.of()  # a request that cannot be read is no host's fault
         passed: list[typing.Any] = []
         refused: list[tuple[typing.Any, str | None]] = []
+        passes = self._passes
         for host in hosts:
             try:
-                if self._passes(host, asking, settings, now):
+                if passes(host, asking, settings, now):
                     passed.append(host)
                 else:
                     refused.append((host, None))
@@ -135,8 +135,7 @@ class OvercommitFilter(_Filter):
         super().__init__()
         explain.attach(lambda: current.get().shared)
 
-    def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
-        return passes(host, asking, settings, now)
+    _passes = staticmethod(passes)
 
     def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
         return judge(host, asking, settings, now).reason

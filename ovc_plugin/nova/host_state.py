@@ -12,16 +12,15 @@ import typing
 
 from ovc_plugin import report as reports
 from ovc_plugin.decide import guarantee, placement
-from ovc_plugin.model import MIB, Request
+from ovc_plugin.model import MIB, Level, Request
 from ovc_plugin.nova import book
+from ovc_plugin.nova.attributes import OVERCOMMIT, given, image_or_flavor, shares
 from ovc_plugin.report import HostReport
 from ovc_plugin.settings import SharedSettings
 
 LOG = logging.getLogger(__name__)
 
 RESERVATION = 'ovc:reservation'
-OVERCOMMIT = 'ovc:overcommit'
-SHARE = 'ovc:share'
 
 # Resource classes of devices that reach into a guest's memory. Not all custom classes are such: these are what nova
 # itself makes of devices.
@@ -32,12 +31,12 @@ _warned: set[str] = set()
 
 
 class Known:
-    """A host's report with what follows from it for any request, and who was in flight when it was last judged.
+    """A host's report with what follows from it for any request, and how the last request found it.
 
     ``domain`` is the one trust domain that shares there, ``None`` when there is none or several.
     """
 
-    __slots__ = ('text', 'report', 'standing', 'counted', 'guests', 'domain', 'flying', 'seen', 'there')
+    __slots__ = ('text', 'report', 'standing', 'counted', 'guests', 'domain', 'taken_at', 'short', 'seen', 'there')
 
     def __init__(self, text: str, report: HostReport) -> None:
         self.text, self.report = text, report
@@ -45,9 +44,9 @@ class Known:
         self.counted, self.guests = report.nova_reserved + report.claimed, report.guests
         self.domain = report.domains[0] if len(report.domains) == 1 else None
         self.there = book.read(report)
-        self.flying = (0, 0)
-        # In one piece: requests are served by several threads.
-        self.seen: tuple[typing.Any, int, tuple[int, int, int]] | None = None
+        # Read for each host of each request: an attribute here costs less than two.
+        self.taken_at, self.short = report.taken_at, report.level >= Level.HARD
+        self.seen = _NEVER
 
 
 # By node. A report comes once a minute and requests far more often, each with HostStates made anew: only the text tells
@@ -96,18 +95,36 @@ def in_flight(host_state: typing.Any, known: Known) -> tuple[int, int]:
     return guests, memory
 
 
-def left(host_state: typing.Any, known: Known, asking: Asking) -> tuple[int, int, int]:
-    """What each sum leaves on the host with the request and all in flight (:func:`placement.margins`).
+class Seen(typing.NamedTuple):
+    """A host as requests find it until a guest comes or goes: who is in flight, and by what is asked what each sum
+    leaves (:func:`placement.margins`)."""
 
-    Kept until another request comes: filter and weigher ask for the same, and only a guest placed in between (one of
-    several asked for at once) makes it another.
+    free_mb: int
+    instances: int
+    guests: int
+    memory: int
+    left: dict[tuple[int, int], tuple[int, int, int]]
+
+
+_NEVER = Seen(-1, -1, 0, 0, {})
+_MOST_FLAVORS = 200
+
+
+def left(host_state: typing.Any, known: Known, asking: Asking) -> tuple[int, int, int]:
+    """What each sum leaves on the host with the request and all in flight.
+
+    Kept while nothing changes there: filter and weigher ask for the same, the next request for a guest of the same size
+    too, and few hosts change between two requests.
     """
+    asked = asking.plain or asking.terms(host_state)
     seen = known.seen
-    if seen is not None and seen[0] is asking.asked and seen[1] == host_state.free_ram_mb:
-        return seen[2]
-    known.flying = guests, memory = in_flight(host_state, known)
-    found = placement.margins(known.standing, asking.plain or asking.terms(host_state), guests, memory, None)
-    known.seen = asking.asked, host_state.free_ram_mb, found
+    if seen[0] != host_state.free_ram_mb or seen[1] != host_state.num_instances or len(seen[4]) > _MOST_FLAVORS:
+        guests, memory = in_flight(host_state, known)
+        # In one piece: requests are served by several threads.
+        known.seen = seen = Seen(host_state.free_ram_mb, host_state.num_instances, guests, memory, {})
+    found = seen[4].get(asked.key)
+    if found is None:
+        found = seen[4][asked.key] = placement.margins(known.standing, asked, seen[2], seen[3], None)
     return found
 
 
@@ -122,7 +139,6 @@ class Asking:
 
     def __init__(self, asked: typing.Any, shared: SharedSettings) -> None:
         flavor = asked.flavor
-        self.asked = asked
         specs = given(flavor, 'extra_specs') or {}
         self.guest = str(given(asked, 'instance_uuid') or given(asked, 'uuid') or '')
         self.memory = int(flavor.memory_mb) * MIB
@@ -208,31 +224,7 @@ def _is_device(spec: tuple[str, str]) -> bool:
     return bool(value) and (name in DEVICE_SPECS or (DEVICES.fullmatch(name) is not None and value.strip() != '0'))
 
 
-def given(thing: typing.Any, name: str) -> typing.Any:
-    """An attribute that nova has set; one that is not set must not be asked for: nova would load it or raise."""
-    return getattr(thing, name, None) if thing is not None and name in thing else None
-
-
 def warn_once(complaint: str) -> None:
     if complaint not in _warned and len(_warned) < 10000:
         _warned.add(complaint)
         LOG.warning('%s', complaint)
-
-
-def shares(specs: typing.Mapping[str, str] | None) -> bool:
-    """Whether a guest of these extra specs may merge: nova starts it so unless one of them says no."""
-    return not any(_no((specs or {}).get(name)) for name in (SHARE, OVERCOMMIT))
-
-
-def _no(text: str | None) -> bool:
-    """A word that cannot be read is a no, as in the driver: merged pages leak, unmerged ones only cost."""
-    try:
-        return text is not None and not guarantee.yes(text)
-    except ValueError:
-        return True
-
-
-def image_or_flavor(image: typing.Any, flavor: typing.Any) -> str:
-    """What two guests must have in common to be taken for alike: the image, or without one (as when they are booted
-    from a volume) the flavor."""
-    return str(image) if image else f'flavor {flavor}'

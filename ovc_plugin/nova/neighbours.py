@@ -6,10 +6,11 @@ Like ``host_state`` it knows nova's objects by their attributes alone.
 """
 from __future__ import annotations
 
+import functools
 import typing
 
 from ovc_plugin import report as reports
-from ovc_plugin.nova.host_state import given, image_or_flavor, shares
+from ovc_plugin.nova.attributes import given, image_or_flavor, shares
 
 
 class Neighbours:
@@ -19,23 +20,32 @@ class Neighbours:
     database: whether it shares is in the host's report.
     """
 
-    __slots__ = ('instances', 'kinds', '_sharers', '_latest')
-
     def __init__(self, instances: list[typing.Any]) -> None:
         self.instances = instances
-        told = [i for i in instances if given(i, 'project_id')]
-        self.kinds = frozenset((i.project_id, image_or_flavor(given(i, 'image_ref'), given(i, 'instance_type_id')))
-                               for i in told)
-        self._sharers = [(_told_at(i), reports.domain_name(i.project_id)) for i in told
-                         if shares(given(given(i, 'flavor'), 'extra_specs'))]
-        self._latest = max((at for at, _ in self._sharers), default=0.0)
+
+    @functools.cached_property
+    def kinds(self) -> frozenset[tuple[str, str]]:
+        found = set()
+        for instance in self.instances:
+            project = given(instance, 'project_id')
+            if project:
+                image = given(instance, 'image_ref')
+                found.add((project, image or image_or_flavor(None, given(instance, 'instance_type_id'))))
+        return frozenset(found)
+
+    @functools.cached_property
+    def _sharers(self) -> list[tuple[float, str]]:
+        """When each came that may share, and its trust domain; the latest first."""
+        return sorted(((_told_at(i), reports.domain_name(i.project_id)) for i in self.instances
+                       if given(i, 'project_id') and shares(given(given(i, 'flavor'), 'extra_specs'))), reverse=True)
 
     def domains(self, since: float) -> typing.Collection[str]:
         """The trust domains of guests that may share and came since then, in seconds of the epoch: no report taken
         before can have them. Of those that were here before, the report knows whether they were started so."""
-        if self._latest <= since:
+        sharers = self._sharers
+        if not sharers or sharers[0][0] <= since:
             return ()
-        return {domain for at, domain in self._sharers if at > since}
+        return {domain for at, domain in sharers if at > since}
 
 
 _kept: dict[str, Neighbours] = {}

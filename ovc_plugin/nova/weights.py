@@ -49,9 +49,9 @@ class _Ballot:
             return 0.0
         if known is None:
             return self._unreported(host_state, strengths)
-        report = known.report
-        if abs(self._now - report.taken_at) > self._max_age:
+        if abs(self._now - known.taken_at) > self._max_age:
             return 0.0
+        report = known.report
         _, backed, demand = states.left(host_state, known, self._asking)
         room = demand if demand < backed else backed
         headroom, trend, affinity = strengths

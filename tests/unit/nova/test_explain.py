@@ -11,7 +11,7 @@ from tests.builders import GIB, NOW, a_report
 
 def a_known(report, guests=0, memory=0):
     known = host_state.Known('', report)
-    known.flying = (guests, memory)
+    known.seen = host_state.Seen(0, 0, guests, memory, {})
     return known
 
 
