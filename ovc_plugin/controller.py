@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import threading
 import time
@@ -215,7 +216,8 @@ class Controller:
 
     def explain(self, guest: str) -> dict[str, typing.Any]:
         """The guests of that name or uuid: what they may have, what they have, what is next, and why no more."""
-        return why.explain(self._snapshot, self._state, self.settings.host, self._clock(), guest, ladder.decide_host,
+        decide = functools.partial(ladder.decide_host, rules=self._rules)
+        return why.explain(self._snapshot, self._state, self.settings.host, self._clock(), guest, decide,
                            self._told.guest_actions)
 
     def status(self) -> dict[str, typing.Any]:

@@ -15,7 +15,6 @@ from cliff import command
 from ovc_plugin import conf as options
 from ovc_plugin import describe, display, rpc
 from ovc_plugin.cli import bus, log
-from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide import why
 
 LOG = logging.getLogger('ovc')
@@ -104,5 +103,5 @@ def recorded(paths: list[str], guest: str, at: float | None) -> list[Fields]:
                 last[uuid] = describe.action_fields(outcome, passed.at, passed.names)
     for remark in entries.remarks:
         LOG.warning('ovc explain: %s', remark)
-    return [why.explain(e.passed.snapshot, e.passed.state, e.settings.host, e.passed.at, guest, ladder.decide_host,
+    return [why.explain(e.passed.snapshot, e.passed.state, e.settings.host, e.passed.at, guest, log.decider(e.settings),
                         last) | {'at': e.passed.at, 'recorded': log.when(e.passed.at)} for e in found.values()]

@@ -6,13 +6,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import pathlib
 import typing
 
-from ovc_plugin import codec, record
+from ovc_plugin import codec, record, rules
 from ovc_plugin.conf import ConfigError
+from ovc_plugin.decide import host, why
 from ovc_plugin.decide.replay import Pass
+from ovc_plugin.decide.rule import Rule
 from ovc_plugin.settings import Settings
 
 
@@ -46,11 +49,11 @@ class Log:
             self.unreadable += len(lines.remarks)
 
     def _file(self, path: pathlib.Path, lines: record.Lines) -> typing.Iterator[Entry]:
-        settings, host, unknown = None, '', codec.Remarks()
+        settings, name, unknown = None, '', codec.Remarks()
         for fields in lines:
             try:
                 if 'record' in fields:
-                    host = str(fields.get('host', ''))
+                    name = str(fields.get('host', ''))
                     self._version(path, fields)
                     settings = codec.read(Settings, fields.get('settings'), unknown)
                 elif 'pass' in fields:
@@ -58,7 +61,7 @@ class Log:
                     if settings is None:
                         self._say(f'{path}: does not say under which settings it was decided; the defaults are taken')
                         settings = Settings()
-                    yield Entry(passed=passed, settings=settings, host=host)
+                    yield Entry(passed=passed, settings=settings, host=name)
             except codec.CodecError as error:
                 self.unreadable += 1
                 self._say(f'{path}: a line is passed over: {error}')
@@ -92,6 +95,22 @@ def find(named: typing.Sequence[str]) -> Log:
                               'names (by default /var/lib/ovc/record)')
         paths += found
     return Log(paths)
+
+
+def decider(settings: Settings) -> why.Decide:
+    """The ladder with the rules that these settings name, as they are installed here.
+
+    :raises ConfigError: one of them is not.
+    """
+    return functools.partial(host.decide_host, rules=_loaded(settings.host.rules))
+
+
+@functools.cache
+def _loaded(names: tuple[str, ...]) -> tuple[Rule, ...]:
+    try:
+        return rules.load(names)
+    except rules.UnknownRule as error:
+        raise ConfigError(f'{error}; --set ovc_host.rules=... names others') from None
 
 
 def when(at: float) -> str:

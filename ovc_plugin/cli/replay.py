@@ -15,7 +15,6 @@ from oslo_config import cfg
 from ovc_plugin import conf as options
 from ovc_plugin import settings
 from ovc_plugin.cli import log
-from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide import replay
 from ovc_plugin.model import MIB, Plan, ReclaimGuest, SetBalloon
 
@@ -100,7 +99,7 @@ def decide(entry: log.Entry, changes: list[Change]) -> Plan:
     for group, name, value in changes:
         part = dataclasses.replace(getattr(used, group), **{name: value})
         used = dataclasses.replace(used, **{group: part})
-    return ladder.decide_host(entry.passed.snapshot, entry.passed.state, used.host, entry.passed.at)[0]
+    return log.decider(used)(entry.passed.snapshot, entry.passed.state, used.host, entry.passed.at)[0]
 
 
 Change = tuple[str, str, typing.Any]

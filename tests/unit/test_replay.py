@@ -72,6 +72,13 @@ def test_options_go_by_their_names_in_the_file_and_in_its_units(ovc, recorded):
     assert status in (0, 1) and 'passes=3' in out
 
 
+def test_the_rules_are_those_of_the_record_or_those_that_are_set(ovc, recorded):
+    status, out, _ = ovc('replay', recorded, '--set', 'ovc_host.rules=sharing,swap')
+    assert status == 1 and 'no longer: shrink web' in out
+    status, _, err = ovc('replay', recorded, '--set', 'ovc_host.rules=absent')
+    assert status == 2 and "'absent'" in err
+
+
 def test_a_log_of_another_release_is_read_as_far_as_it_goes_and_says_so(ovc, recorded, tmp_path):
     path, = recorded.iterdir()
     lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]

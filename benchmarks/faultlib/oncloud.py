@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Faults of the cloud around a host: the message bus and placement are killed under a controller at work."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import typing
+
+from onebox_cloud import parts
+from onebox_cloud.cloud import Cloud
+from onebox_cloud.demo import watch
+from onebox_cloud.options import Options
+from onebox_cloud.process import Part
+from onebox_cloud.progress import Progress
+
+from ovc_plugin import codec, record
+from ovc_plugin.decide.replay import Pass
+
+from .scene import MB, UNLIMITED, Row
+
+AWAY = 62.0  # the log has a pass a minute where nothing is done
+
+
+class World:
+    """One host, two guests that fill up, and how to look at them without the message bus."""
+
+    def __init__(self, cloud: Cloud, say: typing.Callable[[str], None]) -> None:
+        self.cloud, self.say, self.host = cloud, say, cloud.hosts[0]
+        self.kills = watch.kernel_kills()
+        self.servers: dict[str, str] = {}
+        for name in ('one', 'two', 'three'):
+            self.boot(name, 'ovc.touch=330')
+        self.watcher = watch.Watcher(cloud, self.servers, 512 * MB // 4)
+        self.until(lambda: all(self.watcher.touched(name) for name in self.servers), 150, 'guests to fill')
+
+    def boot(self, name: str, start: str) -> None:
+        image = self.cloud.ensure_image(f'image-{name}', f'console=ttyS0 quiet {start}')
+        flavor = self.cloud.ensure_flavor('faults', 512, {'ovc:reservation': '25%'})
+        self.servers[name] = self.cloud.connect().compute.create_server(
+            name=name, image_id=image.id, flavor_id=flavor.id, networks='none').id
+
+    def until(self, look: typing.Callable[[], typing.Any], seconds: float, what: str) -> float:
+        began = time.monotonic()
+        while not look():
+            if time.monotonic() - began > seconds:
+                raise TimeoutError(f'waited {seconds:g} s in vain for {what}')
+            time.sleep(1)
+        return time.monotonic() - began
+
+    def passes(self, since: float) -> list[Pass]:
+        """What the controller has recorded since; its log needs neither bus nor placement."""
+        found = []
+        for path in record.files(self.cloud.state / 'ovc' / 'record', self.host.name):
+            found += [codec.read(Pass, line['pass']) for line in record.Lines(path) if 'pass' in line]
+        return [one for one in found if one.at >= since]
+
+    def status(self) -> dict[str, typing.Any] | None:
+        answer = self.watcher.ask()[self.host.name]
+        return answer if isinstance(answer, dict) and answer.get('report') else None
+
+    def lost(self) -> list[str]:
+        found = [f'{name} does not beat' for name in self.servers if not self.watcher.beating(name)]
+        if killed := watch.kernel_kills() - self.kills:
+            found.append(f'{killed} processes killed by the kernel')
+        for name, group in self.host.guests().items():
+            text = (group / 'memory.limit_in_bytes').read_text().strip()
+            if text != UNLIMITED:
+                time.sleep(2)  # a chunk of a swap under way is the limit of a moment
+                if (group / 'memory.limit_in_bytes').read_text().strip() == text:
+                    found.append(f'limit {text} left on {name}')
+        return found + self.watcher.below([self.host])
+
+
+def without(world: World, part: Part, word: str) -> Row:
+    """Kill a server, let the controller go on without it, start it again, and boot a guest."""
+    began = time.time()
+    os.kill(world.cloud.pid(part.name) or 0, signal.SIGKILL)
+    # A guest that goes on filling makes work for the controller meanwhile.
+    time.sleep(AWAY)
+    alone = world.passes(began)
+    saved = json.loads((world.cloud.state / 'ovc' / f'{world.host.name}.json').read_text())
+    running = len(world.host.guests())
+    world.cloud.up()
+    answers = world.until(world.status, 90, 'the host to answer')
+    fresh = world.until(lambda: (s := world.status()) and s['tick']['age'] < 15, 60, 'a fresh report')
+    name = f'after-{part.name}'
+    world.boot(name, 'ovc.touch=20')
+    booted = world.until(lambda: world.watcher.beating(name), 120, 'a guest to boot')
+    errors = {o.error for one in alone for o in one.outcomes if o.error}
+    lost = [f'an action failed: {error}' for error in sorted(errors)[:1]]
+    if not alone:
+        lost.append('no pass was recorded without it')
+    if running != len(world.servers) - 1:
+        lost.append(f'{running} of {len(world.servers) - 1} guests ran')
+    world.cloud.connect().compute.delete_server(world.servers.pop(name))
+    return Row(fault=f'{word} killed for {AWAY:.0f} s', kind='real (cloud)', lost=tuple(lost + world.lost()),
+               happened=f'{len(alone)} passes recorded meanwhile (level {alone[-1].plan.level.name if alone else "-"}, '
+                        f'state kept: {saved["ladder"]["level"]}); status again {answers + fresh:.0f} s after its '
+                        f'return, a new guest beats {booted:.0f} s later')
+
+
+def run(wanted: list[str], say: typing.Callable[[str], None]) -> list[Row]:
+    """On a fresh one-machine cloud, which is gone afterwards."""
+    cloud = Cloud(options=Options(hosts=1, host_memory_mb=1500, host_swap_mb=1280), say=Progress())
+    known = {'rabbitmq': (parts.rabbit, 'RabbitMQ'), 'placement': (
+        lambda runner: next(part for part in parts.web_services(runner) if part.name == 'placement'), 'placement')}
+    rows = []
+    cloud.up()
+    try:
+        world = World(cloud, say)
+        for name in wanted:
+            find, word = known[name]
+            try:
+                rows.append(without(world, find(cloud.runner), word))
+            except Exception as error:
+                rows.append(Row(fault=name, kind='?', happened='not shown', lost=(f'{type(error).__name__}: {error}',)))
+            say(f'{name}: {"; ".join(rows[-1].lost) or "nothing lost"}')
+        world.watcher.close()
+    finally:
+        cloud.wipe()
+    return rows

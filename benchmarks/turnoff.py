@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The plugin turned off on the one-machine cloud, and what is left of it after each step."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox'), str(CHECKOUT / 'benchmarks')]
+
+from onebox_cloud import hosts as hosts_of  # noqa: E402
+from onebox_cloud import parts  # noqa: E402
+from onebox_cloud.cloud import Cloud  # noqa: E402
+from onebox_cloud.config import VENV, nova_arguments  # noqa: E402
+from onebox_cloud.demo import watch  # noqa: E402
+from onebox_cloud.options import Options  # noqa: E402
+from onebox_cloud.progress import Progress  # noqa: E402
+
+MB = 1 << 20
+KSM = Path('/sys/kernel/mm/ksm/run')
+UNLIMITED = '9223372036854771712'
+RESERVED = 64  # MB, as the cloud's nova.conf has it
+STOCK = '# Stock nova: no line of the plugin.\n'
+DESCRIPTION = """\
+One host of the one-machine cloud; guests fill it until the controller balloons them. Then, as the README says:
+nova-compute is stopped; "ovc release" is run while there is no room (it refuses, with the numbers), and again when
+guests have left; the plugin's lines are removed and nova is started without them; a guest is booted; "ovc check" looks.
+After each step: placement's ratio, the guests' sizes, limits, page sharing.
+Exit status 0: placement has nova's ratio, every guest its full size, no limit is lowered, page sharing is as it was
+found, nova without us boots a guest, and "ovc check" says that nothing is left.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog='benchmarks/turnoff', description=DESCRIPTION,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value, help in (('host-memory', 1500, 'MB'), ('host-swap', 1280, 'MB'), ('guests', 4, 'guests'),
+                              ('guest-memory', 512, 'MB'), ('fill', 330, 'MB each guest fills'),
+                              ('leave', 2, 'guests that leave to make room')):
+        top.add_argument(f'--{name}', type=int, default=value, help=f'{help} (default {value})')
+    return top
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the plugin has changed, as it is now."""
+
+    step: str
+    ratio: float
+    sizes: dict[str, int]
+    limits: int
+    ksm: str
+
+    def row(self, full: int) -> tuple[str, ...]:
+        small = [size for size in self.sizes.values() if size < full]
+        return (self.step, f'{self.ratio:g}', f'{len(small)} of {len(self.sizes)}',
+                f'{sum(full - size for size in small) // MB}', str(self.limits), self.ksm)
+
+
+class Scene:
+    def __init__(self, cloud: Cloud, options: argparse.Namespace, say: Progress) -> None:
+        self.cloud, self.options, self.say = cloud, options, say
+        self.host = cloud.hosts[0]
+        self.full = options.guest_memory * MB
+        self.ksm_before = '0'
+        # Where this cloud's controller keeps its state is nobody's default: the commands are told.
+        self.where = cloud.state.etc / 'ovc-where.conf'
+        self.where.write_text(f'[ovc_host]\nstate_path = {cloud.state / "ovc"}\nboundary = /sys/fs/cgroup/memory\n')
+
+    def look(self, step: str) -> Look:
+        found = Look(step=step, ratio=self.ratio(), sizes=watch._balloons(self.host), limits=self.limits(),
+                     ksm=KSM.read_text().strip())
+        self.say(' | '.join(found.row(self.full)))
+        return found
+
+    def ratio(self) -> float:
+        """As placement has it, asked by its own API."""
+        client = self.cloud.connect().placement
+        provider = next(iter(client.resource_providers()))
+        inventory = client.get(f'/resource_providers/{provider.id}/inventories/MEMORY_MB', microversion='1.36').json()
+        return float(inventory['allocation_ratio'])
+
+    def limits(self) -> int:
+        return sum((group / 'memory.limit_in_bytes').read_text().strip() != UNLIMITED
+                   for group in self.host.guests().values())
+
+    def boot(self, name: str, start: str) -> str:
+        image = self.cloud.ensure_image(f'image-{name}', f'console=ttyS0 quiet {start}')
+        flavor = self.cloud.ensure_flavor('turnoff', self.options.guest_memory, {})
+        return self.cloud.connect().compute.create_server(name=name, image_id=image.id, flavor_id=flavor.id,
+                                                          networks='none').id
+
+    def inside(self, *command: str) -> tuple[int, str]:
+        """Run an ``ovc`` command as one would on the host, with nova-compute's files."""
+        pid = self.cloud.runner.pid(hosts_of.part_name(self.host.name))
+        done = subprocess.run(['nsenter', '-t', str(pid), '-u', '-m', f'{VENV}/bin/ovc', *command,
+                               *nova_arguments(self.cloud.state, self.host.name), '--config-file',
+                               str(self.where)], capture_output=True, text=True,
+                              timeout=180, env={'PATH': f'{VENV}/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'LANG': 'C.UTF-8'})
+        text = '\n'.join(line for line in (done.stdout + done.stderr).splitlines() if 'privsep' not in line)
+        self.say(f'ovc {command[0]}: exit status {done.returncode}\n' + '\n'.join(f'      {line}' for line in
+                                                                               text.splitlines()[:25]))
+        return done.returncode, text
+
+    def until(self, look, seconds: float, what: str):
+        deadline = time.monotonic() + seconds
+        while not (found := look()):
+            if time.monotonic() > deadline:
+                raise SystemExit(f'turnoff: waited {seconds:g} s in vain for {what}')
+            time.sleep(1)
+        return found
+
+    def small(self) -> bool:
+        """Whether the controller has taken enough to be given back."""
+        sizes = watch._balloons(self.host).values()
+        return sum(self.full - size for size in sizes) > 100 * MB
+
+    def restart_without(self) -> None:
+        """Remove the plugin's lines, and start nova's services again."""
+        runner, options = self.cloud.runner, self.cloud.options
+        (self.cloud.state.etc / 'nova-mode.conf').write_text(STOCK)
+        changed = [parts.scheduler(runner, options), parts.compute(runner, self.host.name)]
+        runner.stop(changed)
+        for part in changed:
+            runner.start(part)
+        for part in changed:
+            runner.wait(part)
+
+
+def play(scene: Scene) -> tuple[list[Look], dict[str, bool], str]:
+    cloud, options, looks, held = scene.cloud, scene.options, [], {}
+    servers = {f'vm{number}': scene.boot(f'vm{number}', f'ovc.touch={options.fill}')
+               for number in range(options.guests)}
+    scene.until(scene.small, 200, 'guests to be ballooned')
+    time.sleep(10)
+    looks.append(scene.look('at work'))
+    compute = parts.compute(cloud.runner, scene.host.name)
+    cloud.runner.stop([compute])
+    looks.append(scene.look('nova-compute stopped'))
+    held['a clean stop restores placement\'s ratio'] = looks[-1].ratio == 1.0
+    held['a clean stop restores page sharing'] = looks[-1].ksm == scene.ksm_before
+    crowded, text = scene.inside('release', '--wait', '4')
+    looks.append(scene.look('ovc release, no room'))
+    small = sum(scene.full - size for size in looks[-1].sizes.values())
+    held['without room it says what is missing'] = (crowded == 1 and 'move guests away' in text) or small == 0
+    leave(scene, servers)
+    roomy, text = scene.inside('release', '--wait', '60')
+    time.sleep(5)
+    looks.append(scene.look(f'ovc release, {options.leave} left'))
+    held['with room everybody has its full size'] = roomy == 0 and all(
+        size == scene.full for size in looks[-1].sizes.values())
+    scene.restart_without()
+    delete(scene, list(servers)[:options.leave + 1])
+    fresh = scene.boot('fresh', 'ovc.touch=50')
+    status = scene.until(lambda: (s := cloud.connect().compute.get_server(fresh).status) != 'BUILD' and s, 90,
+                         'nova without the plugin to boot a guest')
+    watcher = watch.Watcher(cloud, {'fresh': fresh}, None)
+    scene.until(lambda: watcher.beating('fresh'), 60, 'the fresh guest\'s heartbeat')
+    looks.append(scene.look('without the plugin'))
+    code, text = scene.inside('check', '--role', 'compute', '--service-user', 'root')
+    said = 'nothing: guests have their full size' in ' '.join(text.split())
+    last = looks[-1]
+    held |= {'nova without us boots a guest': status == 'ACTIVE',
+             'ovc check says that nothing is left': code == 0 and said,
+             'ratio, limits and page sharing stay so': (last.ratio, last.limits, last.ksm) == (
+                 1.0, 0, scene.ksm_before)}
+    line = (f'turnoff: guests={len(servers)} ratio={looks[0].ratio:g}->{last.ratio:g} '
+            f'lacked_mb={sum(scene.full - s for s in looks[0].sizes.values()) // MB}->'
+            f'{sum(scene.full - s for s in last.sizes.values()) // MB} limits={last.limits} '
+            f'ksm={looks[0].ksm}->{last.ksm} fresh={status} check={code}')
+    return looks, held, line
+
+
+def leave(scene: Scene, servers: dict[str, str]) -> None:
+    """Some guests go: their domains end, as nova-compute is stopped and cannot be asked."""
+    import libvirt
+    connection = libvirt.open(scene.host.uri)
+    for domain in connection.listAllDomains()[:scene.options.leave]:
+        domain.destroy()
+    connection.close()
+
+
+def delete(scene: Scene, names: list[str]) -> None:
+    """Nova's own ratio has no room for all of them and one more."""
+    compute = scene.cloud.connect().compute
+    for server in [server for server in compute.servers() if server.name in names]:
+        compute.delete_server(server.id)
+    scene.until(lambda: not any(server.name in names for server in compute.servers()), 90, 'guests to be deleted')
+
+
+def main() -> int:
+    options = parser().parse_args()
+    say = Progress()
+    cloud = Cloud(options=Options(hosts=1, host_memory_mb=options.host_memory, host_swap_mb=options.host_swap,
+                                  settings=(('ovc_host', 'ksm', 'auto'),)), say=say)
+    ksm_before = KSM.read_text().strip()
+    KSM.write_text('0')  # so that it shows whether the plugin leaves it as it was
+    try:
+        cloud.up()
+        looks, held, line = play(Scene(cloud, options, say))
+    finally:
+        cloud.wipe()
+        KSM.write_text(ksm_before)
+    rows = [('step', 'ratio', 'too small', 'MB lacking', 'limits', 'ksm run'),
+            *(one.row(options.guest_memory * MB) for one in looks)]
+    for row in rows:
+        print('  '.join(cell.ljust(width) for cell, width in zip(row, (26, 6, 10, 11, 7, 7), strict=True)).rstrip())
+    for what, kept in held.items():
+        print(f'{what:42}  {"holds" if kept else "FAILS"}')
+    print(line)
+    return 0 if all(held.values()) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
