@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Who may share pages (promise 8), in the definitions that nova's libvirt driver writes under our class."""
+from __future__ import annotations
+
+from unittest import mock
+
+from nova import context, objects
+from nova.tests.functional.libvirt import base
+from nova.virt.libvirt import driver as libvirt_driver
+
+from tests.contract.test_untouchables import Kinds
+
+
+class TestSharing(Kinds, base.ServersTestBase):
+
+    def host(self, *guests):
+        """A host whose controller has seen these guests."""
+        self.start_compute('host1')
+        self.driver = self.computes['host1'].driver
+        self.driver._ovc.guests = list(guests)
+        self.driver._ovc.expected = []
+        self.driver._ovc.expect = lambda uuid, domain: self.driver._ovc.expected.append((uuid, domain))
+
+    @staticmethod
+    def mergeable(domain):
+        return {'uuid': f'u-{domain}', 'trust_domain': domain, 'can_share': True, 'running': True}
+
+    def shares(self, specs=None):
+        server = self.order(specs or {})
+        return '<nosharepages' not in self.written[server['id']], server
+
+    def test_guests_of_the_project_that_was_first_share(self):
+        self.host(self.mergeable(self.api.project_id))
+        self.assertTrue(self.shares()[0])
+        self.assertFalse(self.shares({'ovc:share': 'no'})[0])
+
+    def test_guests_of_another_project_are_started_unmergeable_and_the_log_says_why(self):
+        self.host(self.mergeable('another'))
+        shares, server = self.shares()
+        self.assertFalse(shares)
+        self.assertIn(f'guest {server["id"]} starts with pages that are never merged: guests of another project can '
+                      'merge on this host', self.stdlog.logger.output)
+
+    def test_an_operator_who_merges_across_projects_gets_it(self):
+        self.flags(ksm='all-tenants', group='ovc_host')
+        self.host(self.mergeable('another'))
+        self.assertTrue(self.shares()[0])
+
+    def test_a_controller_that_fails_leaves_the_guest_as_nova_has_it_but_for_what_its_flavor_says(self):
+        self.host()
+        self.driver._ovc.status = mock.Mock(side_effect=RuntimeError('a fault of ours'))
+        self.assertTrue(self.shares()[0])
+        self.assertFalse(self.shares({'ovc:share': 'no'})[0])
+
+    def test_a_mergeable_guest_that_migrates_to_here_is_told_of_beforehand(self):
+        self.host()
+        known = {}
+        for name, specs in (('mergeable', {}), ('unmergeable', {'ovc:share': 'no'})):
+            known[name] = objects.Instance.get_by_uuid(context.get_admin_context(), self.shares(specs)[1]['id'],
+                                                       expected_attrs=['flavor'])
+        with mock.patch.object(libvirt_driver.LibvirtDriver, 'check_can_live_migrate_destination', return_value='yes'):
+            for instance in known.values():
+                self.assertEqual('yes', self.driver.check_can_live_migrate_destination(None, instance, {}, {}))
+        self.assertEqual([(known['mergeable'].uuid, known['mergeable'].project_id)], self.driver._ovc.expected)
