@@ -57,7 +57,10 @@ def agent(config: str, record: str) -> int:
     """ovc-agent as it is, with one line written for each pass."""
     from ovc_plugin.cmd import agent as command
     from ovc_plugin.controller import Controller
-    one_pass = Controller.run_pass
+    from ovc_plugin.act import actuator, reclaimer
+    one_pass, done = Controller.run_pass, []
+    for owner, name in ((actuator.balloon, 'apply'), (reclaimer.Reclaimer, '_round')):
+        setattr(owner, name, timed(getattr(owner, name), done))
 
     def recorded(self: Controller) -> Any:
         began = time.time()
@@ -68,11 +71,20 @@ def agent(config: str, record: str) -> int:
             file.write(json.dumps({
                 'at': began, 'end': time.time(), 'level': int(plan.level), 'reason': plan.reason, 'done': kinds,
                 'failed': [o.error for o in outcomes if o.error], 'freed': sum(o.freed or 0 for o in outcomes),
-                'available': snapshot.available if snapshot else None}) + '\n')
+                'available': snapshot.available if snapshot else None, 'acted': [done.pop(0) for _ in range(len(done))]}) + '\n')
         return plan, outcomes
 
     Controller.run_pass = recorded  # type: ignore[method-assign]
     return command.main(['--config-file', config])
+
+
+def timed(call: Any, ended: list[float]) -> Any:
+    def both(*words: Any) -> Any:
+        try:
+            return call(*words)
+        finally:
+            ended.append(time.time())
+    return both
 
 
 # -- processes ------------------------------------------------------------------------------------------------------
@@ -270,15 +282,17 @@ def shock(host: Any, booted: list[Any], held: list[int], record: Path, options: 
     crossed = next((when - began for when, available, _ in points if available < soft), None)
     after = passes(record)[begun_passes:]
     first = next((one['at'] - began for one in after if one['at'] > began and one['level'] > 0), None)
-    acted = next((one['end'] - began for one in after if one['at'] > began and one['done']), None)
+    acted = next((when - began for one in after for when in sorted(one['acted']) if when > began), None)
     # The speed of filling while nobody resists: the first second.
     early = [(when, available) for when, available, _ in points if 0 <= when - began <= 1.0]
     lost = [domain.name() for (domain, _), number in zip(booted, numbers, strict=True)
             if not domain.isActive() or client.wait(domain, number, 120) != client.DONE
             or client.do(domain, 'verify', 120) != client.DONE]
     low = [when - began for when, available, _ in points if available < soft]
-    levels = [(one['at'] - began, one['level']) for one in passes(record)[max(0, begun_passes - 1):]]
-    critical = sum(later - at for (at, level), (later, _) in zip(levels, levels[1:], strict=False) if level == 3)
+    levels = [(one['at'] - began, one['level']) for one in passes(record)[max(0, begun_passes - 1):]
+              if one['at'] <= told + options.watch]
+    ends = [at for at, _ in levels[1:]] + [points[-1][0] - began]
+    critical = sum(end - at for (at, level), end in zip(levels, ends, strict=True) if level == 3)
     return Shock(rate=(early[0][1] - early[-1][1]) / MB / (early[-1][0] - early[0][0]), before=before, crossed=crossed,
                  passed=first, acted=acted, lowest=min(available for _, available, _ in points),
                  back=low[-1] if low else None, stuck=critical, killed=kills(host.group), lost=lost,

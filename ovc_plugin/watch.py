@@ -83,9 +83,9 @@ class Watch:
         stall = psi.RUNG if self._rang is not None and now - self._rang < WINDOW else None
         if seconds < _LEAST:
             return Recent(available=last.available, stall=stall)
-        # At the wall available memory shrinks no more, while the kernel swaps: demand tells. Pages that are read back
-        # are no new demand, and take memory all the same.
-        growth = max(last.demand - first.demand, first.available - last.available) / max(seconds, WINDOW)
+        # Not by how much available memory shrinks: at the wall it shrinks no more, while the kernel swaps; and where
+        # pages are read back, to swap others in their place at the same speed is what thrashing is.
+        growth = (last.demand - first.demand) / max(seconds, WINDOW)
         if first.stalled is not None and last.stalled is not None:
             stall = max(stall or 0.0, min(1.0, (last.stalled - first.stalled) / max(seconds, WINDOW)))
         return Recent(available=last.available, growth=growth, stall=stall)

@@ -49,13 +49,13 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
 
 
 def _growth(before: MemorySample, after: MemorySample, seconds: float) -> float | None:
-    """By how much more is wanted per second, of memory and swap together: what is moved out is not wanted anew; what is
-    read back is, as far as memory goes."""
+    """By how much more is wanted per second, of memory and swap together: what is moved between them is not wanted anew.
+    """
     if seconds <= 0:
         return None
     lost = before.available - after.available
     moved = (after.swap_total - after.swap_free) - (before.swap_total - before.swap_free)
-    return max(lost, lost + moved) / seconds
+    return (lost + moved) / seconds
 
 
 def _others(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int | None:

@@ -52,7 +52,7 @@ class Glance:
             if self._group is None:
                 machine = self._text(self._meminfo)
                 available = _kib(machine, 'MemAvailable:')
-                swapped = _kib(machine, 'SwapTotal:') - _kib(machine, 'SwapFree:')
+                swapped = _kib(machine, 'SwapTotal:') - _kib(machine, 'SwapFree:') - _cached(machine)
                 return Look(at=now, available=available, demand=swapped - available, stalled=stalled)
             used, both = self._used(self._group)
             inside = self._inside(now, used)
@@ -99,6 +99,11 @@ def _files(boundary: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, bool]:
     if (boundary / 'memory.current').exists():
         return boundary / 'memory.current', boundary / 'memory.swap.current', False
     return boundary / 'memory.usage_in_bytes', boundary / 'memory.memsw.usage_in_bytes', True
+
+
+def _cached(text: str) -> int:
+    """What is in swap and in memory at once, because it was read back and not written since."""
+    return _kib(text, 'SwapCached:') if 'SwapCached:' in text else 0
 
 
 def _kib(text: str, name: str) -> int:

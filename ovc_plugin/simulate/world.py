@@ -67,7 +67,7 @@ class World:
     def _look(self, available: int, swapped: int) -> None:
         """What a watch between two passes sees: demand is what is used, in memory and in swap together."""
         demand, before = swapped - available, self._looked
-        growth = max(demand - before[1], before[0] - available) / STEP if before else None
+        growth = (demand - before[1]) / STEP if before else None
         self._looked = available, demand
         self.recent = Recent(available=available, growth=growth, stall=self.kernel.waiting)
 
