@@ -83,7 +83,7 @@ def enable(case: typing.Any, **options: typing.Any) -> None:
     case.flags(group='filter_scheduler',
                available_filters=['nova.scheduler.filters.all_filters', 'ovc_plugin.nova.filters.OvercommitFilter'],
                enabled_filters=['ComputeFilter', 'ComputeCapabilitiesFilter', 'OvercommitFilter'],
-               weight_classes=['ovc_plugin.nova.weights.HeadroomWeigher'])
+               weight_classes=['ovc_plugin.nova.weights.OvercommitWeigher'])
     case.flags(group='ovc_scheduler', **{'dry_run': False} | options)
     # Time for a stop to end: nova's tests give it none, and what we do in it would reach into the next test.
     case.flags(manager_shutdown_timeout=30)

@@ -54,7 +54,7 @@ def test_nova_loads_what_was_written(world: World) -> None:
     assert told['host']['dry_run'] is False and told['scheduler']['dry_run'] is False
     assert told['host']['state_path'] == str(world.state)
     assert set(told['enabled']) <= set(told['available']) and told['enabled'][-1] == 'OvercommitFilter'
-    assert {'HeadroomWeigher', 'RAMWeigher'} <= set(told['weighers'])
+    assert {'OvercommitWeigher', 'RAMWeigher'} <= set(told['weighers'])
     assert told['driver'] == 'ovc_plugin.nova.driver'
     assert (told['ratio'], told['fixed_ratio'], told['period']) == (1.0, None, 10)
 
@@ -64,5 +64,5 @@ def test_once_taken_out_nova_is_novas_own(world: World) -> None:
     world.run('unstack')
     told = load(world.path / 'nova-cpu.conf')
     assert told['driver'] == 'nova.virt.libvirt.driver'
-    assert 'OvercommitFilter' not in told['available'] + told['enabled'] and 'HeadroomWeigher' not in told['weighers']
+    assert 'OvercommitFilter' not in told['available'] + told['enabled'] and 'OvercommitWeigher' not in told['weighers']
     assert set(told['enabled']) <= set(told['available']) and 'RAMWeigher' in told['weighers']

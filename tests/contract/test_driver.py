@@ -107,7 +107,7 @@ class TestNothingCanHarmNova(CloudCase):
             self.boot()
             self.boot()
         self.assertEqual(1, self.log.count('ERROR OvercommitFilter failed and lets all hosts pass'))
-        self.assertEqual(1, self.log.count('ERROR HeadroomWeigher failed'))
+        self.assertEqual(1, self.log.count('ERROR OvercommitWeigher failed'))
 
     def test_a_host_that_cannot_be_judged_is_refused_alone(self):
         self.compute('host1')

@@ -41,7 +41,7 @@ print(json.dumps({
     'filter': [c.__name__ for c in filters.HostFilterHandler().get_matching_classes(
         ['ovc_plugin.nova.filters.OvercommitFilter'])],
     'weigher': [c.__name__ for c in weights.HostWeightHandler().get_matching_classes(
-        ['ovc_plugin.nova.weights.HeadroomWeigher'])],
+        ['ovc_plugin.nova.weights.OvercommitWeigher'])],
     'validators': sorted(name for name in validators.VALIDATORS if name.startswith('ovc:'))}))
 '''
 
@@ -108,7 +108,7 @@ def check(told: dict[str, object], ours_in: pathlib.Path, nova_in: pathlib.Path)
     assert told['class'] == 'ovc_plugin.nova.driver.OvcLibvirtDriver'
     assert told['is_libvirt'] and told['one_module']
     assert told['quiet'] == [], 'the interpreter start imports more than the finder'
-    assert told['filter'] == ['OvercommitFilter'] and told['weigher'] == ['HeadroomWeigher']
+    assert told['filter'] == ['OvercommitFilter'] and told['weigher'] == ['OvercommitWeigher']
     assert told['validators'] == ['ovc:overcommit', 'ovc:reservation', 'ovc:share', 'ovc:weight']
     assert str(told['ovc']).startswith(str(ours_in)), told['ovc']
     assert str(told['nova']).startswith(str(nova_in)), told['nova']
