@@ -56,10 +56,11 @@ def libvirt_restarted(scene: Scene) -> Row:
     try:
         with scene.controller() as (controller, _):
             at_work(controller)
-            before = {name: guest['target'] for name, guest in guests(controller).items()}
+            before, known = controller._state.targets(), guests(controller).keys()
             libvirtd.kill()
             alone = run(controller, 4)
-            told, held = notes(controller, 'hypervisor did not answer'), guests(controller)
+            told, held = notes(controller, 'hypervisor did not answer'), controller._state.targets()
+            still = guests(controller).keys()
             libvirtd.start()
             began = time.monotonic()
             until(lambda: (run(controller), guests(controller)['willing']['stats_age'] is not None)[1], 60,
@@ -67,7 +68,7 @@ def libvirt_restarted(scene: Scene) -> Row:
             back = time.monotonic() - began
             again = run(controller, 5)
         asked = [o for o in alone if isinstance(o.action, SetBalloon) and o.done]
-        kept = held.keys() == before.keys() and all(held[n]['target'] == before[n] for n in before)
+        kept = held == before and still == known
         lost = [f'{len(asked)} balloons asked blindly'] * bool(asked) + missing(told, 'the note') + missing(
             kept, 'guests held') + [f'failed after: {o.error}' for o in again if o.error][:1]
     finally:

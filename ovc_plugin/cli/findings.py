@@ -93,8 +93,8 @@ def controller(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
 
 
 OURS = 'ovc_plugin.nova.filters.'
-WEIGHER = 'ovc_plugin.nova.weights.HeadroomWeigher'
-REQUIRED, WANTED = 'OvercommitFilter', 'SharingDomainFilter'
+WEIGHER = 'ovc_plugin.nova.weights.OvercommitWeigher'
+REQUIRED, OPTIONAL = 'OvercommitFilter', 'SharingDomainFilter'
 
 
 def _filters(conf: cfg.ConfigOpts) -> Findings:
@@ -103,19 +103,17 @@ def _filters(conf: cfg.ConfigOpts) -> Findings:
     if ALL_FILTERS not in available:
         yield error('available filters', f'nova\'s own filters are not among them ({", ".join(available)}): naming one '
                     'filter drops all others', f'{lines}, each on a line of its own')
-    for name, grave in ((REQUIRED, error), (WANTED, warning)):
+    for name in (REQUIRED, OPTIONAL):
         known, on = OURS + name in available, name in [one.rpartition('.')[2] for one in enabled]
         if on and known:
             yield ok(f'filter {name}', 'available and enabled')
         elif on:
             yield error(f'filter {name}', 'enabled and not available: nova-scheduler does not start so',
                         f'[filter_scheduler] available_filters = {OURS + name} (beside the lines that are there)')
-        else:
-            why = ('hosts are not asked what they can still promise' if name == REQUIRED else
-                   'guests of different projects that share pages may meet on a host, where sharing then pauses')
+        elif name == REQUIRED:
             more = '' if known else f', and available_filters = {OURS + name} on a line of its own'
-            yield grave(f'filter {name}', f'not enabled: {why}', '[filter_scheduler] enabled_filters = '
-                        f'{",".join([*enabled, name])}{more}')
+            yield error(f'filter {name}', 'not enabled: hosts are not asked what they can still promise',
+                        f'[filter_scheduler] enabled_filters = {",".join([*enabled, name])}{more}')
 
 
 def _weighers(conf: cfg.ConfigOpts) -> Findings:

@@ -25,7 +25,7 @@ available_filters = nova.scheduler.filters.all_filters
 available_filters = ovc_plugin.nova.filters.OvercommitFilter
 available_filters = ovc_plugin.nova.filters.SharingDomainFilter
 enabled_filters = ComputeFilter,OvercommitFilter,SharingDomainFilter
-weight_classes = nova.scheduler.weights.all_weighers,ovc_plugin.nova.weights.HeadroomWeigher
+weight_classes = nova.scheduler.weights.all_weighers,ovc_plugin.nova.weights.OvercommitWeigher
 [libvirt]
 mem_stats_period_seconds = 10
 [ovc_host]
@@ -62,8 +62,10 @@ def test_a_good_configuration_has_nothing_to_change(written):
     ('ComputeFilter,OvercommitFilter,SharingDomainFilter', 'ComputeFilter,SharingDomainFilter',
      'filter OvercommitFilter', Severity.ERROR,
      'enabled_filters = ComputeFilter,SharingDomainFilter,OvercommitFilter'),
-    (',SharingDomainFilter', '', 'filter SharingDomainFilter', Severity.WARNING, 'enabled_filters = ComputeFilter,'),
-    (',ovc_plugin.nova.weights.HeadroomWeigher', '', 'weighers', Severity.WARNING, 'HeadroomWeigher'),
+    (',SharingDomainFilter', '', 'filter SharingDomainFilter', None, None),
+    ('available_filters = ovc_plugin.nova.filters.SharingDomainFilter\n', '', 'filter SharingDomainFilter',
+     Severity.ERROR, 'available_filters = ovc_plugin.nova.filters.SharingDomainFilter'),
+    (',ovc_plugin.nova.weights.OvercommitWeigher', '', 'weighers', Severity.WARNING, 'OvercommitWeigher'),
     ('nova.scheduler.weights.all_weighers,', '', 'weighers', Severity.WARNING, 'all_weighers'),
     ('mem_stats_period_seconds = 10', 'mem_stats_period_seconds = 0', 'balloon statistics', Severity.ERROR,
      '[libvirt] mem_stats_period_seconds = 10'),
