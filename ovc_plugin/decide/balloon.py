@@ -123,7 +123,7 @@ def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation) -> Gi
     if mine is not None and not _may_turn(guest, mine, situation):
         return None
     least = max(LEAST, int(settings.dead_band * guest.maximum))
-    if mine is not None and mine.way < 0:  # it gave already: not by crumbs, as its need moves to and fro
+    if mine is not None and mine.change < 0:  # it gave already: not by crumbs, as its need moves to and fro
         least = max(least, int(settings.balloon_step * guest.maximum / 4))
     if spare < least:
         return None
@@ -141,7 +141,7 @@ def _may_turn(guest: GuestSnapshot, mine: Asked, situation: Situation) -> bool:
         return False
     if situation.level >= Level.CRITICAL:
         return True
-    if mine.way > 0 and situation.now - mine.at < situation.settings.turn_after:
+    if mine.change > 0 and situation.now - mine.at < situation.settings.turn_after:
         return False
     return situation.level >= Level.HARD or spoke_at > mine.moved_at
 

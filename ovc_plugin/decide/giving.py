@@ -13,7 +13,8 @@ from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, SetBalloon
 from ovc_plugin.settings import HostSettings
 
 _WORN = 0.75   # a guest is in need once that share of its cushion is used up; it is then given all of it
-_TIGHT = 0.05  # a guest that leaves less than this share of its memory unused would put more to use
+_TIGHT = 0.05  # a guest that leaves less than this share of its memory unused would put more to use; and the
+# least part of its maximum that it is then given
 
 
 def relieve(situation: Situation) -> Part:
@@ -56,36 +57,56 @@ def _wants(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
 
 
 def hand_back(situation: Situation) -> Part:
-    """What is over goes to guests below their maximum: to those that would put it to use, and after a calm to all."""
+    """What is over goes to guests below their maximum: first to those that would put it to use, in parts by the idle
+    tax; after a calm to the others too, but only as much as makes a guest whole, so that each is asked once."""
     if situation.level is not Level.CLEAR or situation.surplus <= 0 or situation.turned:
         return NOTHING
-    lacking: list[tuple[GuestSnapshot, int]] = []
+    using: list[tuple[GuestSnapshot, int]] = []
+    idle: list[tuple[GuestSnapshot, int]] = []
     for guest in situation.snapshot.running:
         mine, size = situation.state.asked.get(guest.uuid), _size(guest, situation.state.asked)
         if size is None or guest.maximum - size < balloon.PAGE or not _open(
-                guest, mine, situation.settings, situation.now) or guest.uuid in situation.turned:
+                guest, mine, situation.settings, situation.now):
             continue
-        if _due(guest, size, mine, situation):
-            lacking.append((guest, size))
-    targets = _targets(lacking, situation)
-    return Part(actions=tuple(
-        SetBalloon(guest=guest.uuid, target=target, previous=size,
-                   reason=f'level CLEAR, {situation.surplus // MIB} MB over: {guest.name} lacks '
-                          f'{(guest.maximum - size) // MIB} MB of its maximum')
-        for (guest, size), target in zip(lacking, targets, strict=True)
-        if target - size >= min(guest.maximum - size, max(balloon.PAGE, situation.settings.dead_band * guest.maximum))))
+        if guest.unused is None or guest.unused >= _TIGHT * size:
+            if _calm(mine, situation, situation.settings.return_after):
+                (using if guest.unused is None else idle).append((guest, size))
+        elif _calm(mine, situation, situation.settings.dwell):
+            using.append((guest, size))
+    actions = [_gift(guest, size, target, situation)
+               for (guest, size), target in zip(using, _targets(using, situation), strict=True)
+               if target - size >= min(guest.maximum - size, max(balloon.PAGE, _TIGHT * guest.maximum))]
+    left = situation.surplus - sum(a.target - a.previous for a in actions)
+    for guest, size in sorted(idle, key=lambda one: one[0].maximum - one[1]):
+        if (left := left - (guest.maximum - size)) < 0:
+            break
+        actions.append(_gift(guest, size, guest.maximum, situation))
+    return Part(actions=tuple(actions))
+
+
+def _gift(guest: GuestSnapshot, size: int, target: int, situation: Situation) -> SetBalloon:
+    return SetBalloon(guest=guest.uuid, target=target, previous=size,
+                      reason=f'level CLEAR, {situation.surplus // MIB} MB over: {guest.name} lacks '
+                             f'{(guest.maximum - size) // MIB} MB of its maximum')
 
 
 def _targets(lacking: list[tuple[GuestSnapshot, int]], situation: Situation) -> list[int]:
     """Nobody shrinks; whole MiB, or the maximum."""
-    claims = [Claim(weight=guest.weight * guest.maximum, least=size, most=guest.maximum, idle=_idle(guest, situation))
+    claims = [Claim(weight=guest.weight * guest.maximum, least=size, most=guest.maximum, idle=_idle(guest))
               for guest, size in lacking]
     shares = share_out(claims, sum(c.least for c in claims) + situation.surplus, situation.settings.idle_tax)
     return [share if share == c.most else max(c.least, share // balloon.PAGE * balloon.PAGE)
             for c, share in zip(claims, shares, strict=True)]
 
 
-def _idle(guest: GuestSnapshot, situation: Situation) -> float:
+def _calm(mine: Asked | None, situation: Situation, seconds: float) -> bool:
+    """Whether neither the host was short nor the guest asked for so long: what nobody needs is taken again at the next
+    shortage, and brings nothing until then."""
+    since = max(situation.state.unclear_at or 0.0, 0.0 if mine is None else mine.at)
+    return situation.now - since >= seconds
+
+
+def _idle(guest: GuestSnapshot) -> float:
     if not guest.actual or guest.usable is None:
         return 0.0
     return min(1.0, max(0.0, guest.usable / guest.actual))
@@ -94,15 +115,6 @@ def _idle(guest: GuestSnapshot, situation: Situation) -> float:
 def _open(guest: GuestSnapshot, mine: Asked | None, settings: HostSettings, now: float) -> bool:
     """Whether the guest would take what it is given: one that did not take the last gift is not given more."""
     return guest.can_balloon and not guest.busy and not progress.deaf(guest, mine, settings, now)
-
-
-def _due(guest: GuestSnapshot, size: int, mine: Asked | None, situation: Situation) -> bool:
-    """Handing back what nobody uses brings nothing, and is taken again at the next shortage: so it waits for a calm."""
-    settings, state = situation.settings, situation.state
-    since = max(state.unclear_at or 0.0, 0.0 if mine is None else mine.at)
-    if situation.now - since >= settings.return_after:
-        return True
-    return guest.unused is not None and guest.unused < _TIGHT * size
 
 
 def _size(guest: GuestSnapshot, asked: typing.Mapping[str, Asked]) -> int | None:

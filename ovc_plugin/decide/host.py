@@ -22,9 +22,11 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     The rules are asked in their order, each for what those before it left. One that fails, or asks for what no rule may
     ask for, is passed over in this pass and named in the plan's notes.
     """
+    asked = progress.follow(snapshot, state.asked, now)
+    snapshot = _by_itself(snapshot, progress.given(asked, settings, now))
     judged = pressure.judge(snapshot, state, settings, now)
     departing, snapshot = evacuate.look(snapshot, judged.level, state.departing, settings, now)
-    state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since,
+    state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since, asked=asked,
                                           departing=departing), snapshot, settings, now)
     situation = _situation(snapshot, state, settings, now)
     actions: list[Action] = []
@@ -44,12 +46,19 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     return plan, situation.state
 
 
+def _by_itself(snapshot: HostSnapshot, given: int) -> HostSnapshot:
+    """The host without the growth that is our own doing: a guest may fill what it was given within a second. That was
+    taken of what is over; were it seen as a shortage, others would be shrunk for it."""
+    if not given or not snapshot.growth or snapshot.growth <= 0:
+        return snapshot
+    return dataclasses.replace(snapshot, growth=max(0.0, snapshot.growth - given))
+
+
 def _followed(state: LadderState, snapshot: HostSnapshot, settings: HostSettings, now: float) -> LadderState:
     """With what is known after this look."""
-    asked = progress.follow(snapshot, state.asked, now)
     return dataclasses.replace(
-        state, unclear_at=_unclear_at(state, now), asked=asked,
-        needs=need.follow(snapshot.running, state.needs, asked, settings, now),
+        state, unclear_at=_unclear_at(state, now),
+        needs=need.follow(snapshot.running, state.needs, state.asked, settings, now),
         probes=swap.follow(snapshot, state.probes, settings, now),
         evaporation=evaporation.follow(state.evaporation, snapshot, settings),
         scanning=scanning.follow(state.scanning, snapshot, state.level, settings))

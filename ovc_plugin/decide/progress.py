@@ -32,8 +32,9 @@ def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float
             followed[guest.uuid] = before
         elif actual > max(before.nearest, before.target) + ARRIVED:
             if actual < guest.maximum - ARRIVED:
-                followed[guest.uuid] = dataclasses.replace(before, target=actual, nearest=actual, way=1, at=now,
-                                                           moved_at=now, gave_way_at=now)
+                followed[guest.uuid] = dataclasses.replace(
+                    before, target=actual, nearest=actual, change=actual - before.target, at=now, moved_at=now,
+                    gave_way_at=now)
         elif abs(actual - before.target) < abs(before.nearest - before.target):
             followed[guest.uuid] = dataclasses.replace(before, nearest=actual, moved_at=now,
                                                        speed=_speed(before, actual, now))
@@ -56,7 +57,7 @@ def _speed(before: Asked, actual: int, now: float) -> float | None:
 def asked_now(action: SetBalloon, before: Asked | None, now: float) -> Asked:
     """What is remembered of a balloon target that is asked for now."""
     return Asked(target=action.target, at=now, nearest=action.previous, moved_at=now,
-                 way=1 if action.target > action.previous else -1, speed=before.speed if before else None)
+                 change=action.target - action.previous, speed=before.speed if before else None)
 
 
 def shrinking(actual: int | None, asked: Asked | None) -> int:
@@ -74,8 +75,14 @@ def stuck(actual: int | None, asked: Asked | None, settings: HostSettings, now: 
 
 def deaf(guest: GuestSnapshot, asked: Asked | None, settings: HostSettings, now: float) -> bool:
     """Given memory that it has not taken for ``stuck_after`` seconds: more would not be taken either."""
-    return (asked is not None and guest.actual is not None and asked.way > 0
+    return (asked is not None and guest.actual is not None and asked.change > 0
             and asked.target - guest.actual > ARRIVED and now - asked.moved_at >= settings.stuck_after)
+
+
+def given(asked: typing.Mapping[str, Asked], settings: HostSettings, now: float) -> int:
+    """Bytes that guests were given and may be filling just now: available memory shrinks by that, and by our own hand.
+    """
+    return sum(one.change for one in asked.values() if one.change > 0 and now - one.moved_at < 2 * settings.tick)
 
 
 def taking(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], settings: HostSettings, now: float) -> int:

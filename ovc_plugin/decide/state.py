@@ -19,7 +19,7 @@ Kept = typing.TypeVar('Kept')
 class Asked:
     """A balloon target that was asked for, and when the guest last came nearer to it.
 
-    ``way`` is -1 where it was asked to shrink, 1 where it was asked to grow, 0 where that is not known any more.
+    ``change`` is by how much it was asked to grow, below 0 where it was asked to shrink; 0 where that is not known.
     ``speed`` is how fast its balloon was seen to move, in bytes per second; ``None`` until it has. ``gave_way_at`` is
     when it was last seen to grow by itself: a guest out of memory takes it out of its balloon.
     """
@@ -28,7 +28,7 @@ class Asked:
     at: float
     nearest: int
     moved_at: float
-    way: int = 0
+    change: int = 0
     speed: float | None = None
     gave_way_at: float | None = None
 
