@@ -42,3 +42,14 @@ class TestPreflight(CloudCase):
                 context, allocs, {})):
             self.assertFalse(preflight.lets_leave(self.client()))
         self.assertNotIn(preflight.PROBE, str(self.placement.get('/resource_classes', version='1.36').body))
+
+    def test_a_ratio_is_given_back_only_where_it_is_ours(self):
+        self.compute('host1')
+        provider = self._get_provider_uuid_by_host('host1')
+        before = self.ratio('host1')
+        self.assertFalse(preflight.give_back(self.client(), provider, [before + 1], 1.25))
+        self.assertEqual(before, self.ratio('host1'))
+        self.assertTrue(preflight.give_back(self.client(), provider, [3.0, before], 1.25))
+        self.assertEqual(1.25, self.ratio('host1'))
+        with self.assertRaises(preflight.PlacementError):
+            preflight.give_back(self.client(), '00000000-0000-0000-0000-000000000000', [1.0], 1.25)
