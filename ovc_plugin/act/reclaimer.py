@@ -36,9 +36,10 @@ class Reclaimer:
     """The newest plan is the one that counts: what an earlier one still wanted is dropped, as that plan was made of an
     older look at the host. Each action has one outcome, in the pass in which it ends."""
 
-    def __init__(self, group_of: typing.Callable[[str], pathlib.Path | None], call: Round | None = None) -> None:
+    def __init__(self, group_of: typing.Callable[[str], pathlib.Path | None], call: Round | None = None,
+                 lift: typing.Callable[[], object] | None = None) -> None:
         self._group_of = group_of
-        self._call = call or _helper
+        self._call, self._lift = call or _helper, lift or _lift
         self._changed = threading.Condition()
         self._next: tuple[list[_Entry], bool] | None = None
         self._busy = False
@@ -96,6 +97,7 @@ class Reclaimer:
             found = self._call([(e.group, e.action.amount - e.freed, e.action.floor) for e in going], SLICE, urgent)
         except Exception as error:  # the thread must outlive anything
             LOG.debug('reclaim failed', exc_info=True)
+            self._lift()
             found = [(0, f'{type(error).__name__}: {error}')] * len(going)
         early = time.monotonic() - began < SLICE
         for entry, (freed, why) in zip(going, found, strict=True):
@@ -106,3 +108,12 @@ class Reclaimer:
 
 def _helper(wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> list[tuple[int, str | None]]:
     return [(int(freed), why) for freed, why in privileged.reclaim(wanted, seconds, brake)]
+
+
+def _lift() -> None:
+    """A helper that died in a call has left a limit lowered; the next call starts another one."""
+    try:
+        for group in privileged.lift_leftovers():
+            LOG.warning('a limit that was left behind was lifted from %s', group)
+    except Exception:
+        LOG.debug('limits cannot be lifted now', exc_info=True)

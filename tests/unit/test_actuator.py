@@ -100,11 +100,14 @@ def test_swapping_that_is_no_longer_wanted_ends_with_the_call_under_way(monkeypa
     assert until_ended(actuator) == [(swap(90), 30)] and len(helper.calls) == 1
 
 
-def test_a_root_helper_that_does_not_start_is_told_of_each_guest(monkeypatch):
+def test_a_root_helper_that_fails_is_told_of_each_guest_and_what_it_left_is_lifted(monkeypatch):
     monkeypatch.setattr(privileged, 'reclaim', lambda *args: (_ for _ in ()).throw(ConnectionError('no helper')))
+    lifted = []
+    monkeypatch.setattr(privileged, 'lift_leftovers', lambda: lifted.append(1) or ['/g'])
     outcomes = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g')).apply(plan(swap(1), swap(2, 'd')),
                                                                                dry_run=False)
     assert [o.error for o in outcomes] == ['ConnectionError: no helper'] * 2
+    assert lifted, 'what it may have left lowered is lifted at once'
 
 
 def until_ended(actuator, count=1):
