@@ -62,8 +62,16 @@ class Ours:
         self.state = state.without(self.state, guests)
 
     def wakes(self, recent: Recent, total: int, since: float) -> bool:
-        return bool(self.settings.fast_look) and pressure.urgent(
-            recent, self._snapshot, self.state.level, since, self.settings) is not None
+        if not self.settings.fast_look or self._no_worse(recent):
+            return False
+        return pressure.urgent(recent, self._snapshot, self.state.level, since, self.settings) is not None
+
+    def _no_worse(self, recent: Recent) -> bool:
+        """Nothing is worse than at the last pass, and that was not bad: nothing can be urgent, and that is quickly
+        seen."""
+        seen = self._snapshot
+        return (seen is not None and self.state.level < Level.HARD and recent.available >= seen.available
+                and (recent.growth or 0.0) <= 0.0 and (recent.stall or 0.0) <= (seen.stall or 0.0))
 
 
 class Nothing:

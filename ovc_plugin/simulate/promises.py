@@ -76,8 +76,8 @@ class Watcher:
         """One pass: what was planned, before it is carried out."""
         snapshot, time = reading.snapshot, world.time
         self._report = report.of(
-            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings), swap_usable=snapshot.swap_total,
-            backed=True, dry_run=False)
+            snapshot, plan, swap_usable=snapshot.swap_total, backed=True, dry_run=False,
+            reclaimable=ladder.reclaimable(snapshot, self.settings, getattr(world.policy, 'state', None)))
         self._reported = {g.uuid for g in snapshot.guests}
         self._sums(world, snapshot, time)
         known, true = {g.uuid: g for g in snapshot.guests}, {g.uuid: g for g in world.guests if g.alive}

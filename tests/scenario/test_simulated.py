@@ -111,3 +111,11 @@ def test_equal_guests_save_memory_until_they_write():
         return world.kernel.ksm.saved
     assert saved(0.0) >= 3 * GIB // 2 * 0.9
     assert saved(400.0 * MIB) < saved(0.0) / 2
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_quick_look_finds_urgent_what_a_full_one_does(monkeypatch, seed):
+    recipe = generate.recipe(f'looks {seed}', guests=10, ticks=60)
+    quick = World(recipe.machine, recipe.habits, Ours(recipe.settings)).run(recipe.seconds)
+    monkeypatch.setattr(Ours, '_no_worse', lambda policy, recent: False)
+    assert told(World(recipe.machine, recipe.habits, Ours(recipe.settings)).run(recipe.seconds)) == told(quick)
