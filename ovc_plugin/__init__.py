@@ -20,7 +20,8 @@ foresight      feeds the predictor, and keeps what it learned
 contents       sketches of what guests hold, where the operator wants them
 watch          cheap looks between two passes, and the kernel's alarm: when one is due at once
 chronicle      what was told to the log and to operators
-publish        the report and the state that must survive a restart, as files
+publish        state that must survive a restart, as files; ``keeping`` is the controller's use of them
+parting        gives guests what is free when a host is left to itself
 codec, record  the nouns as data and back, exactly; the decision log
 rpc            the host's endpoint on oslo.messaging, and its client
 conf           settings as oslo.config options
