@@ -38,7 +38,8 @@ Guests lose time, in these parts:
   dead       all time after being killed
 Swap is one device of 300 MB/s, for what policies order and, in what is left of a second, for what the kernel takes by
 itself: idle pages of whoever has most, one in ten wrongly. A balloon takes free memory first, then cache, never what a
-guest cannot give up. A guest is killed only when memory and swap are both full.
+guest cannot give up. A guest is killed only when memory and swap are both full. Left out: that a guest's kernel clears
+the pages it takes for a balloon, so that those in swap are read back first; processor time; zero pages; NUMA.
 
 Kinds of worlds, in turn: calm (constant), shock (half of the guests fill their memory at a third of the time), bursty,
 leak, cache, alike, stuck, mixed; and unbacked, where memory and swap cannot hold what guests may touch (promise 2 does
