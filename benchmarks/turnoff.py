@@ -102,8 +102,17 @@ class Scene:
                                *nova_arguments(self.cloud.state, self.host.name), '--config-file',
                                str(self.where)], capture_output=True, text=True,
                               timeout=180, env={'PATH': f'{VENV}/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'LANG': 'C.UTF-8'})
+        return self._told(command[0], done)
+
+    def outside(self, *command: str) -> tuple[int, str]:
+        """Run an ``ovc`` command as on a controller."""
+        return self._told(command[0], subprocess.run(
+            [f'{VENV}/bin/ovc', *command, *nova_arguments(self.cloud.state, 'control')], capture_output=True, text=True,
+            timeout=180))
+
+    def _told(self, command: str, done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
         text = '\n'.join(line for line in (done.stdout + done.stderr).splitlines() if 'privsep' not in line)
-        self.say(f'ovc {command[0]}: exit status {done.returncode}\n' + '\n'.join(f'      {line}' for line in
+        self.say(f'ovc {command}: exit status {done.returncode}\n' + '\n'.join(f'      {line}' for line in
                                                                                text.splitlines()[:25]))
         return done.returncode, text
 
@@ -139,6 +148,10 @@ def play(scene: Scene) -> tuple[list[Look], dict[str, bool], str]:
     scene.until(scene.small, 200, 'guests to be ballooned')
     time.sleep(10)
     looks.append(scene.look('at work'))
+    held['ovc check finds no error on the host at work'] = scene.inside('check', '--service-user', 'root')[0] == 0
+    code, _ = scene.outside('check', '--role', 'controller', '--probe')
+    held['ovc check finds no error on the controller'] = code == 0
+    scene.inside('explain', 'vm0', '--host', scene.host.name)
     compute = parts.compute(cloud.runner, scene.host.name)
     cloud.runner.stop([compute])
     looks.append(scene.look('nova-compute stopped'))

@@ -11,7 +11,7 @@ import typing
 from ovc_plugin import describe
 from ovc_plugin.decide import balloon, need, progress, swap
 from ovc_plugin.decide.state import Asked, LadderState, Need
-from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
+from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
 
 
@@ -45,7 +45,8 @@ def why(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, state: LadderS
         return ['it is stopped: nothing is asked of it']
     if guest.untouchable:
         return [f'untouchable ({guest.untouchable}): it is never ballooned, merged or swapped']
-    mine = [a for a in plan.actions if isinstance(a, SetBalloon | ReclaimGuest) and a.guest == guest.uuid]
+    mine = [a for a in plan.actions
+            if isinstance(a, SetBalloon | ReclaimGuest | AskMigration) and a.guest == guest.uuid]
     names = {guest.uuid: guest.name}
     how = 'dry run: would ' if settings.dry_run else ''
     lines = [f'{how}{describe.verb(action, names)}: {action.reason}' for action in mine]
@@ -76,7 +77,7 @@ def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, known: Nee
     if plan.level is Level.CLEAR:
         return [f'level CLEAR ({plan.reason})' + ('; it has its maximum' if full else
                                                  f'; it lacks {_mb(guest.maximum - (guest.actual or 0))} of its '
-                                                 'maximum, and the host has no more over')]
+                                                 'maximum, and gets it once the host has had more over for a while')]
     if silence := _silence(guest, settings):
         return [silence]
     lowest = balloon.floor(guest, plan.level, settings, known)
@@ -84,11 +85,28 @@ def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, known: Nee
     if not spare:
         return [f'it can give nothing: {_mb(guest.actual)} <= {_mb(lowest)}, the larger of its reservation '
                 f'({_mb(guest.reservation)}) and its need with a cushion']
-    if asked is not None and guest.stats_age is not None and now - guest.stats_age <= asked.moved_at:
-        return [f'settling: it moved {now - asked.moved_at:.0f} s ago, and has said nothing of its memory since '
-                f'(for {guest.stats_age:.0f} s)']
+    if waits := _waits(guest, plan, asked, spare, settings, now):
+        return [waits]
     return [f'it could give {_mb(spare)} (down to {_mb(lowest)}); at level {plan.level.name} others give what is '
             'missing, or too little is missing']
+
+
+def _waits(guest: GuestSnapshot, plan: Plan, asked: Asked | None, spare: int, settings: HostSettings,
+           now: float) -> str | None:
+    """What a guest that could give is still waited for."""
+    least = max(balloon.LEAST, int(settings.dead_band * guest.maximum))
+    if asked is not None and asked.change < 0:
+        least = max(least, int(settings.balloon_step * guest.maximum / 4))
+    if spare < least:
+        return f'it could give {_mb(spare)} < {_mb(least)}, the smallest change worth asking for'
+    if asked is None or plan.level >= Level.CRITICAL:
+        return None
+    if guest.stats_age is not None and now - guest.stats_age <= asked.moved_at:
+        return (f'settling: it moved {now - asked.moved_at:.0f} s ago, and has said nothing of its memory since '
+                f'(for {guest.stats_age:.0f} s)')
+    if asked.change > 0 and now - asked.at < settings.turn_after:
+        return f'it was given memory {now - asked.at:.0f} s ago < {settings.turn_after:.0f} s (turn_after)'
+    return None
 
 
 def _stuck(guest: GuestSnapshot, asked: Asked | None, settings: HostSettings, now: float) -> str | None:

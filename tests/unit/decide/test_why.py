@@ -76,6 +76,11 @@ def test_a_guest_that_has_moved_and_not_spoken_since_is_settling():
     assert 'not ballooned: settling: it moved 1 s ago, and has said nothing of its memory since (for 20 s)' in text
 
 
+def test_crumbs_are_not_worth_asking_for():
+    guest = a_guest(usable=GIB // 10 + 10 * MIB)
+    assert 'the smallest change worth asking for' in said(guest, dead_band=0.05)
+
+
 def test_what_is_switched_off_is_named_by_its_option():
     text = said(a_guest(), balloon=False, swap=False, host={'ksm': None})
     assert 'not ballooned: balloon = false in [ovc_host]' in text
