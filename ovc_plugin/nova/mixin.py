@@ -20,6 +20,7 @@ from oslo_log import log as logging
 from ovc_plugin import report as reports
 from ovc_plugin.model import MIB, InFlight, Verdict
 from ovc_plugin.nova.admission import Ledger
+from ovc_plugin.nova.arriving import Arriving
 from ovc_plugin.nova.host_state import Asking
 from ovc_plugin.nova.leaving import Leaving
 from ovc_plugin.nova.preflight import TESTED
@@ -47,7 +48,7 @@ class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
     msg_fmt = '%(reason)s'
 
 
-class OvcMixin(Leaving):
+class OvcMixin(Leaving, Arriving):
     """Put before a nova driver in the bases: ``class Driver(OvcMixin, LibvirtDriver)``."""
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:

@@ -82,7 +82,8 @@ def enable(case: typing.Any, **options: typing.Any) -> None:
     case.addCleanup(current.forget)
     case.flags(group='filter_scheduler',
                available_filters=['nova.scheduler.filters.all_filters', 'ovc_plugin.nova.filters.OvercommitFilter'],
-               enabled_filters=['ComputeFilter', 'ComputeCapabilitiesFilter', 'OvercommitFilter'],
+               enabled_filters=['ComputeFilter', 'ComputeCapabilitiesFilter', 'ServerGroupAffinityFilter',
+                                'OvercommitFilter'],
                weight_classes=['ovc_plugin.nova.weights.OvercommitWeigher'])
     case.flags(group='ovc_scheduler', **{'dry_run': False} | options)
     # Time for a stop to end: nova's tests give it none, and what we do in it would reach into the next test.
