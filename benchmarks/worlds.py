@@ -208,7 +208,42 @@ def reasons(results: list[Result], kinds: dict[str, dict[str, float]]) -> list[s
         lines.append(' ' * (len(kind) + 2) + '; '.join(
             f'{who} swaps out {did["swapped"]:.0f} MB, changes {did["asks"]:.0f} targets, keeps {did["free"]:.0f} MB '
             f'available' for who, did in (('ours', ours), (name, best))))
+    return lines + _turns(results, kinds) + _late(results)
+
+
+def _turns(results: list[Result], kinds: dict[str, dict[str, float]]) -> list[str]:
+    """Who changes its mind less often than ours, and in which worlds ours does."""
+    def turned(name: str, kind: str | None = None) -> tuple[int, int]:
+        mine = [r for r in results if r.policy == name and kind in (None, r.kind)]
+        return sum(r.reversals for r in mine), sum(r.asks for r in mine)
+
+    (ours, asked), lines = turned('ovc'), []
+    for name in {r.policy for r in results} - {'ovc'}:
+        theirs, changes = turned(name)
+        if not changes or theirs >= ours:
+            continue
+        where = sorted(((turned('ovc', kind)[0] - turned(name, kind)[0], kind) for kind in kinds), reverse=True)
+        lines.append(f'reversals: {name} {theirs} (in {changes} changes) < ours {ours} (in {asked}). Ours has more in '
+                     + ', '.join(f'{kind} {turned("ovc", kind)[0]} > {turned(name, kind)[0]}'
+                                 for more, kind in where if more > 0))
     return lines
+
+
+def _late(results: list[Result]) -> list[str]:
+    """Who brings a shock under control sooner than ours, with what each swapped and how long its guests waited."""
+    shocks = [r for r in results if r.control is not None]
+    took = {name: statistics.fmean(r.control or 0.0 for r in shocks if r.policy == name)
+            for name in POLICIES if any(r.policy == name for r in shocks)}
+    sooner = [name for name in took if took[name] < took.get('ovc', 0.0)]
+    if not sooner:
+        return []
+    told = []
+    for name in ('ovc', *sooner):
+        mine = [r for r in shocks if r.policy == name]
+        told.append(f'{name} {took[name]:.0f} s (swapped {statistics.fmean(r.swap_out_mb for r in mine):.0f} MB, paged '
+                    f'{statistics.fmean(r.parts["paged"] for r in mine):.3%}, slowdown '
+                    f'{statistics.fmean(r.slowdown for r in mine):.3%})')
+    return ['time to control a shock: ' + ', '.join(told)]
 
 
 def table_of_parts(results: list[Result], kinds: dict[str, dict[str, float]]) -> None:
