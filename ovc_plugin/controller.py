@@ -183,7 +183,8 @@ class Controller:
         """Until the next tick, or until the watch sees that a pass is due at once."""
         options = self.settings.host
         self._watch.wait(options.tick, options.fast_look, self._stopping, lambda recent, since: (
-            self._news or pressure.urgent(recent, self._snapshot, self._state.level, since, options)))
+            self._news or pressure.urgent(recent, self._snapshot, self._state.level, since, options,
+                                          self._actuator.swapping)))
 
     def expect(self, guest: str, domain: str) -> None:
         """A mergeable guest is about to migrate to here: sharing shall know of its trust domain before its pages do."""

@@ -44,6 +44,11 @@ class Actuator:
         outcomes = [self._one(action) for action in ordered if not isinstance(action, ReclaimGuest)]
         return sorted(outcomes + self._swapping.collect(self._patience), key=lambda outcome: _order(outcome.action))
 
+    @property
+    def swapping(self) -> bool:
+        """Whether memory is being moved to swap."""
+        return self._swapping.busy
+
     def finish(self, seconds: float) -> list[Outcome]:
         """What became of swapping that was begun, waited for."""
         return self._swapping.collect(seconds)

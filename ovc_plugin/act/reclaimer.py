@@ -68,6 +68,11 @@ class Reclaimer:
                 self._thread.start()
             self._changed.notify_all()
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that was begun has not ended."""
+        return self._busy or self._next is not None
+
     def collect(self, seconds: float) -> list[Outcome]:
         """What has ended since the last call, waiting up to ``seconds`` for all that was begun."""
         deadline = time.monotonic() + seconds
@@ -81,14 +86,14 @@ class Reclaimer:
         while True:
             with self._changed:
                 while self._next is None:
-                    self._busy = False
-                    self._changed.notify_all()
                     self._changed.wait()
                 (entries, urgent), self._next, self._busy = self._next, None, True
             while self._next is None and (going := [entry for entry in entries if not entry.ended]):
                 self._round(going, urgent)
             with self._changed:
                 self._ended += [entry.outcome() for entry in entries]
+                self._busy = False
+                self._changed.notify_all()
 
     def _round(self, going: list[_Entry], urgent: bool) -> None:
         """One call for all; a guest of which it moved nothing, or all that was wanted, is done with."""

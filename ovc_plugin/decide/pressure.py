@@ -45,11 +45,12 @@ def enter_soft(total: int, settings: HostSettings) -> int:
 
 
 def urgent(recent: Recent, snapshot: HostSnapshot | None, level: Level, since: float,
-           settings: HostSettings) -> str | None:
+           settings: HostSettings, swapping: bool = False) -> str | None:
     """Why a pass is due at once, ``since`` seconds after the last one; ``None`` when the next tick is soon enough.
 
     It is when a cheap look finds more than the level of the last pass, or as much where that is HARD or worse: what
-    swapping frees by then, and what guests take, is to be seen each second. Below SOFT a further fall is as good.
+    swapping frees by then, and what guests take, is to be seen each second. Below SOFT a further fall is as good. While
+    ``swapping`` goes on, each second tells whether it is still wanted: a shock may have ended.
     """
     if snapshot is None or since < _PAUSE:
         return None
@@ -59,7 +60,11 @@ def urgent(recent: Recent, snapshot: HostSnapshot | None, level: Level, since: f
     worst, reason = max(_signs(now, least, _ENTER, settings, 1.0), key=lambda sign: sign[0])
     if worst > level:
         return reason
-    if since < _URGENT or worst is Level.CLEAR:
+    if since < _URGENT:
+        return None
+    if swapping:
+        return f'memory is being moved to swap: {reason}'
+    if worst is Level.CLEAR:
         return None
     fell = recent.available < min(snapshot.available - _FALL, enter_soft(snapshot.total, settings))
     return reason if worst >= Level.HARD or fell else None

@@ -49,8 +49,8 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
 
 
 def _growth(before: MemorySample, after: MemorySample, seconds: float) -> float | None:
-    """By how much more is wanted per second, of memory and swap together: what is moved between them is not wanted anew.
-    """
+    """By how much more is wanted per second, of memory and swap together: what is moved between them is not wanted
+    anew."""
     if seconds <= 0:
         return None
     lost = before.available - after.available

@@ -74,9 +74,10 @@ def test_a_pass_does_not_wait_for_slow_swapping_which_is_told_when_it_has_ended(
     actuator = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g'), patience=0.05)
     began = time.monotonic()
     assert [o.action for o in actuator.apply(plan(swap(9), SHRINK), dry_run=False)] == [SHRINK]
+    assert actuator.swapping
     assert time.monotonic() - began < 1
     helper.let.release(9)
-    assert until_ended(actuator) == [(swap(9), 9)]
+    assert until_ended(actuator) == [(swap(9), 9)] and not actuator.swapping
 
 
 def test_a_newer_plan_replaces_what_an_older_one_still_wanted(monkeypatch):

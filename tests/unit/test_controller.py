@@ -209,6 +209,8 @@ def test_the_status_is_plain_data_with_the_reason_of_the_last_action(tmp_path):
 
 
 class Applied:
+    swapping = False
+
     def __init__(self, *outcomes):
         self.outcomes = list(outcomes)
 

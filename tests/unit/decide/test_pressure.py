@@ -75,9 +75,9 @@ def test_what_is_better_than_critical_is_soft_after_a_third_of_the_dwell_and_cle
         assert (found.level, found.better_since) == (level, NOW - waited if level else None), waited
 
 
-def due(level=Level.CLEAR, since=2.0, last=2000, **recent):
+def due(level=Level.CLEAR, since=2.0, last=2000, swapping=False, **recent):
     seen = Recent(**{'available': last * MIB} | recent)
-    return pressure.urgent(seen, a_host(available=last * MIB), level, since, OPTIONS)
+    return pressure.urgent(seen, a_host(available=last * MIB), level, since, OPTIONS, swapping)
 
 
 def test_a_pass_is_due_at_once_when_a_look_finds_more_than_the_last_level():
@@ -93,6 +93,11 @@ def test_a_host_that_stays_hard_is_looked_at_each_second_and_one_that_stays_soft
     assert not due(Level.SOFT, last=500)
     assert due(Level.SOFT, last=500, available=480 * MIB)
     assert not due(Level.CRITICAL, last=3000), 'it is held by the dwell alone'
+
+
+def test_while_memory_is_moved_to_swap_each_second_tells_whether_that_is_still_wanted():
+    assert 'moved to swap' in due(Level.CRITICAL, last=3000, swapping=True)
+    assert due(Level.CRITICAL, last=3000, swapping=True, since=0.7) is None
 
 
 def test_the_reason_names_both_numbers():
