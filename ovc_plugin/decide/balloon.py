@@ -88,16 +88,18 @@ def shrink(situation: Situation) -> Part:
     """Ask guests to give up what is short, as far as they can in time; stuck ones are left out, others carry it."""
     if situation.short <= 0 or not situation.settings.balloon:
         return NOTHING
-    under_way, givers = 0.0, []
+    under_way, credit, givers, stern = 0.0, 0.0, [], _stern(situation)
     for guest in situation.snapshot.running:
         mine = situation.state.asked.get(guest.uuid)
         if mine is not None and (owed := progress.shrinking(guest.actual, mine)):
             if not progress.stuck(guest.actual, mine, situation.settings, situation.now):
-                under_way += _in_time(yields(guest).freed(owed), mine, situation.until)
-        elif giver := _giver(guest, mine, situation):
+                freed = yields(guest).freed(owed)
+                under_way += freed
+                credit += _in_time(freed, mine, situation.until)
+        elif giver := _giver(guest, mine, situation, stern):
             givers.append(giver)
     todo = situation.short - under_way
-    actions, credit = [], under_way
+    actions = []
     for giver, freed in _shares(givers, todo, situation):
         if todo <= 0:
             break
@@ -115,31 +117,41 @@ def _in_time(amount: float, asked: Asked | None, until: float) -> float:
     return min(amount, speed * until)
 
 
-def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation) -> Giver | None:
-    level, settings, known = situation.level, situation.settings, situation.state.needs.get(guest.uuid)
-    spare = givable(guest, level, settings, known)
+def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation, stern: bool) -> Giver | None:
+    settings, known = situation.settings, situation.state.needs.get(guest.uuid)
+    spare = givable(guest, Level.CRITICAL if stern else min(situation.level, Level.HARD), settings, known)
     if not spare or guest.uuid in situation.turned or not guest.actual:
         return None
-    if mine is not None and not _may_turn(guest, mine, situation):
+    if mine is not None and not _may_turn(guest, mine, situation, stern):
         return None
     least = max(LEAST, int(settings.dead_band * guest.maximum))
     if mine is not None and mine.change < 0:  # it gave already: not by crumbs, as its need moves to and fro
         least = max(least, int(settings.balloon_step * guest.maximum / 4))
     if spare < least:
         return None
-    most = min(spare, int(settings.balloon_step * guest.maximum * _HASTE.get(level, 1)))
+    most = min(spare, int(settings.balloon_step * guest.maximum * _HASTE.get(situation.level, 1)))
     found = yields(guest)
     return Giver(guest, guest.actual - spare, least, max(most, least), found, found.freed(most),
                  min(1.0, spare / guest.actual))
 
 
-def _may_turn(guest: GuestSnapshot, mine: Asked, situation: Situation) -> bool:
-    """Nobody is shrunk on a word that could not be used. Below HARD a word is spent once. Below CRITICAL who was given
-    memory keeps it for a while."""
+def _stern(situation: Situation) -> bool:
+    """Whether floors and pauses give way: at CRITICAL where swap cannot take what is short, now or in the end. No balloon
+    is in time for CRITICAL: where swap can, nothing is won by it."""
+    if situation.level < Level.CRITICAL:
+        return False
+    if not situation.settings.swap or situation.snapshot.swap_free < situation.short:
+        return True
+    return not situation.backed
+
+
+def _may_turn(guest: GuestSnapshot, mine: Asked, situation: Situation, stern: bool) -> bool:
+    """Nobody is shrunk on a word that could not be used. Below HARD a word is spent once. Who was given memory keeps it
+    for a while, unless there is no other way."""
     spoke_at = situation.now - (guest.stats_age or 0.0)
     if not need.used(situation.state.needs.get(guest.uuid), spoke_at):
         return False
-    if situation.level >= Level.CRITICAL:
+    if stern:
         return True
     if mine.change > 0 and situation.now - mine.at < situation.settings.turn_after:
         return False

@@ -80,7 +80,7 @@ def _situation(snapshot: HostSnapshot, state: LadderState, settings: HostSetting
         wanted = max(0, giving.wanted(snapshot, state, settings, now) - free)
     return Situation(
         snapshot=snapshot, level=state.level, short=short + wanted, wanted=wanted,
-        until=exhaustion(snapshot, state.level), spare=free,
+        until=exhaustion(snapshot, state.level), spare=free, backed=backed(snapshot),
         surplus=max(0, surplus(snapshot, settings) - taken), state=state, settings=settings, now=now)
 
 
@@ -131,7 +131,13 @@ def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> in
     if level is Level.CLEAR:
         return 0
     coming = int(max(0.0, snapshot.growth or 0.0) * settings.tick)
-    return max(0, pressure.goal(snapshot.total, settings) + coming - snapshot.available)
+    goal = pressure.goal(snapshot.total, settings) * (1 if backed(snapshot) else 2)  # where nothing catches a fall
+    return max(0, goal + coming - snapshot.available)
+
+
+def backed(snapshot: HostSnapshot) -> bool:
+    """Whether memory and swap hold all that guests may ever touch (promise 2)."""
+    return sum(g.committed for g in snapshot.running) <= snapshot.total - snapshot.reserve + snapshot.swap_total
 
 
 def exhaustion(snapshot: HostSnapshot, level: Level) -> float:

@@ -20,6 +20,7 @@ class Situation:
     arrives later comes too late and earns no credit; infinite while available memory does not shrink. ``spare`` may go
     to guests in need, ``surplus`` to anybody: free already, and given to nobody yet. ``state`` is what is remembered
     after this look (what was asked of each guest, what each needs), with this pass's balloon targets in it.
+    ``backed``: memory and swap hold all that guests may ever touch (promise 2), so that nobody can be killed.
     ``turned`` are the guests whose balloon was asked in this very pass: not to be asked again.
     """
 
@@ -30,6 +31,7 @@ class Situation:
     until: float
     spare: int
     surplus: int
+    backed: bool
     state: LadderState
     settings: HostSettings
     now: float
