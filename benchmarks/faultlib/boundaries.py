@@ -22,7 +22,7 @@ if typing.TYPE_CHECKING:
     from .scene import Scene
 
 FOUND = {'run': '0', 'pages_to_scan': '100', 'pages_sharing': '0', 'pages_shared': '0'}
-PASSES = 2
+PASSES = 3
 
 
 # -- the process that is killed -------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def start(scene: Scene, state: Path, *, last: int | None = None, count: bool = F
         sharing.mkdir()
         for name, value in FOUND.items():
             (sharing / name).write_text(value)
-    settings = scene.settings(state, ksm='all-tenants', ksm_pages_to_scan=1234, level_scale=18.0)
+    settings = scene.settings(state, ksm='all-tenants', ksm_pages_to_scan=1234)
     order = {'host': scene.host.name, 'uri': scene.host.uri, 'settings': codec.write(Settings, settings, whole=True),
              'last': last, 'count': count, 'passes': passes, 'stop': stop, 'names': str(names),
              'ksm': str(sharing)}
