@@ -93,7 +93,7 @@ class Host:
         for _ in range(count):
             number = len(self.processes)
             self.processes.append(subprocess.Popen(
-                [sys.executable, __file__, CHILD, str(self.options.size * MB), str(number),
+                [sys.executable, '-W', 'ignore', __file__, CHILD, str(self.options.size * MB), str(number),
                  str(self.options.rewrite if number == 0 else 0)], stdout=subprocess.PIPE, text=True))
         for process in self.processes[-count:]:
             assert process.stdout is not None and process.stdout.readline() == 'filled\n'
@@ -200,6 +200,7 @@ def play(policy: Ours | Kernel, options: argparse.Namespace, settings: Settings)
             if at >= due:
                 policy.step(snapshot, settings)
                 due += policy.tick
+            alone(host)
             time.sleep(min(TICK, max(0.1, began + options.seconds - time.monotonic())))
         last = host.snapshot(settings)
         kernel_parts(last)
@@ -210,8 +211,28 @@ def play(policy: Ours | Kernel, options: argparse.Namespace, settings: Settings)
                    most_at=next(at for at, saved, _ in [*looks, (options.seconds, last.ksm.saved, 0)]
                                 if saved >= 0.9 * last.ksm.saved))
     finally:
-        write('run', 0)
         host.end()
+        forget()
+
+
+def alone(host: Host) -> None:
+    """:raises SystemExit: somebody else uses KSM meanwhile: nothing that is measured would mean anything."""
+    run = int((ROOT / 'run').read_text())
+    there = int((ROOT / 'pages_shared').read_text()) + int((ROOT / 'pages_sharing').read_text())
+    ours = sum(sensing.process(PROC, process.pid).merging for process in host.processes)
+    if run != 1 or there - ours > 0.02 * there + 1000:
+        raise SystemExit(f'sharing: somebody else uses KSM too (run = {run}, {there} pages merged, {ours} of '
+                         'them ours): end it and begin again')
+
+
+def forget(patience: float = 20.0) -> None:
+    """The kernel counts what ended processes had merged until its scanner comes by; then it is stopped."""
+    write('pages_to_scan', 1000)
+    write('run', 1)
+    deadline = time.monotonic() + patience
+    while (ROOT / 'pages_shared').read_text().strip() != '0' and time.monotonic() < deadline:
+        time.sleep(0.2)
+    write('run', 0)
 
 
 _parts: dict[str, int] = {}
@@ -239,14 +260,18 @@ def divided(run: Run) -> tuple[int, int]:
 def main() -> int:
     if sys.argv[1:2] == [CHILD]:
         child(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
-    options = parser().parse_args()
+    top = parser()
+    options = top.parse_args()
+    names = options.policies.split(',')
+    if 'ovc' not in names or set(names) - {'ovc', 'kernel', 'mom'}:
+        top.error(f'--policies takes ovc, and kernel and mom beside it, not {options.policies}')
     settings = Settings(host=HostSettings(dry_run=False))
     known = {policy.name: policy for policy in (Ours, Kernel, Mom)}
     record = Path(tempfile.mkdtemp(prefix='ovc-sharing-')) / 'ksm.json'
     settings_kept.remember(record)
     runs: dict[str, Run] = {}
     try:
-        for name in options.policies.split(','):
+        for name in names:
             for knob, value in settings_kept.saved(record).items():
                 if knob in ('pages_to_scan', 'sleep_millisecs', 'smart_scan', 'use_zero_pages'):
                     write(knob, int(value))
