@@ -61,10 +61,16 @@ def guest(code):
     one.stdout.readline()
     return one
 
+def working_set():
+    subprocess.run([sys.executable, '/ovc-working-set', '--once', '--file', '/run/ovc/working-set'], check=True)
+    return int(pathlib.Path('/run/ovc/working-set').read_text().split()[0]) // MB
+
+first = working_set()
 holds = guest('held = bytearray(os.urandom(1 << 20) * 120)\\nprint("ready", flush=True)\\nimport time\\n'
               'time.sleep(600)')
 look = glance.Glance(machine, lambda: cgroup.boundary(machine, proc.memory(pathlib.Path('/proc'))))
 before = look.look()
+say('published', more=working_set() - first, first=first)
 
 def swapped():
     return int((group / 'memory.swap.current').read_text()) // MB
@@ -115,6 +121,7 @@ def overlay(directory: Path) -> None:
     """What is laid over the test guest's initrd: Python, our code, and what it is to do."""
     (directory / 'init').write_text(INIT)
     (directory / 'init').chmod(0o755)
+    shutil.copy(ROOT / 'etc' / 'guest' / 'ovc-working-set', directory)
     (directory / 'script.py').write_text(SCRIPT)
     for name in NEEDED:
         target = directory / 'ovc' / 'ovc_plugin' / f'{name}.py'
@@ -171,6 +178,11 @@ def test_a_version_two_group_is_swapped_by_each_way_and_nothing_is_left_lowered(
 def test_a_look_at_the_boundary_sees_what_was_freed_and_no_new_demand(told):
     assert int(told['look']['available']) >= 75 and abs(int(told['look']['demand'])) <= 15, told['look']
     assert told['group']['can'] == 'True' and told['group']['pressure'] != 'None'
+
+
+def test_what_a_real_guest_publishes_follows_what_it_uses(told):
+    found = told['published']
+    assert 110 <= int(found['more']) <= 140 and 20 < int(found['first']) < 250, found
 
 
 @pytest.mark.parametrize('of', ['machine', 'group'])
