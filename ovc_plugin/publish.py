@@ -16,7 +16,7 @@ class Store:
     def __init__(self, directory: str, host: str) -> None:
         self.path = pathlib.Path(directory) / f'{host.replace("/", "_")}.json'
         self._last = ''
-        self._claim: typing.IO[str] | None = None
+        self._claim: int | None = None
 
     def claim(self) -> bool:
         """Take the host for this process, until it ends or :meth:`give_up`; false where another process has it.
@@ -24,18 +24,19 @@ class Store:
         :raises OSError: the directory may not be written.
         """
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        claim = self.path.with_suffix('.lock').open('a')
+        # For reading: root may have made the file, and nova must be able to take it all the same.
+        claim = os.open(self.path.with_suffix('.lock'), os.O_RDONLY | os.O_CREAT, 0o644)
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            claim.close()
+            os.close(claim)
             return False
         self._claim = claim
         return True
 
     def give_up(self) -> None:
         if self._claim is not None:
-            self._claim.close()
+            os.close(self._claim)
             self._claim = None
 
     def load(self) -> dict[str, typing.Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import socket
 import time
 import typing
@@ -80,7 +81,7 @@ class Release(command.Command):
         conf, settings = configured(args)
         host = args.host or conf.host or options.load_agent(conf).host or socket.gethostname()
         store = publish.Store(settings.host.state_path, host)
-        if not store.claim():
+        if os.path.isdir(settings.host.state_path) and not store.claim():
             raise options.ConfigError('the host controller is at work here and would take back what is given: stop '
                                       'nova-compute (or ovc-agent) first')
         uri = args.connect or str(conf.libvirt.connection_uri or options.load_agent(conf).connection_uri)

@@ -133,3 +133,18 @@ def test_a_ratio_that_cannot_be_given_back_is_told_with_the_command_to_do_it(ovc
     publish.Store(f'{tmp_path}/ratio', 'h1').save({'provider': 'p-1', 'ratios': [1.85]})
     status, out, _, _ = ovc()
     assert status == 1 and 'allocation_ratio=1' in out and '--amend p-1' in out
+
+
+def test_a_host_that_never_had_a_state_is_left_without_one(ovc, tmp_path, written):
+    config = written(f'[DEFAULT]\nhost = h1\n[ovc_host]\nstate_path = {tmp_path}/never\n')
+    assert cli.main(['release', '--config-file', config, '--connect', 'test:///default']) == 0
+    assert not (tmp_path / 'never').exists()
+
+
+def test_a_claim_that_root_made_can_be_taken_by_others(tmp_path):
+    store = publish.Store(str(tmp_path), 'h1')
+    store.claim()
+    store.give_up()
+    (tmp_path / 'h1.lock').chmod(0o444)
+    assert store.claim()
+    store.give_up()
