@@ -190,7 +190,7 @@ def main() -> int:
     unexplained = 0
     for test, why in differences:
         unexplained += not reason(test)
-        print(f'\n{test}\n    {reason(test) or "UNEXPLAINED: " + (why.strip().splitlines() or ["?"])[-1]}')
+        print(f'\n{test}\n    {reason(test) or "UNEXPLAINED: " + (why.strip().splitlines() or ["?"])[-1][-400:]}')
     release = importlib.metadata.version('nova')
     print(f'nova-suite: nova={release} suites={",".join(wanted)} every={options.every} chosen={totals["chosen"]} '
           f'run_both={totals["run"]} stock_passed={totals["stock_passed"]} stock_failed={totals["stock_failed"]} '
