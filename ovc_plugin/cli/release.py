@@ -84,6 +84,13 @@ class Release(command.Command):
         if os.path.isdir(settings.host.state_path) and not store.claim():
             raise options.ConfigError('the host controller is at work here and would take back what is given: stop '
                                       'nova-compute (or ovc-agent) first')
+        try:
+            return self._release(args, conf, settings, host, store)
+        finally:
+            store.give_up()
+
+    def _release(self, args: argparse.Namespace, conf: cfg.ConfigOpts, settings: Settings, host: str,
+                 store: publish.Store) -> int:
         uri = args.connect or str(conf.libvirt.connection_uri or options.load_agent(conf).connection_uri)
         connect = Connection(uri)
 
