@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Guests as libvirt tells of them, over a connection of our own making: what it counts, and who is busy."""
+from __future__ import annotations
+
+import pytest
+
+from ovc_plugin.hypervisor.libvirt import BusyGuest, LibvirtHypervisor
+from ovc_plugin.model import MIB
+
+libvirt = pytest.importorskip('libvirt')
+XML = '<domain><memory>1048576</memory><devices><memballoon model="virtio"/></devices></domain>'
+
+
+class Domain:
+    """A running guest of 1 GiB; ``job`` is what libvirt has under way with it."""
+
+    def __init__(self):
+        self.job, self.asked, self.looked = libvirt.VIR_DOMAIN_JOB_NONE, [], 0
+        self.stats = {'state.state': libvirt.VIR_DOMAIN_RUNNING, 'balloon.current': 1048576}
+
+    def UUIDString(self):
+        return 'u1'
+
+    def ID(self):
+        return 7
+
+    def name(self):
+        return 'g1'
+
+    def XMLDesc(self, flags):
+        return XML
+
+    def jobInfo(self):
+        self.looked += 1
+        return [self.job] + [0] * 11
+
+    def setMemoryFlags(self, kib, flags):
+        self.asked.append(kib * 1024)
+
+    # the connection's part
+    def getAllDomainStats(self, kinds, flags):
+        return [(self, self.stats)]
+
+    def lookupByUUIDString(self, uuid):
+        return self
+
+
+@pytest.fixture
+def domain():
+    return Domain()
+
+
+def facts(domain, hypervisor=None):
+    return (hypervisor or LibvirtHypervisor(lambda: domain)).guests()[0]
+
+
+def test_what_a_guest_counts_is_read_by_name_where_it_is_told(domain):
+    told = facts(domain)
+    assert (told.swap_in, told.major_faults, told.seen, told.pressures) == (None, None, None, {})
+    domain.stats |= {'balloon.swap_in': 8, 'balloon.major_fault': 3, 'balloon.available': 1024,
+                     'balloon.alloc_stall': 5, 'balloon.something_new': 1}
+    told = facts(domain)
+    assert (told.swap_in, told.major_faults, told.seen) == (8192, 3, MIB) and told.pressures == {'alloc_stall': 5}
+
+
+def test_a_guest_that_is_being_moved_is_not_asked_and_is_busy_until_it_has_moved(domain):
+    hypervisor = LibvirtHypervisor(lambda: domain)
+    assert not facts(domain, hypervisor).busy and domain.looked == 0, 'nobody is looked at without cause'
+    domain.job = libvirt.VIR_DOMAIN_JOB_UNBOUNDED
+    with pytest.raises(BusyGuest, match='being moved'):
+        hypervisor.set_balloon('u1', MIB)
+    assert domain.asked == [] and facts(domain, hypervisor).busy
+    domain.job = libvirt.VIR_DOMAIN_JOB_NONE
+    assert not facts(domain, hypervisor).busy
+    hypervisor.set_balloon('u1', MIB)
+    assert domain.asked == [MIB]
+
+
+def test_a_paused_guest_is_busy(domain):
+    domain.stats['state.state'] = libvirt.VIR_DOMAIN_PAUSED
+    assert facts(domain).busy and facts(domain).running
