@@ -34,7 +34,8 @@ class GuestLook:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One host at one time: bytes, and seconds since the scene began. ``full`` counts how often it met its limit,
+    """One host at one time: bytes, and seconds since the scene began. ``saved`` is what page sharing saves on the machine,
+    as far as these guests' own pages are merged. ``full`` counts how often it met its limit,
     ``kernel_kills`` what the kernel killed since then. ``level`` is what our controller has written down."""
 
     at: float
@@ -89,11 +90,12 @@ class Looker:
         used = self.host.memory_used() or 0
         files = counters['total_inactive_file'] + counters['total_active_file']
         groups, sizes = self.host.guests(), self.balloons()
+        guests = {name: self._guest(name, groups.get(known), sizes.get(known)) for name, known in self.names.items()}
         return Look(
             at=self.now, used=used - files, available=limit - used + files, swapped=counters['total_swap'],
-            saved=shared(), full=(cgroup.read(self.host.cgroup, 'memory.failcnt') or 0) - self._full,
+            saved=min(shared(), sum(g.merged or 0 for g in guests.values())), full=(cgroup.read(self.host.cgroup, 'memory.failcnt') or 0) - self._full,
             kernel_kills=kernel_kills() - self._kills, level=self.level(),
-            guests={name: self._guest(name, groups.get(known), sizes.get(known)) for name, known in self.names.items()})
+            guests=guests)
 
     def _guest(self, name: str, group: Path | None, actual: int | None) -> GuestLook:
         silent = self.console(name).silent(time.time())
