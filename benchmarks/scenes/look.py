@@ -34,8 +34,8 @@ class GuestLook:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One host at one time: bytes, and seconds since the scene began. ``saved`` is what page sharing saves on the machine,
-    as far as these guests' own pages are merged. ``full`` counts how often it met its limit,
+    """One host at one time: bytes, and seconds since the scene began. ``saved`` is what page sharing saves on the
+    machine, as far as these guests' own pages are merged. ``full`` counts how often the host met its limit,
     ``kernel_kills`` what the kernel killed since then. ``level`` is what our controller has written down."""
 
     at: float
@@ -93,7 +93,8 @@ class Looker:
         guests = {name: self._guest(name, groups.get(known), sizes.get(known)) for name, known in self.names.items()}
         return Look(
             at=self.now, used=used - files, available=limit - used + files, swapped=counters['total_swap'],
-            saved=min(shared(), sum(g.merged or 0 for g in guests.values())), full=(cgroup.read(self.host.cgroup, 'memory.failcnt') or 0) - self._full,
+            saved=min(shared(), sum(g.merged or 0 for g in guests.values())),
+            full=(cgroup.read(self.host.cgroup, 'memory.failcnt') or 0) - self._full,
             kernel_kills=kernel_kills() - self._kills, level=self.level(),
             guests=guests)
 
