@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from ovc_plugin.model import MIB, GuestSnapshot
+from ovc_plugin.model import MIB
 from ovc_plugin.simulate.habit import Habit
 
 PAGE = 4096
@@ -55,7 +55,7 @@ class Guest:
         self.speaks_at = 0.0 if habit.speaks else 1e18
         self._steady = False
         self._moves = habit.has_balloon and habit.answers > 0
-        self._constant = habit.demand.constant
+        self._constant = habit.demand.constant and not habit.reboots
 
     @property
     def swapped(self) -> int:
@@ -88,8 +88,12 @@ class Guest:
         return self._steady and (self.target == self.size or not self._moves)
 
     def boot(self) -> None:
-        """Nothing is touched yet: all of it is still to come."""
-        self.anon = self.cache = self.backed = 0
+        """Nothing is touched yet: all of it is still to come. A guest that was started anew is as large as it can be,
+        whatever it was asked for, and has not spoken yet."""
+        self.anon = self.cache = self.backed = self.warm = self.cold = self.merged = 0
+        self.size = self.target = self.habit.maximum
+        self.told_usable = self.told_unused = self.told_faults = None
+        self.told_at, self.told_need = -1e9, 0
 
     def _unballooned(self) -> int:
         """Bytes that the guest would have backed at its full size, with nothing in swap and nothing merged."""
@@ -103,7 +107,11 @@ class Guest:
 
     def step(self, when: float, seconds: float) -> None:
         """Move the balloon and the guest's use; ``wants`` is then what it would like to be granted in new pages."""
-        habit, size, before = self.habit, self.size, self.cache
+        habit = self.habit
+        if habit.reboots and when and when % habit.reboots < seconds:
+            self.boot()
+            self.speaks_at = when + habit.stats_period if habit.speaks else 1e18
+        size, before = self.size, self.cache
         self.squeezed = 0.0
         if self.target != size:
             self._move_balloon(when, seconds)
@@ -230,18 +238,3 @@ class Guest:
         self.told_usable = self.size - self.anon
         self.told_unused = self.size - self.anon - self.cache
         self.told_faults = habit.mapped * habit.reuse * max(0, habit.cache - self.cache) / PAGE
-
-    def snapshot(self, now: float, epoch: float, refaults: float | None, pressure: float | None) -> GuestSnapshot:
-        """The guest as the rules see it: its size at once, its words as old as they are. ``epoch``: when time began."""
-        habit = self.habit
-        usable = None if (nonsense := self.babbles(now - epoch)) else self.told_usable
-        return GuestSnapshot(
-            uuid=self.uuid, name=habit.name, maximum=habit.maximum, reservation=habit.reservation,
-            overhead=habit.overhead, weight=habit.weight, target=self.target,
-            actual=self.size if habit.has_balloon and not nonsense else None, usable=usable,
-            unused=None if nonsense else self.told_unused,
-            stats_age=None if usable is None else now - epoch - self.told_at, resident=self.resident,
-            swapped=self.swapped, saved=self.merged, refaults=refaults, pressure=pressure,
-            major_faults=None if usable is None else self.told_faults,
-            can_balloon=habit.has_balloon and not habit.untouchable, can_share=habit.alike > 0,
-            can_swap=not habit.untouchable, untouchable=habit.untouchable, trust_domain=habit.trust_domain)

@@ -45,7 +45,7 @@ class Habit:
     answers: for the share ``answers`` of each minute; it does not go below ``least`` or above ``most``. Until it
     ``hangs`` it tells statistics every ``stats_period`` seconds, if it ``speaks``. ``garbled``: in every other half
     minute what it says makes no sense. ``reachable``: the hypervisor's calls to it succeed. ``locked``: the kernel
-    cannot swap it.
+    cannot swap it. It ``reboots`` each so many seconds, if ever.
     """
 
     name: str
@@ -77,5 +77,6 @@ class Habit:
     has_balloon: bool = True
     untouchable: str | None = None
     locked: bool = False
+    reboots: float = 0.0
     trust_domain: str = 'tenant'
     arrives: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typing
 
-from ovc_plugin.model import Action, AskMigration, HostSnapshot, Plan, ReclaimGuest, SetBalloon, TuneKsm
+from ovc_plugin.model import Action, AskMigration, GuestSnapshot, HostSnapshot, Plan, ReclaimGuest, SetBalloon, TuneKsm
 from ovc_plugin.samples import Recent
 from ovc_plugin.simulate.guest import PAGE, Guest
 from ovc_plugin.simulate.habit import Habit
@@ -122,8 +122,8 @@ class World:
         if before and seconds > 0:
             evaporation = sum(max(0, self._merged.get(g.uuid, 0) - g.merged) for g in alive) / seconds
             swap_in, swap_out = (kernel.swap_ins - before[1]) / seconds, (kernel.swap_outs - before[2]) / seconds
-        guests = tuple(g.snapshot(self.now, START, self._ins.get(g.uuid, 0) / PAGE / seconds if seconds else None,
-                                  min(1.0, (g.stalled - self._stalled.get(g.uuid, 0.0)) / seconds) if seconds else None)
+        guests = tuple(_seen(g, self.now, self._ins.get(g.uuid, 0) / PAGE / seconds if seconds else None,
+                             min(1.0, (g.stalled - self._stalled.get(g.uuid, 0.0)) / seconds) if seconds else None)
                        for g in alive)
         self._stalled = {g.uuid: g.stalled for g in alive}
         self._earlier = (self.time, kernel.swap_ins, kernel.swap_outs)
@@ -141,3 +141,18 @@ def _order(action: Action) -> int:
     if isinstance(action, SetBalloon):
         return 0 if action.target < action.previous else 3
     return 1 if isinstance(action, ReclaimGuest) else 2
+
+
+def _seen(guest: Guest, now: float, refaults: float | None, pressure: float | None) -> GuestSnapshot:
+    """A guest as the rules see it: its size at once, its words as old as they are."""
+    habit = guest.habit
+    usable = None if (nonsense := guest.babbles(now - START)) else guest.told_usable
+    return GuestSnapshot(
+        uuid=guest.uuid, name=habit.name, maximum=habit.maximum, reservation=habit.reservation,
+        overhead=habit.overhead, weight=habit.weight, target=guest.target,
+        actual=guest.size if habit.has_balloon and not nonsense else None, usable=usable,
+        stats_age=None if usable is None else now - START - guest.told_at, resident=guest.resident,
+        swapped=guest.swapped, saved=guest.merged, refaults=refaults, pressure=pressure,
+        major_faults=None if usable is None else guest.told_faults,
+        can_balloon=habit.has_balloon and not habit.untouchable, can_share=habit.alike > 0,
+        can_swap=not habit.untouchable, untouchable=habit.untouchable, trust_domain=habit.trust_domain)
