@@ -5,7 +5,6 @@ idle memory tax. How memory is given back is in ``giving``.
 """
 from __future__ import annotations
 
-import dataclasses
 import typing
 
 from ovc_plugin.decide import need, progress
@@ -40,8 +39,7 @@ def givable(guest: GuestSnapshot, level: Level, settings: HostSettings, known: N
     return max(0, guest.actual - floor(guest, level, settings, known))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Yields:
+class Yields(typing.NamedTuple):
     """What the host gets for a byte of ``free`` memory that a balloon takes, and for one beyond that (0..1)."""
 
     free: int
@@ -49,8 +47,9 @@ class Yields:
     of_used: float
 
     def freed(self, amount: int) -> float:
-        first = min(amount, self.free)
-        return first * self.of_free + (amount - first) * self.of_used
+        if amount <= self.free:
+            return amount * self.of_free
+        return self.free * self.of_free + (amount - self.free) * self.of_used
 
     def taken(self, freed: float) -> int:
         """The reverse: how much the balloon has to take."""
@@ -62,7 +61,8 @@ class Yields:
 
 def yields(guest: GuestSnapshot) -> Yields:
     """By what the host backs for the guest: pages never touched, and those merged or in swap, free nothing."""
-    actual, free = guest.actual or 0, min(guest.unused or 0, guest.actual or 0)
+    actual = guest.actual or 0
+    free = min(guest.unused or 0, actual)
     if guest.resident is None:
         return Yields(free, 1.0, 1.0)
     backed = guest.resident + (guest.swapped or 0) + (guest.saved or 0)
@@ -119,10 +119,10 @@ def _in_time(amount: float, asked: Asked | None, until: float) -> float:
 
 def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation, stern: bool) -> Giver | None:
     settings, known = situation.settings, situation.state.needs.get(guest.uuid)
-    spare = givable(guest, Level.CRITICAL if stern else min(situation.level, Level.HARD), settings, known)
-    if not spare or guest.uuid in situation.turned or not guest.actual:
+    if guest.uuid in situation.turned or (mine is not None and not _may_turn(guest, mine, situation, stern)):
         return None
-    if mine is not None and not _may_turn(guest, mine, situation, stern):
+    spare = givable(guest, Level.CRITICAL if stern else Level.SOFT, settings, known)
+    if not spare or not guest.actual:
         return None
     least = max(LEAST, int(settings.dead_band * guest.maximum))
     if mine is not None and mine.change < 0:  # it gave already: not by crumbs, as its need moves to and fro

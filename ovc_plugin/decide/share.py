@@ -10,12 +10,14 @@ to what there is.
 """
 from __future__ import annotations
 
-import dataclasses
 import typing
 
+import numpy
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+Floats = numpy.ndarray[typing.Any, numpy.dtype[numpy.float64]]
+
+
+class Claim(typing.NamedTuple):
     """What one guest may have: ``weight`` > 0 its shares, ``least`` and ``most`` its bounds in bytes, ``idle`` (0..1)
     the share of its memory that it does not use."""
 
@@ -38,54 +40,53 @@ def share_out(claims: typing.Sequence[Claim], amount: int, tax: float = 0.75) ->
     :raises ValueError: a tax outside [0, 1), a weight that is not positive, an idle share outside [0, 1], or bounds
         that cross.
     """
-    _check(claims, tax)
-    if amount <= sum(c.least for c in claims):
-        return [c.least for c in claims]
-    if amount >= sum(c.most for c in claims):
-        return [c.most for c in claims]
-    level = _level([(priced(c, tax), c.least, c.most) for c in claims], amount)
-    exact = [min(float(c.most), max(float(c.least), level * priced(c, tax))) for c in claims]
-    return _whole(claims, exact, amount)
-
-
-def _check(claims: typing.Sequence[Claim], tax: float) -> None:
     if not 0 <= tax < 1:
         raise ValueError(f'tax {tax} is not in [0, 1): at 1 an idle page would cost infinitely much')
+    if amount <= sum(c.least for c in claims):
+        _check(claims)
+        return [c.least for c in claims]
+    if amount >= sum(c.most for c in claims):
+        _check(claims)
+        return [c.most for c in claims]
+    weight, least, most, idle = numpy.array(claims, dtype=float).T
+    if not ((weight > 0) & (idle >= 0) & (idle <= 1) & (least >= 0) & (least <= most)).all():
+        _check(claims)
+    slope = weight / (1.0 + idle * tax / (1.0 - tax))
+    return _whole(numpy.clip(_level(slope, least, most, amount) * slope, least, most), least, most, amount)
+
+
+def _check(claims: typing.Sequence[Claim]) -> None:
     for claim in claims:
         if not (claim.weight > 0 and 0 <= claim.idle <= 1 and 0 <= claim.least <= claim.most):
             raise ValueError(f'{claim}: weight must be positive, idle within [0, 1], and 0 <= least <= most')
 
 
-def _level(bounded: list[tuple[float, int, int]], amount: int) -> float:
+def _level(slope: Floats, least: Floats, most: Floats, amount: int) -> float:
     """The level at which the clipped targets sum up to ``amount``: a walk along the levels at which a guest leaves its
     lower bound or reaches its upper one. Between two of these the sum is a straight line."""
-    turns: list[tuple[float, float, int]] = []
-    for slope, least, most in bounded:
-        turns.append((least / slope, slope, -least))
-        turns.append((most / slope, -slope, most))
-    turns.sort()
-    fixed, slope = sum(least for _, least, _ in bounded), 0.0
-    for level, change, held in turns:
-        if slope > 0 and fixed + slope * level >= amount:
-            break
-        fixed, slope = fixed + held, slope + change
-    return (amount - fixed) / slope if slope > 0 else turns[-1][0]
+    levels = numpy.concatenate((least / slope, most / slope))
+    order = numpy.argsort(levels, kind='stable')
+    levels = levels[order]
+    slopes = numpy.cumsum(numpy.concatenate((slope, -slope))[order])
+    fixed = least.sum() + numpy.cumsum(numpy.concatenate((-least, most))[order])
+    # After turn i the sum is fixed[i] + slopes[i] * level, until turn i + 1: the first stretch that reaches the amount.
+    reached = numpy.maximum.accumulate(fixed[:-1] + slopes[:-1] * levels[1:])
+    place = int(numpy.searchsorted(reached, amount))
+    if place == len(reached) or slopes[place] <= 0:
+        return float(levels[-1])
+    return float((amount - fixed[place]) / slopes[place])
 
 
-def _whole(claims: typing.Sequence[Claim], exact: list[float], amount: int) -> list[int]:
+def _whole(exact: Floats, least: Floats, most: Floats, amount: int) -> list[int]:
     """Whole bytes that sum up exactly: what rounding leaves goes to the largest remainders with room for it."""
-    targets = [min(c.most, max(c.least, int(e))) for c, e in zip(claims, exact, strict=True)]
-    left = amount - sum(targets)
+    targets = numpy.floor(exact)
+    left = amount - int(targets.sum())
     step = 1 if left > 0 else -1
-    order = sorted(range(len(claims)), key=lambda i: (exact[i] - targets[i]) * -step)
+    order = numpy.argsort((targets - exact) * step, kind='stable')
     while left:
-        movable = [i for i in order if (targets[i] < claims[i].most if step > 0 else targets[i] > claims[i].least)]
-        each = max(1, abs(left) // len(movable))
-        for i in movable:
-            room = claims[i].most - targets[i] if step > 0 else targets[i] - claims[i].least
-            moved = step * min(each, abs(left), room)
-            targets[i] += moved
-            left -= moved
-            if not left:
-                break
-    return targets
+        room = (most - targets if step > 0 else targets - least)[order]
+        movable = order[room > 0]
+        moved = numpy.minimum(room[room > 0], max(1, abs(left) // len(movable)))[:abs(left)]
+        targets[movable[:len(moved)]] += step * moved
+        left -= step * int(moved.sum())
+    return [int(t) for t in targets.tolist()]

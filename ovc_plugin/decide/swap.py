@@ -61,11 +61,14 @@ def reclaim(situation: Situation) -> Part:
     short = min(situation.short, situation.snapshot.swap_free)
     if not settings.swap or short <= (_CRUMB if level < Level.HARD else 0):
         return NOTHING
-    spare = {g: s for g in situation.snapshot.running if (s := swappable(g)) >= _LEAST and _calm(g, level, settings)}
-    stuck = {g: s for g, s in spare.items()
-             if progress.stuck(g.actual, situation.state.asked.get(g.uuid), settings, situation.now)}
+    stuck: list[tuple[GuestSnapshot, int]] = []
+    others: list[tuple[GuestSnapshot, int]] = []
+    for guest in situation.snapshot.running:
+        if (spare := swappable(guest)) >= _LEAST and _calm(guest, level, settings):
+            mine = situation.state.asked.get(guest.uuid)
+            (stuck if progress.stuck(guest.actual, mine, settings, situation.now) else others).append((guest, spare))
     actions: list[ReclaimGuest] = []
-    for group in (stuck, {g: s for g, s in spare.items() if g not in stuck}):
+    for group in (stuck, others):
         actions += _share(group, short - sum(a.amount for a in actions), situation)
     credit = min(float(sum(a.amount for a in actions)), _SPEED * max(settings.tick, situation.until))
     return Part(actions=tuple(actions), credit=int(credit))
@@ -75,12 +78,12 @@ def _calm(guest: GuestSnapshot, level: Level, settings: HostSettings) -> bool:
     return level >= Level.CRITICAL or guest.refaults is None or guest.refaults <= settings.refault_limit
 
 
-def _share(guests: dict[GuestSnapshot, int], wanted: int, situation: Situation) -> list[ReclaimGuest]:
+def _share(guests: list[tuple[GuestSnapshot, int]], wanted: int, situation: Situation) -> list[ReclaimGuest]:
     if wanted <= 0 or not guests:
         return []
-    claims = [_claim(guest, spare, situation) for guest, spare in guests.items()]
+    claims = [_claim(guest, spare, situation) for guest, spare in guests]
     targets = share_out(claims, max(0, sum(c.most for c in claims) - wanted), situation.settings.idle_tax)
-    parts = sorted(((c.most - t, g, c) for g, c, t in zip(guests, claims, targets, strict=True) if t < c.most),
+    parts = sorted(((c.most - t, g, c) for (g, _), c, t in zip(guests, claims, targets, strict=True) if t < c.most),
                    key=lambda one: -one[0])
     actions: list[ReclaimGuest] = []
     # Those that give most first: shares too small to be worth an action fall together on them.
