@@ -6,36 +6,11 @@ Our own code runs there, with the Python of this machine: it swaps a group, brak
 """
 from __future__ import annotations
 
-import gzip
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-PYTHON = Path('/usr/bin/python3.11')
-NEEDED = ('__init__', 'model', 'placing', 'samples', 'squeeze', 'sense/__init__', 'sense/cgroup', 'sense/glance',
-          'sense/proc', 'sense/psi')
-LEFT_OUT = ('test', 'idlelib', 'ensurepip', 'lib2to3', 'tkinter', 'config-*', '__pycache__', 'distutils', 'pydoc_data',
-            'unittest', 'dist-packages', 'asyncio', 'curses', 'sqlite3', 'turtledemo')
-
-INIT = '''#!/bin/busybox sh
-export PATH=/bin
-busybox mount -t proc proc /proc
-busybox mount -t sysfs sysfs /sys
-busybox mount -t devtmpfs devtmpfs /dev
-busybox mount -t tmpfs tmpfs /run
-echo 1 >/proc/sys/kernel/printk
-exec </dev/null >/dev/ttyS0 2>&1
-for module in $(busybox cat /lib/modules.list); do busybox insmod "/lib/$module.ko"; done
-busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
-busybox mkswap /dev/vda >/dev/null
-busybox swapon /dev/vda
-PYTHONPATH=/ovc PYTHONHOME=/usr /usr/bin/python3.11 -B /script.py
-busybox poweroff -f
-'''
+import python_guest
 
 SCRIPT = '''
 import os, pathlib, subprocess, sys, time
@@ -62,7 +37,7 @@ def guest(code):
     return one
 
 def working_set():
-    subprocess.run([sys.executable, '/ovc-working-set', '--once', '--file', '/run/ovc/working-set'], check=True)
+    subprocess.run([sys.executable, '/bin/ovc-working-set', '--once', '--file', '/run/ovc/working-set'], check=True)
     return int(pathlib.Path('/run/ovc/working-set').read_text().split()[0]) // MB
 
 first = working_set()
@@ -117,53 +92,19 @@ say('end')
 '''
 
 
-def overlay(directory: Path) -> None:
-    """What is laid over the test guest's initrd: Python, our code, and what it is to do."""
-    (directory / 'init').write_text(INIT)
-    (directory / 'init').chmod(0o755)
-    shutil.copy(ROOT / 'etc' / 'guest' / 'ovc-working-set', directory)
-    (directory / 'script.py').write_text(SCRIPT)
-    for name in NEEDED:
-        target = directory / 'ovc' / 'ovc_plugin' / f'{name}.py'
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / 'ovc_plugin' / f'{name}.py', target)
-    (directory / 'usr' / 'bin').mkdir(parents=True)
-    (directory / 'run').mkdir()
-    shutil.copy(PYTHON, directory / 'usr' / 'bin')
-    shutil.copytree('/usr/lib/python3.11', directory / 'usr/lib/python3.11', symlinks=False,
-                    ignore=shutil.ignore_patterns(*LEFT_OUT), ignore_dangling_symlinks=True)
-    for library in re.findall(r'(/\S+) \(0x', subprocess.run(['ldd', PYTHON], capture_output=True, text=True).stdout):
-        target = directory / library.lstrip('/')
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(library, target)
-
-
-def packed(directory: Path) -> bytes:
-    names = subprocess.run(['find', '.'], cwd=directory, capture_output=True, check=True).stdout
-    return gzip.compress(subprocess.run(['busybox', 'cpio', '-o', '-H', 'newc'], cwd=directory, input=names,
-                                        capture_output=True, check=True).stdout, compresslevel=1)
-
-
 @pytest.fixture(scope='module')
 def told(tmp_path_factory: pytest.TempPathFactory, guest_images: Path) -> dict[str, dict[str, str]]:
     """What the script said, by the first word (and by whom it was of)."""
-    if shutil.which('qemu-system-x86_64') is None or not PYTHON.exists():
-        pytest.skip('needs qemu-system-x86_64 and Debian 12\'s Python')
-    work = tmp_path_factory.mktemp('two')
-    (work / 'root').mkdir()
-    overlay(work / 'root')
-    (work / 'initrd').write_bytes((guest_images / 'initrd').read_bytes() + packed(work / 'root'))
-    subprocess.run(['truncate', '-s', '300M', work / 'swap'], check=True)
-    done = subprocess.run(
-        ['qemu-system-x86_64', '-accel', 'tcg', '-m', '512', '-nographic', '-no-reboot', '-nodefaults', '-serial',
-         'stdio', '-kernel', guest_images / 'vmlinuz', '-initrd', work / 'initrd', '-append',
-         'console=ttyS0 quiet psi=1 panic=-1 cgroup_no_v1=all', '-drive', f'file={work}/swap,if=virtio,format=raw'],
-        capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL)
+    process = python_guest.start(tmp_path_factory.mktemp('two'), guest_images, SCRIPT)
+    try:
+        text, _ = process.communicate(timeout=240)
+    finally:
+        process.kill()
     found = {}
-    for name, rest in re.findall(r'^two (\w+) ?(.*?)\r?$', done.stdout, re.MULTILINE):
+    for name, rest in re.findall(r'^two (\w+) ?(.*?)\r?$', text, re.MULTILINE):
         fields = dict(field.split('=', 1) for field in rest.split())
         found[f'{name} {fields["of"]}' if 'of' in fields else name] = fields
-    assert 'end' in found, done.stdout[-3000:] + done.stderr[-1000:]
+    assert 'end' in found, text[-3000:]
     print(found)
     return found
 
