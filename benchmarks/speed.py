@@ -55,9 +55,9 @@ def parser() -> argparse.ArgumentParser:
 
 def agent(config: str, record: str) -> int:
     """ovc-agent as it is, with one line written for each pass."""
+    from ovc_plugin.act import actuator, reclaimer
     from ovc_plugin.cmd import agent as command
     from ovc_plugin.controller import Controller
-    from ovc_plugin.act import actuator, reclaimer
     one_pass, done = Controller.run_pass, []
     for owner, name in ((actuator.balloon, 'apply'), (reclaimer.Reclaimer, '_round')):
         setattr(owner, name, timed(getattr(owner, name), done))
@@ -71,7 +71,8 @@ def agent(config: str, record: str) -> int:
             file.write(json.dumps({
                 'at': began, 'end': time.time(), 'level': int(plan.level), 'reason': plan.reason, 'done': kinds,
                 'failed': [o.error for o in outcomes if o.error], 'freed': sum(o.freed or 0 for o in outcomes),
-                'available': snapshot.available if snapshot else None, 'acted': [done.pop(0) for _ in range(len(done))]}) + '\n')
+                'available': snapshot.available if snapshot else None,
+                'acted': [done.pop(0) for _ in range(len(done))]}) + '\n')
         return plan, outcomes
 
     Controller.run_pass = recorded  # type: ignore[method-assign]
