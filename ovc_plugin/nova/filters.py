@@ -42,12 +42,12 @@ def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now
 def passes(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
     """The same as :func:`judge` without its words, which cost more than the sums; the weigher finds these again."""
     try:
-        known = states.known(host_state)
+        found = states.find(host_state, asking)
     except ReportError:
         return False
-    if known is None:
+    if found is None:
         return judge(host_state, asking, settings, now).ok
-    guarantee, backed, demand = states.left(host_state, known, asking)
+    known, (guarantee, backed, demand) = found
     if guarantee < 0 or demand < 0 or known.short:
         return False
     if backed < 0 and not placement.waived(known.report, settings.scheduler):

@@ -128,6 +128,24 @@ def left(host_state: typing.Any, known: Known, asking: Asking) -> tuple[int, int
     return found
 
 
+def find(host_state: typing.Any, asking: Asking) -> tuple[Known, tuple[int, int, int]] | None:
+    """:func:`known` and :func:`left` in one; ``None`` when the host sends no report. This is most of what a request costs
+    on a host, so what was found out before is looked up first.
+
+    :raises ovc_plugin.report.ReportError: as :func:`known`.
+    """
+    try:
+        kept = _known[host_state.nodename]
+        if kept.text == host_state.stats[reports.STATS_KEY]:
+            seen = kept.seen
+            if seen[0] == host_state.free_ram_mb and seen[1] == host_state.num_instances:
+                return kept, seen[4][(asking.plain or asking.terms(host_state)).key]
+    except (AttributeError, KeyError):
+        pass
+    fresh = known(host_state)
+    return None if fresh is None else (fresh, left(host_state, fresh, asking))
+
+
 class Asking:
     """What one request asks of a host. ``asked`` is a RequestSpec or an Instance.
 

@@ -44,15 +44,15 @@ class _Ballot:
         """0 for a host whose report cannot be relied on."""
         strengths = self._strengths(host_state) if host_state.aggregates else self._default
         try:
-            known = states.known(host_state)
+            found = states.find(host_state, self._asking)
         except ReportError:
             return 0.0
-        if known is None:
+        if found is None:
             return self._unreported(host_state, strengths)
+        known, (_, backed, demand) = found
         if abs(self._now - known.taken_at) > self._max_age:
             return 0.0
         report = known.report
-        _, backed, demand = states.left(host_state, known, self._asking)
         room = demand if demand < backed else backed
         headroom, trend, affinity = strengths
         total = headroom * score.headroom(room, self._memory) if headroom else 0.0
