@@ -136,8 +136,8 @@ def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation, stern
 
 
 def _stern(situation: Situation) -> bool:
-    """Whether floors and pauses give way: at CRITICAL where swap cannot take what is short, now or in the end. No balloon
-    is in time for CRITICAL: where swap can, nothing is won by it."""
+    """Whether floors and pauses give way: at CRITICAL where swap cannot take what is short, now or in the end. Where it
+    can, nothing is won by it: no balloon is in time for CRITICAL."""
     if situation.level < Level.CRITICAL:
         return False
     if not situation.settings.swap or situation.snapshot.swap_free < situation.short:
