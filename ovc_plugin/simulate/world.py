@@ -151,6 +151,7 @@ def _seen(guest: Guest, now: float, refaults: float | None, pressure: float | No
         uuid=guest.uuid, name=habit.name, maximum=habit.maximum, reservation=habit.reservation,
         overhead=habit.overhead, weight=habit.weight, target=guest.target,
         actual=guest.size if habit.has_balloon and not nonsense else None, usable=usable,
+        unused=None if usable is None else guest.told_unused,
         stats_age=None if usable is None else now - START - guest.told_at, resident=guest.resident,
         swapped=guest.swapped, saved=guest.merged, refaults=refaults, pressure=pressure,
         major_faults=None if usable is None else guest.told_faults,
