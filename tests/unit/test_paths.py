@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What benchmarks/paths counts as right, and as a promise broken."""
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from tests.unit.test_benchmarks import MB, load
+
+NOWHERE = 'no host (ERROR)'
+
+
+@pytest.mark.parametrize('state, places, good', [
+    ('fits', ['node1', 'node3'], True), ('fits', ['node1', NOWHERE], False),
+    ('stale', ['node1', 'node2'], True), ('stale', ['node3'], False), ('HARD', ['node1', 'node3'], False),
+    ('does not fit', [NOWHERE, NOWHERE], True), ('does not fit', [NOWHERE, 'node1'], False)])
+def test_a_guest_landed_right_only_where_it_may(state, places, good, monkeypatch):
+    paths = load('paths', monkeypatch)
+    assert paths.landed(None, state, places).good is good
+
+
+@pytest.mark.parametrize('state, after, good', [
+    ('fits', 'node2', True), ('fits', 'node1', False), ('fits', NOWHERE, False), ('stale', 'node3', False),
+    ('HARD', 'node2', True), ('does not fit', 'node1', True), ('does not fit', 'node2', False)])
+def test_a_guest_moved_right_only_where_it_may(state, after, good, monkeypatch):
+    paths = load('paths', monkeypatch)
+    assert paths.stayed(None, state, 'node1', after).good is good
+
+
+def test_a_broken_promise_is_seen_in_the_hosts_own_figures(monkeypatch):
+    paths = load('paths', monkeypatch)
+    host = types.SimpleNamespace(name='h1', memory=1000 * MB, swap=500 * MB, guests=lambda: {})
+    looked = paths.Watch(types.SimpleNamespace(hosts=[host]), {'a': 300 * MB, 'b': 300 * MB})
+
+    def told(*sizes: int) -> list[str]:
+        monkeypatch.setattr(paths, 'domains', lambda host: [
+            (uuid, uuid, 500 * MB, size * MB) for uuid, size in zip('ab', sizes, strict=False)])
+        return list(looked._of(host))
+
+    assert told(500, 300) == []
+    assert told(500, 299) == ['b has 299 MB < its reservation of 300 MB']
+    host.swap = 300 * MB
+    assert told(500, 500) == ['guests may touch 1256 MB > 1236 MB']
+    looked.owed['b'] = 400 * MB
+    assert 'guarantees need 956 MB > 936 MB' in told(500, 500)
