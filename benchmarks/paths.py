@@ -408,8 +408,9 @@ def moved(stage: Stage, state: str, move: typing.Callable[[str], None]) -> Cell:
         server = stage.boot(stage.small)
     before = stage.where(server)
     move(server)
-    time.sleep(3)
-    stage.settle([server], 90)
+    for _ in range(2):  # nova ends an evacuated guest's task before it names the new host
+        time.sleep(4)
+        stage.settle([server], 90)
     if stage.compute.get_server(server).status == 'SHUTOFF':  # nova leaves evacuated guests shut off
         stage.compute.start_server(server)
         time.sleep(2)
