@@ -19,11 +19,13 @@ import stat
 import time
 import typing
 
+_REMEMBERED = 4096
 V1_LIMIT, HIGH = 'memory.limit_in_bytes', 'memory.high'
 # What one write is to move. It adapts to the swap device, so that one write takes about a tenth of a second: that is as
 # long as a newer plan, or the next guest, waits.
-CHUNK, LEAST, MOST = 32 << 20, 4 << 20, 256 << 20
+CHUNK, LEAST, MOST = 16 << 20, 4 << 20, 256 << 20
 _QUICK, _SLOW = 0.06, 0.2
+_fitting: dict[pathlib.Path, int] = {}  # what one write was to move lately, of each group
 _FILES_V1 = ('total_inactive_file', 'total_active_file')
 _FILES_V2 = ('inactive_file', 'active_file')
 # File pages count as available already: to drop them frees nothing. Linux 6.16 takes "max", 6.9 a number.
@@ -47,7 +49,7 @@ class Group:
     """
 
     def __init__(self, path: pathlib.Path, amount: int, floor: int, leases: pathlib.Path) -> None:
-        self._path, self._leases, self._chunk = path, leases, CHUNK
+        self._path, self._leases, self._chunk = path, leases, _fitting.get(path, CHUNK)
         self._v2 = (path / 'memory.current').exists()
         self._asks = (path / 'memory.reclaim').exists()
         self._first = self._usage = self._resident()
@@ -75,6 +77,9 @@ class Group:
             self._chunk = min(MOST, 2 * self._chunk)
         elif took > _SLOW:
             self._chunk = max(LEAST, self._chunk // 2)
+        if len(_fitting) > _REMEMBERED:  # groups of guests that are long gone
+            _fitting.clear()
+        _fitting[self._path] = self._chunk
         return moved and self._usage > self._goal
 
     def brake(self) -> contextlib.AbstractContextManager[typing.Any]:

@@ -26,6 +26,7 @@ class _Entry:
     freed: int = 0
     error: str | None = None
     ended: bool = False
+    idle: int = 0
 
     def outcome(self) -> Outcome:
         return Outcome(action=self.action, done=self.error is None, error=self.error,
@@ -88,15 +89,19 @@ class Reclaimer:
                 while self._next is None:
                     self._changed.wait()
                 (entries, urgent), self._next, self._busy = self._next, None, True
-            while self._next is None and (going := [entry for entry in entries if not entry.ended]):
+            going = entries
+            while self._next is None and going:
                 self._round(going, urgent)
+                # Another one is the first of the next call: on a slow device one call may not come to all of them.
+                going = [entry for entry in [*going[1:], *going[:1]] if not entry.ended]
             with self._changed:
                 self._ended += [entry.outcome() for entry in entries]
                 self._busy = False
                 self._changed.notify_all()
 
     def _round(self, going: list[_Entry], urgent: bool) -> None:
-        """One call for all; a guest of which it moved nothing, or all that was wanted, is done with."""
+        """One call for all. A call that took less than its time is done with all that it could do; one that was cut
+        short is done with those of which it moved all, or again and again nothing."""
         began = time.monotonic()
         try:
             found = self._call([(e.group, e.action.amount - e.freed, e.action.floor) for e in going], SLICE, urgent)
@@ -108,7 +113,9 @@ class Reclaimer:
         for entry, (freed, why) in zip(going, found, strict=True):
             entry.freed += freed
             entry.error = why
-            entry.ended = early or not freed or why is not None or entry.freed >= entry.action.amount
+            entry.idle = 0 if freed else entry.idle + 1
+            entry.ended = (early or why is not None or entry.freed >= entry.action.amount
+                           or entry.idle > len(going))
 
 
 def _helper(wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> list[tuple[int, str | None]]:

@@ -111,6 +111,27 @@ def test_a_root_helper_that_fails_is_told_of_each_guest_and_what_it_left_is_lift
     assert lifted, 'what it may have left lowered is lifted at once'
 
 
+def test_a_slow_device_comes_to_each_guest_in_turn(monkeypatch):
+    firsts = []
+
+    def one_at_a_time(wanted, seconds, brake):
+        time.sleep(0.002)
+        firsts.append(wanted[0][0])
+        return [(wanted[0][1] // 2 + 1, None)] + [(0, None)] * (len(wanted) - 1)
+    monkeypatch.setattr(privileged, 'reclaim', one_at_a_time)
+    monkeypatch.setattr(reclaimer, 'SLICE', 0.001)
+    actuator = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/' + uuid), patience=5)
+    outcomes = actuator.apply(plan(swap(9, 'a'), swap(9, 'b'), swap(9, 'c')), dry_run=False)
+    assert firsts[:3] == ['/a', '/b', '/c'] and [o.freed >= 9 for o in outcomes] == [True] * 3
+
+
+def test_a_guest_of_which_nothing_can_be_moved_does_not_keep_the_thread_for_ever(monkeypatch):
+    monkeypatch.setattr(privileged, 'reclaim', lambda wanted, seconds, brake: [(0, None)] * len(wanted))
+    monkeypatch.setattr(reclaimer, 'SLICE', 0.0)
+    actuator = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g'), patience=5)
+    assert [o.freed for o in actuator.apply(plan(swap(9)), dry_run=False)] == [0] and not actuator.swapping
+
+
 def until_ended(actuator, count=1):
     ended, deadline = [], time.monotonic() + 5
     while len(ended) < count:
