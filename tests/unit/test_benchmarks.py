@@ -3,6 +3,7 @@
 """The benchmarks' own judgement: what they count as kept, and whose processor time they count."""
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -61,3 +62,51 @@ def test_a_root_helpers_processor_time_is_counted_while_it_lives(monkeypatch):
         assert cost.helpers() == [pid] and 0.15 <= cost.helper_seconds([pid]) < 2
     finally:
         os.kill(pid, 9)
+
+
+@pytest.mark.parametrize('changes, why, ok', [
+    ({}, 'locked memory', True),
+    ({}, None, False),  # not recognised
+    ({'merged': 1}, 'locked memory', False),
+    ({'swapped': 4096}, 'locked memory', False),
+    ({'size': 100 * MB}, 'locked memory', False),
+    ({'limits': ('1048576',)}, 'locked memory', False),
+    ({'backed': 10 * MB}, 'locked memory', False)])
+def test_an_untouchable_guest_that_lost_anything_is_told_as_touched(changes, why, ok, monkeypatch):
+    bench = load('untouchables', monkeypatch)
+    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, merged=0, limits=())
+    told = {'maximum': 192 * MB, 'overhead': 64 * MB, 'reservation': 48 * MB, 'untouchable': why}
+    kind = bench.Kind(name='locked', why='locked memory')
+    assert bench.row(kind, before, dataclasses.replace(before, **changes), told)['ok'] == ok
+
+
+def test_an_ordinary_guest_that_gave_nothing_proves_nothing(monkeypatch):
+    bench = load('untouchables', monkeypatch)
+    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, merged=0, limits=())
+    told = {'maximum': 192 * MB, 'overhead': 64 * MB, 'reservation': 48 * MB, 'untouchable': None}
+    kind = bench.Kind(name='ordinary', why=None)
+    assert not bench.row(kind, before, before, told)['ok']
+    assert bench.row(kind, before, dataclasses.replace(before, size=100 * MB), told)['ok']
+
+
+def test_frames_common_to_guests_of_two_tenants_are_counted(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    trust = load('trust', monkeypatch)
+    look = trust.Look.__new__(trust.Look)
+    look.pairs = {('blue1', 'red1'): 3, ('blue1', 'red2'): 4, ('red1', 'red2'): 100, ('blue1', 'blue2'): 7}
+    assert (look.common('red', 'blue'), look.common('red'), look.common('blue')) == (7, 100, 7)
+
+
+def test_the_levels_of_a_shock_are_told_once_for_each_change(monkeypatch):
+    speed = load('speed', monkeypatch)
+    assert speed.told_levels([(-3.0, 0), (0.4, 1), (0.9, 1), (1.5, 3), (9.0, 0)]) == (
+        '0.0 s CLEAR, 0.4 s SOFT, 1.5 s CRITICAL, 9.0 s CLEAR')
+    assert (speed.seconds(None), speed.seconds(0.5)) == ('never', '0.50 s')
+
+
+def test_kills_are_counted_in_every_group_below_the_host(tmp_path, monkeypatch):
+    speed = load('speed', monkeypatch)
+    for name, count in (('a', 1), ('a/b', 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'memory.oom_control').write_text(f'oom_kill_disable 0\nunder_oom 0\noom_kill {count}\n')
+    assert speed.kills(tmp_path) == 3
