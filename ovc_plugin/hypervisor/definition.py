@@ -11,10 +11,6 @@ _OVC = '{https://ovc-plugin/xmlns/domain/1.0}'
 _UNITS = {'b': 1, 'bytes': 1, 'kb': 1000, 'k': 1024, 'kib': 1024, 'mb': 10**6, 'm': 1 << 20, 'mib': 1 << 20,
           'gb': 10**9, 'g': 1 << 30, 'gib': 1 << 30, 'tb': 10**12, 't': 1 << 40, 'tib': 1 << 40}
 
-# Memory that the kernel itself cannot merge: shared mappings, huge pages, and pages that a device holds.
-_UNMERGEABLE = frozenset({'hugepages', 'file-backed memory', 'memfd-backed memory', 'passed-through device',
-                          'encrypted memory'})
-
 # What a guest has that cannot go with it while it runs, or may not stand still for it. Hugepages can, and free nothing
 # that other guests could use.
 _STAYS = ('memoryBacking/hugepages', 'launchSecurity', 'cputune/vcpusched', 'devices/hostdev',
@@ -64,7 +60,8 @@ def read(xml: str) -> Definition:
         specs |= {f'ovc:{name}': value for name, value in own.attrib.items()}
     return Definition(
         maximum=maximum, has_balloon=balloon is not None and balloon.get('model') != 'none',
-        mergeable=domain.find('memoryBacking/nosharepages') is None and untouchable not in _UNMERGEABLE,
+        # whatever backs its memory: QEMU marks firmware and video memory of its own mergeable too
+        mergeable=domain.find('memoryBacking/nosharepages') is None,
         untouchable=untouchable,
         image=_image(nova, own),
         title=(nova.findtext(f'{_NOVA}name') if nova is not None else domain.findtext('title')) or '',

@@ -117,6 +117,9 @@ def test_equal_pages_of_one_owner_are_merged_and_sharing_is_put_back(host, guest
     assert any(isinstance(a, TuneKsm) and a.run == 1 for a in plan.actions)
     saved = until(lambda: (controller.run_pass(), merged(controller))[1], 90, 'half of what is alike to be merged')
     assert saved >= 60 * MB
+    status = controller.status()
+    parts = [g['saved'] for g in status['guests']]
+    assert min(parts) > 0.4 * status['ksm']['saved'] >= 0.4 * sum(parts), (parts, status['ksm'])
     controller.stop()
     assert Path('/sys/kernel/mm/ksm/run').read_text() == before
 

@@ -67,7 +67,8 @@ def test_two_projects_that_start_at_once_do_not_both_share():
 
 def test_guests_from_which_nothing_may_be_taken_do_not_merge():
     assert 'locked memory' in why(inside='<memoryBacking><locked/></memoryBacking>')
-    assert why(inside='<memoryBacking><hugepages/></memoryBacking>') is None, 'the kernel merges none of these anyway'
+    assert 'hugepages' in why(inside='<memoryBacking><hugepages/></memoryBacking>')
+    assert why(inside='<memoryBacking><hugepages/><nosharepages/></memoryBacking>') is None
 
 
 def test_an_operator_who_wants_it_across_projects_gets_it_and_a_dry_run_changes_nothing():
