@@ -21,6 +21,7 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox'), str(CHECKO
 
 MB = 1 << 20
 ANSWER_GOAL, CPU_GOAL, MEMORY_GOAL = 1.0, 0.5, 60.0   # seconds, % of a core, MB
+SHOCK = 0.75  # of the rate asked for that the guests must reach: on a busy machine they do not, and nothing is shown
 LOOK = 0.02
 CONTEXT = b'ovc_plugin.privileged'
 DESCRIPTION = """\
@@ -30,8 +31,9 @@ process that talks to the same libvirtd. Then the shock: from --free percent of 
 together fill --rate MB/s until each holds --fill MB. Told is what was really filled, seconds from the shock's begin
 (and from the moment when available memory fell below where SOFT begins) until the first pass and the first action, the
 lowest available memory, the level over time, and whether any guest was killed or lost a byte.
-Exit status 0: first action within 1 s of the shock's begin, at under 0.5 % of a core while nothing happened, no guest
-killed, no byte lost, and under 60 MB more than the bare process and a nova-compute's own libraries take. Needs root.
+Exit status 0: the guests did fill that fast (on a busy machine they cannot, and nothing is shown), first action within
+1 s of the shock's begin, at under 0.5 % of a core while nothing happened, no guest killed, no byte lost, and under 60 MB
+more than the bare process and a nova-compute's own libraries take. Needs root.
 """
 
 
@@ -360,7 +362,7 @@ def rows(options: argparse.Namespace, calm: Quiet, hit: Shock) -> list[tuple[str
         ('memory of ovc-agent', f'{calm.agent:.0f} MB resident; a bare Python that talks to libvirt has '
          f'{calm.bare:.0f} MB', '', None),
         ('shock', f'{hit.rate:.0f} MB/s in its first second, from {hit.before // MB} MB available of '
-         f'{options.host_memory} MB', '', None),
+         f'{options.host_memory} MB', f'>= {SHOCK * options.rate:.0f} MB/s', hit.rate >= SHOCK * options.rate),
         ('SOFT\'s threshold crossed after', seconds(hit.crossed), '', None),
         ('first pass above CLEAR after', seconds(hit.passed), f'< {ANSWER_GOAL:.0f} s',
          hit.passed is not None and hit.passed < ANSWER_GOAL),

@@ -22,7 +22,7 @@ _SWAP_TAKES, _LAST_MOMENT = 4.0, 1.5
 _LATE = 2.0              # a level begun so ends only when that many times as long is left
 _READ_BACK = 5.0         # times refault_limit, of the average guest, from which reading back is HARD
 _CALMER = 3.0            # a level above SOFT falls to SOFT after the dwell divided by this: nothing is handed out there
-_PAUSE, _URGENT = 0.5, 1.0   # least seconds between two passes when it gets worse, and while it is HARD or worse
+_PAUSE, _URGENT = 0.3, 1.0   # least seconds between two passes when it gets worse, and while it is HARD or worse
 _PAGE = 4096
 
 
