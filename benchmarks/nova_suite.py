@@ -76,11 +76,11 @@ def modules(package: str) -> list[str]:
 
 def child(order: dict[str, Any], on_result: Any = None) -> str:
     """Run one process; its last words when it did not end well, else ''."""
-    with tempfile.TemporaryFile('w+') as errors:
+    with tempfile.TemporaryFile('w+') as errors, tempfile.TemporaryDirectory(prefix='ovc-nova-suite-') as state:
         process = subprocess.Popen([sys.executable, '-W', 'ignore', str(HERE / 'nova_suite_child.py')], text=True,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd='/')
         assert process.stdin and process.stdout
-        process.stdin.write(json.dumps(order))
+        process.stdin.write(json.dumps(order | {'state': state}))
         process.stdin.close()
         heard = [time.monotonic()]
 

@@ -21,7 +21,6 @@ import importlib
 import json
 import os
 import sys
-import tempfile
 import time
 import traceback
 import types
@@ -83,7 +82,7 @@ class RoomyController:
         return placement.fits(self.report, request, in_flight, self.settings.scheduler, self.settings.shared, now)
 
 
-def put_us_in_place(manage_ratio: bool) -> None:
+def put_us_in_place(manage_ratio: bool, state: str) -> None:
     import nova.conf
     import nova.virt.libvirt
     from nova.virt.libvirt import driver as libvirt_driver
@@ -109,7 +108,7 @@ def put_us_in_place(manage_ratio: bool) -> None:
         *before, 'ovc_plugin.nova.weights.OvercommitWeigher'])
     for option, value in ((('ovc_scheduler', 'dry_run'), False), (('ovc_host', 'dry_run'), False),
                           (('ovc_host', 'manage_ratio'), manage_ratio),
-                          (('ovc_host', 'state_path'), tempfile.mkdtemp(prefix='ovc-nova-suite-'))):
+                          (('ovc_host', 'state_path'), state)):
         default(option, lambda before, value=value: value)
 
 
@@ -188,10 +187,11 @@ def told(err: Any, details: Any) -> str:
 
 @dataclasses.dataclass
 class Order:
-    """What the parent asks: ``list`` names tests, ``stock`` and ``ours`` run them."""
+    """What the parent asks: ``list`` names tests, ``stock`` and ``ours`` run them. ``state`` is a directory for us."""
 
     mode: str
     names: list[str]
+    state: str
     manage_ratio: bool = False
 
 
@@ -200,7 +200,7 @@ def main() -> int:
     stream = os.fdopen(os.dup(1), 'w')
     ready_nova()
     if order.mode == 'ours':
-        put_us_in_place(order.manage_ratio)
+        put_us_in_place(order.manage_ratio, order.state)
     tests = tests_in(order.names)
     if order.mode == 'list':
         print(json.dumps(sorted(tests)), file=stream, flush=True)
