@@ -129,8 +129,10 @@ def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation, stern
         least = max(least, int(settings.balloon_step * guest.maximum / 4))
     if spare < least:
         return None
-    most = min(spare, int(settings.balloon_step * guest.maximum * _HASTE.get(situation.level, 1)))
     found = yields(guest)
+    # What the host does not back has to be swallowed before anything is freed: no step would ever get beyond it.
+    idle = found.free if found.of_free < _WORTH else 0
+    most = min(spare, idle + int(settings.balloon_step * guest.maximum * _HASTE.get(situation.level, 1)))
     return Giver(guest, guest.actual - spare, least, max(most, least), found, found.freed(most),
                  min(1.0, spare / guest.actual))
 

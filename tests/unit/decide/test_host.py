@@ -214,3 +214,15 @@ def test_sharing_pauses_before_a_mergeable_guest_of_another_project_has_arrived(
     stop, = actions(a_host(*two, arriving=('p2',)), TuneKsm)
     assert stop.run == 0 and 'on their way' in stop.reason
     assert actions(a_host(*two, arriving=('p2',)), TuneKsm, settings=HostSettings(ksm='all-tenants')) == []
+
+
+def test_memory_that_nobody_touched_does_not_keep_the_balloon_from_what_lies_behind_it():
+    """Of 512 MB a guest leaves 188 MB that the host hardly backs, and holds 250 MB of files: one step of a tenth would
+    free nothing, so that it was never taken, and swap carried all."""
+    guests = [a_guest(f'g{i}', maximum=512 * MIB, reservation=128 * MIB, target=512 * MIB, actual=512 * MIB,
+                      usable=436 * MIB, unused=188 * MIB, resident=400 * MIB, saved=10 * MIB) for i in range(3)]
+    host = a_host(*guests, total=1500 * MIB, available=25 * MIB, reserve=0)
+    asked = actions(host, SetBalloon)
+    assert {a.guest for a in asked} == {g.uuid for g in guests}
+    assert all(512 * MIB - a.target > 188 * MIB and a.target >= 128 * MIB for a in asked)
+    assert actions(host, ReclaimGuest) == []
