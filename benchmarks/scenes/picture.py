@@ -37,8 +37,8 @@ def draw(scene: Scene, records: dict[str, Record], file: Path) -> None:
     for axis in axes[1]:
         axis.set_xlabel('seconds')
     figure.suptitle(f'{scene.name}: {scene.says}', fontsize=9)
-    figure.legend(handles=_legend(), loc='lower center', ncol=9, fontsize=7.5, frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.legend(handles=_legend(), loc='lower center', ncol=9 if len(records) > 2 else 5, fontsize=7.5, frameon=False)
+    figure.tight_layout(rect=(0, 0.05 if len(records) > 2 else 0.09, 1, 1))
     figure.savefig(file, dpi=80)
     pyplot.close(figure)
 
