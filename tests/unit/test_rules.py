@@ -3,7 +3,10 @@
 """Rules come through stevedore, in the configured order, ours and others'."""
 from __future__ import annotations
 
+import pathlib
 import sys
+import textwrap
+import typing
 
 import pytest
 
@@ -92,3 +95,14 @@ def test_what_is_no_rule_is_refused(theirs):
 def test_a_rule_named_twice_is_refused():
     with pytest.raises(rules.UnknownRule, match='named twice'):
         rules.load(['swap', 'swap'])
+
+
+def test_the_rule_in_the_documentation_works():
+    text = (pathlib.Path(__file__).parents[2] / 'doc' / 'adding-a-rule.rst').read_text()
+    code = text.split('.. code-block:: python\n')[1].split('\nInstall it')[0]
+    found: dict[str, typing.Any] = {}
+    exec(textwrap.dedent(code), found)
+    host = a_host(a_guest('demo'), a_guest('b', resident=900 * MIB), available=500 * MIB, ksm=None)
+    plan, _ = decide_host(host, LadderState(), HostSettings(), NOW, [found['Demonstration'](), *BUILT_IN])
+    assert not plan.notes
+    assert isinstance(plan.actions[0], ReclaimGuest) and plan.actions[0].guest == 'uuid-b'
