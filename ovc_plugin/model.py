@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import typing
 
 from ovc_plugin.placing import InFlight as InFlight
@@ -122,7 +123,7 @@ class Departure:
     error: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class HostSnapshot:
     """One host at one time. ``total`` and ``available`` are inside the boundary; rates are bytes per second.
 
@@ -163,7 +164,7 @@ class HostSnapshot:
         """Can be handed out now at no one's cost; negative when the reserve itself is used."""
         return self.available - self.reserve
 
-    @property
+    @functools.cached_property
     def running(self) -> tuple[GuestSnapshot, ...]:
         return tuple(g for g in self.guests if g.running)
 
