@@ -401,18 +401,24 @@ def play(policy: str, options: argparse.Namespace, say: Progress) -> Stage:
         shutil.rmtree(logs, ignore_errors=True)
         if (cloud.state / 'log').exists():
             shutil.copytree(cloud.state / 'log', logs)
+            for console in cloud.state.dir.glob('instances/*/console.log'):
+                shutil.copy(console, logs / f'console-{console.parent.name}.log')
         cloud.wipe()
 
 
 def main() -> int:
     options, say = parser().parse_args(), Progress()
-    stages = [play(policy, options, say) for policy in POLICIES if policy in options.policies.split(',')]
-    rows = checks(stages[0], options) if stages[0].policy == 'ovc' else []
-    for text in (line for lines in stages[0].words.values() for line in lines):
-        print(f'controller: {text}')
+    stages: list[Stage] = []
+    rows: list[tuple[str, str, bool]] = []
+    for policy in (one for one in POLICIES if one in options.policies.split(',')):
+        stages.append(play(policy, options, say))
+        if policy == 'ovc':  # said at once: what comes after is only shown beside it
+            rows = checks(stages[0], options)
+            for text in (line for lines in stages[0].words.values() for line in lines):
+                print(f'controller: {text}')
+            for what, figure, held in rows:
+                print(f'{what:32}  {figure:70}  {"holds" if held else "FAILS"}', flush=True)
     print(table(stages))
-    for what, figure, held in rows:
-        print(f'{what:32}  {figure:70}  {"holds" if held else "FAILS"}')
     draw(stages, options.picture)
     print(f'picture: {options.picture}\n{last_line(stages)}')
     return 0 if all(held for *_, held in rows) else 1
