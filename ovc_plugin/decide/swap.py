@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 
-from ovc_plugin.decide import progress
+from ovc_plugin.decide import balloon, progress
 from ovc_plugin.decide.rule import NOTHING, Part, Situation
 from ovc_plugin.decide.share import Claim, share_out
 from ovc_plugin.decide.state import Probe
@@ -19,6 +19,8 @@ from ovc_plugin.settings import HostSettings
 _LEAST = 4 * MIB
 _CRUMB = 16 * MIB    # rounding to whole MiB leaves the like of this; the next pass sees whether it is still missing
 _UP, _DOWN = 1.25, 0.25
+_PART = 100          # of a large guest's maximum one part at once, where that is more than swap_step
+_HASTE = 4           # steps at once at CRITICAL, and of guests from which nothing else can be had
 _SPEED = 100 * MIB   # bytes a second that a disk is trusted to take
 
 
@@ -34,25 +36,36 @@ def swappable(guest: GuestSnapshot) -> int:
     return max(0, guest.resident - floor(guest))
 
 
+def most(guest: GuestSnapshot, settings: HostSettings) -> int:
+    """Bytes of a guest that may be swapped in one pass.
+
+    Small steps: passes follow each other each second while it is urgent, and what was swapped for a burst that ends
+    meanwhile is read back for nothing.
+    """
+    return max(settings.swap_step, guest.maximum // _PART)
+
+
 def follow(snapshot: HostSnapshot, before: typing.Mapping[str, Probe], settings: HostSettings,
            now: float) -> dict[str, Probe]:
     """How much of each guest may be swapped in one pass, after what it read back since the last one. Guests that never
-    read back are missing: they give ``swap_step``."""
+    read back are missing: they give a whole step."""
     found = {}
     for guest in snapshot.running:
+        whole = most(guest, settings)
         known, harmed = before.get(guest.uuid), (guest.refaults or 0.0) > settings.refault_limit
         if harmed:
-            step = settings.swap_step if known is None else known.step
+            step = whole if known is None else known.step
             found[guest.uuid] = Probe(step=max(_LEAST, int(step * _DOWN)), at=now)
-        elif known is not None and known.step < settings.swap_step:
+        elif known is not None and known.step < whole:
             quiet = now - known.at >= settings.tick
-            step = min(settings.swap_step, int(known.step * _UP)) if quiet else known.step
+            step = min(whole, int(known.step * _UP)) if quiet else known.step
             found[guest.uuid] = Probe(step=step, at=now if quiet else min(known.at, now))
     return found
 
 
 def reclaim(situation: Situation) -> Part:
-    """Find what is short among the guests, stuck ones first, the others by the idle memory tax.
+    """Find what is short among the guests: first those from which nothing else can be had, because they are stuck or do
+    not answer the balloon; then the others, by the idle memory tax.
 
     A guest that reads its pages back is left alone, except at CRITICAL: there every guest above its reservation
     gives, because the alternative is that the kernel picks a page, or a guest, itself.
@@ -61,27 +74,34 @@ def reclaim(situation: Situation) -> Part:
     short = min(situation.short, situation.snapshot.swap_free)
     if not settings.swap or short <= (_CRUMB if level < Level.HARD else 0):
         return NOTHING
-    stuck: list[tuple[GuestSnapshot, int]] = []
+    alone: list[tuple[GuestSnapshot, int]] = []
     others: list[tuple[GuestSnapshot, int]] = []
     for guest in situation.snapshot.running:
         if (spare := swappable(guest)) >= _LEAST and _calm(guest, level, settings):
-            mine = situation.state.asked.get(guest.uuid)
-            (stuck if progress.stuck(guest.actual, mine, settings, situation.now) else others).append((guest, spare))
+            (alone if _unanswering(guest, situation) else others).append((guest, spare))
     actions: list[ReclaimGuest] = []
-    for group in (stuck, others):
-        actions += _share(group, short - sum(a.amount for a in actions), situation)
+    for group, steps in ((alone, _HASTE), (others, 1)):
+        actions += _share(group, short - sum(a.amount for a in actions), situation, steps)
     credit = min(float(sum(a.amount for a in actions)), _SPEED * max(settings.tick, situation.until))
     return Part(actions=tuple(actions), credit=int(credit))
+
+
+def _unanswering(guest: GuestSnapshot, situation: Situation) -> bool:
+    """Whether the balloon gets nothing of it, now or later: that of one that boots or moves is only not asked yet."""
+    if not guest.can_balloon or not balloon.fresh(guest, situation.settings):
+        return not guest.busy
+    return progress.stuck(guest.actual, situation.state.asked.get(guest.uuid), situation.settings, situation.now)
 
 
 def _calm(guest: GuestSnapshot, level: Level, settings: HostSettings) -> bool:
     return level >= Level.CRITICAL or guest.refaults is None or guest.refaults <= settings.refault_limit
 
 
-def _share(guests: list[tuple[GuestSnapshot, int]], wanted: int, situation: Situation) -> list[ReclaimGuest]:
+def _share(guests: list[tuple[GuestSnapshot, int]], wanted: int, situation: Situation,
+           steps: int) -> list[ReclaimGuest]:
     if wanted <= 0 or not guests:
         return []
-    claims = [_claim(guest, spare, situation) for guest, spare in guests]
+    claims = [_claim(guest, spare, situation, steps) for guest, spare in guests]
     targets = share_out(claims, max(0, sum(c.most for c in claims) - wanted), situation.settings.idle_tax)
     parts = sorted(((c.most - t, g, c) for (g, _), c, t in zip(guests, claims, targets, strict=True) if t < c.most),
                    key=lambda one: -one[0])
@@ -99,9 +119,13 @@ def _share(guests: list[tuple[GuestSnapshot, int]], wanted: int, situation: Situ
     return actions
 
 
-def _claim(guest: GuestSnapshot, spare: int, situation: Situation) -> Claim:
+def _claim(guest: GuestSnapshot, spare: int, situation: Situation, steps: int) -> Claim:
     held, probe = guest.resident or 0, situation.state.probes.get(guest.uuid)
-    step = situation.settings.swap_step if probe is None or situation.level >= Level.CRITICAL else probe.step
+    whole = most(guest, situation.settings)
+    if situation.level >= Level.CRITICAL:
+        step = _HASTE * whole
+    else:
+        step = steps * (whole if probe is None else min(probe.step, whole))
     return Claim(weight=guest.weight * guest.maximum, most=held, least=held - min(spare, step),
                  idle=_idle(guest, situation))
 

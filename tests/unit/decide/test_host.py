@@ -35,8 +35,29 @@ def test_idle_guests_are_ballooned_before_anybody_is_swapped():
 def test_what_the_balloon_cannot_give_is_swapped():
     host = short(*(a_guest(f'g{i}', usable=10 * MIB) for i in range(4)))
     assert actions(host, SetBalloon) == []
-    swapped = actions(host, ReclaimGuest)
+    swapped = actions(host, ReclaimGuest, settings=dataclasses.replace(OPTIONS, swap_step=256 * MIB))
     assert sum(a.amount for a in swapped) >= (899 * 1.25 - 500) * MIB * 0.99
+
+
+def test_swap_takes_small_steps_and_of_large_guests_a_hundredth():
+    small, large = a_guest('small', usable=0), a_guest('large', maximum=16 * GIB, actual=16 * GIB, usable=0,
+                                                       resident=16 * GIB, reservation=4 * GIB)
+    amounts = {a.guest: a.amount for a in actions(short(small, large), ReclaimGuest)}
+    assert amounts == {small.uuid: OPTIONS.swap_step, large.uuid: 16 * GIB // 100}
+
+
+def test_a_guest_that_does_not_answer_the_balloon_is_swapped_before_those_that_can_give():
+    mute = a_guest('mute', can_balloon=False, usable=None, stats_age=None)
+    host = short(mute, *(a_guest(f'g{n}', usable=10 * MIB) for n in range(4)), mb=560)
+    amounts = {a.guest: a.amount for a in actions(host, ReclaimGuest)}
+    assert amounts[mute.uuid] == 4 * OPTIONS.swap_step > max(amount for uuid, amount in amounts.items()
+                                                            if uuid != mute.uuid)
+
+
+def test_a_guest_that_boots_is_not_taken_for_one_that_does_not_answer():
+    boots = a_guest('boots', can_balloon=False, busy=True, usable=None, stats_age=None)
+    host = short(boots, *(a_guest(f'g{n}', usable=10 * MIB) for n in range(4)), mb=560)
+    assert all(a.amount <= OPTIONS.swap_step for a in actions(host, ReclaimGuest))
 
 
 def test_at_critical_swap_covers_everything_because_balloons_take_seconds():
@@ -66,7 +87,7 @@ def test_a_stuck_guest_is_not_asked_twice_and_swap_takes_its_part():
     state = LadderState(level=Level.HARD, asked={'uuid-g1': stuck})
     assert actions(host, SetBalloon, state) == []
     swapped = actions(host, ReclaimGuest, state)
-    assert swapped[0].guest == 'uuid-g1' and swapped[0].amount == OPTIONS.swap_step
+    assert swapped[0].guest == 'uuid-g1' and swapped[0].amount == 4 * OPTIONS.swap_step
 
 
 def test_a_guest_under_way_is_not_asked_again():

@@ -93,7 +93,8 @@ def test_a_balloon_is_credited_only_with_what_it_frees_in_time():
         asked = Asked(target=GIB, at=NOW - 60, nearest=GIB, moved_at=NOW - 60, speed=speed)
         host = a_host(*(a_guest(f'g{n}') for n in range(4)), available=500 * MIB, growth=growth)
         state = LadderState(asked={f'uuid-g{n}': asked for n in range(4)})
-        plan, _ = decide_host(host, state, OPTIONS, NOW, (Balloon(), Swap()))
+        large_steps = dataclasses.replace(OPTIONS, swap_step=256 * MIB)
+        plan, _ = decide_host(host, state, large_steps, NOW, (Balloon(), Swap()))
         return sum(a.amount for a in plan.actions if isinstance(a, ReclaimGuest))
     rate = 60.0 * MIB
     assert swapped(rate, speed=1.0 * MIB) > swapped(rate, speed=500.0 * MIB)
