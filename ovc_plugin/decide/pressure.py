@@ -75,6 +75,11 @@ def goal(total: int, settings: HostSettings) -> int:
     return int(1.25 * minimum(total, settings.level_scale))
 
 
+def beyond(level: Level, total: int, settings: HostSettings) -> int:
+    """Bytes by which the goal lies above the available memory at which that level ends."""
+    return goal(total, settings) - int(_LEAVE[level] * minimum(total, settings.level_scale))
+
+
 def judge(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float) -> Judgement:
     """The level of this pass, from available memory, memory pressure stall and time to exhaustion."""
     least = minimum(snapshot.total, settings.level_scale)

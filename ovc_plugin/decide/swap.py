@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 
-from ovc_plugin.decide import balloon, progress
+from ovc_plugin.decide import balloon, pressure, progress
 from ovc_plugin.decide.rule import NOTHING, Part, Situation
 from ovc_plugin.decide.share import Claim, share_out
 from ovc_plugin.decide.state import Probe
@@ -68,20 +68,25 @@ def reclaim(situation: Situation) -> Part:
     not answer the balloon; then the others, by the idle memory tax.
 
     A guest that reads its pages back is left alone, except at CRITICAL: there every guest above its reservation
-    gives, because the alternative is that the kernel picks a page, or a guest, itself.
+    gives, because the alternative is that the kernel picks a page, or a guest, itself. But such a guest gives only
+    what it takes to leave CRITICAL: each page more would be read back at once, in place of another one.
     """
-    level, settings = situation.level, situation.settings
-    short = min(situation.short, situation.snapshot.swap_free)
-    if not settings.swap or short <= (_CRUMB if level < Level.HARD else 0):
+    settings, snapshot = situation.settings, situation.snapshot
+    short = min(situation.short, snapshot.swap_free)
+    if not settings.swap or short <= (_CRUMB if situation.level < Level.HARD else 0):
         return NOTHING
     alone: list[tuple[GuestSnapshot, int]] = []
     others: list[tuple[GuestSnapshot, int]] = []
-    for guest in situation.snapshot.running:
-        if (spare := swappable(guest)) >= _LEAST and _calm(guest, level, settings):
-            (alone if _unanswering(guest, situation) else others).append((guest, spare))
-    actions: list[ReclaimGuest] = []
-    for group, steps in ((alone, _HASTE), (others, 1)):
-        actions += _share(group, short - sum(a.amount for a in actions), situation, steps)
+    harmed: list[tuple[GuestSnapshot, int]] = []
+    for guest in snapshot.running:
+        if (spare := swappable(guest)) >= _LEAST:
+            group = harmed if _reads_back(guest, settings) else alone if _unanswering(guest, situation) else others
+            group.append((guest, spare))
+    actions = _share(alone, short, situation, _HASTE)
+    actions += _share(others, short - sum(a.amount for a in actions), situation, 1)
+    if situation.level >= Level.CRITICAL:
+        last = short - pressure.beyond(Level.CRITICAL, snapshot.total, settings)
+        actions += _share(harmed, last - sum(a.amount for a in actions), situation, 1)
     credit = min(float(sum(a.amount for a in actions)), _SPEED * max(settings.tick, situation.until))
     return Part(actions=tuple(actions), credit=int(credit))
 
@@ -93,8 +98,8 @@ def _unanswering(guest: GuestSnapshot, situation: Situation) -> bool:
     return progress.stuck(guest.actual, situation.state.asked.get(guest.uuid), situation.settings, situation.now)
 
 
-def _calm(guest: GuestSnapshot, level: Level, settings: HostSettings) -> bool:
-    return level >= Level.CRITICAL or guest.refaults is None or guest.refaults <= settings.refault_limit
+def _reads_back(guest: GuestSnapshot, settings: HostSettings) -> bool:
+    return guest.refaults is not None and guest.refaults > settings.refault_limit
 
 
 def _share(guests: list[tuple[GuestSnapshot, int]], wanted: int, situation: Situation,
