@@ -15,6 +15,7 @@ sense/         edge in: readings of /proc, /sys and control groups; ``derive`` i
 act/           edge out: carries a plan out, one file per effector
 hypervisor/    what we need of one, and libvirt
 privileged     the writes that need root, behind oslo.privsep; ``squeeze`` is what they do to control groups
+leases         limits lowered for a moment, and the watchdog that puts them back whoever dies
 controller     the host loop: sense, decide, act, report; put together in ``assembly``
 foresight      feeds the predictor, and keeps what it learned
 contents       sketches of what guests hold, where the operator wants them

@@ -54,7 +54,7 @@ class Countdown:
 
 def under_test(order: dict[str, typing.Any]) -> int:
     """Make a controller, with the root helper's part in the same process, and run it."""
-    from ovc_plugin import assembly, codec, privileged, squeeze
+    from ovc_plugin import assembly, codec, leases, privileged
     from ovc_plugin.hypervisor.connection import Connection
     from ovc_plugin.settings import Settings
     privileged.context.set_client_mode(False)
@@ -66,8 +66,8 @@ def under_test(order: dict[str, typing.Any]) -> int:
     if order['last'] is not None or order['count']:
         countdown.wrap(controller._actuator._hypervisor, 'set_balloon', 'balloon')
         countdown.wrap(privileged, 'set_ksm', 'page sharing knob')
-        countdown.wrap(squeeze, '_write', 'lowering of a limit')
-        countdown.wrap(squeeze, '_put_back', 'putting back of a limit')
+        countdown.wrap(leases, 'write', 'lowering of a limit')
+        countdown.wrap(leases, 'put_back', 'putting back of a limit')
         countdown.wrap(controller._kept._store, 'save', 'write of the state')
         if controller._recorder is not None:
             countdown.wrap(controller._recorder, 'add', 'write of the record')
