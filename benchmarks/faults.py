@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument('fault', nargs='*', metavar='FAULT', help='only these (default: all)')
     top.add_argument('--kills', type=int, metavar='N',
-                     help='most boundaries at which the controller is killed, each kind at least once (default: all; how '
-                     'many there are is told before the first)')
+                     help='most boundaries at which the controller is killed, each kind at least once (default: all; '
+                     'how many there are is told before the first)')
     return top
 
 

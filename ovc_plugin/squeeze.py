@@ -4,6 +4,12 @@
 
 A group that offers ``memory.reclaim`` (version 2, Linux 5.19) is asked. Of any other one a limit is lowered below what
 it uses and put back at once: ``memory.high`` (version 2), or ``memory.limit_in_bytes``; see ``leases``.
+
+Not by libvirt's memtune, which would need no root. ``virDomainSetMemoryParameters`` keeps a limit in the guest's live
+definition, where it outlives us and goes along when the guest migrates, and nothing says that it was lent (libvirt's
+``domain_cgroup.c``). With version 2 its hard limit is ``memory.max``, at which the kernel kills where it cannot
+reclaim, and it has no word for ``memory.reclaim``. Each call holds the guest's job until the kernel has moved what it
+can.
 """
 from __future__ import annotations
 
