@@ -44,7 +44,8 @@ class Holder:
             [sys.executable, '-c', HOLDER, str(self.file), str(self.leases), str(deadline)], cwd=ROOT, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {name: value})
         assert self.process.stdout.readline() == 'lowered\n'
-        assert self.limit == 100 * MB and self.watchdogs
+        assert self.limit == 100 * MB
+        until(lambda: len(self.watchdogs) == 1 and _ready(self.watchdogs[0]), 10)
 
     def tell(self):
         self.process.stdin.write('\n')
@@ -128,13 +129,27 @@ def test_a_helper_that_hangs_has_its_limit_put_back_and_dies_with_its_lease_in_p
 def test_a_watchdog_that_was_killed_is_followed_by_another(tmp_path):
     made = leases.Watchdog(tmp_path / 'leases', pathlib.Path)
     made.rouse()
-    first = made._pipe
-    (pid,) = [int(entry.name) for entry in pathlib.Path('/proc').glob('[0-9]*') if _holds_other_end(entry, first)]
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not _holds_other_end(pathlib.Path(f'/proc/{pid}'), first))
+    until(lambda: _others(made._pipe), 10)
+    (first,) = _others(made._pipe)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: not _others(made._pipe))
     made.rouse()
-    assert [entry for entry in pathlib.Path('/proc').glob('[0-9]*') if _holds_other_end(entry, made._pipe)]
+    until(lambda: _others(made._pipe), 10)
+    assert _others(made._pipe) != [first]
     os.close(made._pipe)
+
+
+def _ready(pid: int) -> bool:
+    """Whether it has left its parent's signals and files; that it takes its name is the last of it."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f'/proc/{pid}/comm').read_text() == 'ovc-watchdog\n'
+    return False
+
+
+def _others(pipe: int) -> list[int]:
+    """Watchdogs at the other end."""
+    return [int(entry.name) for entry in pathlib.Path('/proc').glob('[0-9]*')
+            if _holds_other_end(entry, pipe) and _ready(int(entry.name))]
 
 
 def _holds_other_end(entry: pathlib.Path, pipe: int) -> bool:
