@@ -15,19 +15,20 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox'), str(CHECKOUT / 'tests' / 'real'),
                 str(CHECKOUT / 'benchmarks')]
 
-from faultlib import boundaries, onhost  # noqa: E402
+from faultlib import boundaries, onhelper, onhost  # noqa: E402
 from faultlib.scene import Row, Scene  # noqa: E402
 
 MB = 1 << 20
 CLOUD = ('rabbitmq', 'placement')
 KILLS = 'kills'
+ON_HOST = onhost.FAULTS | onhelper.FAULTS
 DESCRIPTION = f"""\
 Lets faults happen to a host controller at work over a real libvirt and real guests, and prints for each: what happened,
 and what was lost. Lost is: a guest, a byte of what its guest wrote (each guest recomputes all of it), a guarantee, a
 limit left lowered, or the controller's ability to go on. The table says which faults are real, and which are injected
 into what the controller reads.
 
-faults on one host: {', '.join(onhost.FAULTS)}, {KILLS}
+faults on one host: {', '.join(ON_HOST)}, {KILLS}
 faults on the one-machine cloud: {', '.join(CLOUD)}
 
 Exit status 0: nothing was lost in any of them. Needs root.
@@ -38,8 +39,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='benchmarks/faults', description=DESCRIPTION,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument('fault', nargs='*', metavar='FAULT', help='only these (default: all)')
-    top.add_argument('--kills', type=int, default=24, metavar='N',
-                     help='most boundaries at which the controller is killed, each kind at least once (default 24)')
+    top.add_argument('--kills', type=int, metavar='N',
+                     help='most boundaries at which the controller is killed, each kind at least once (default: all; '
+                     'how many there are is told before the first)')
     return top
 
 
@@ -47,7 +49,7 @@ def say(text: str) -> None:
     print(f'  {text}', file=sys.stderr, flush=True)
 
 
-def on_one_host(wanted: list[str], kills: int) -> list[Row]:
+def on_one_host(wanted: list[str], kills: int | None) -> list[Row]:
     from guest import direct
     from libvirt_host import libvirt_host
     rows = []
@@ -57,7 +59,7 @@ def on_one_host(wanted: list[str], kills: int) -> list[Row]:
         for name in wanted:
             began = time.monotonic()
             try:
-                row = boundaries.killed_everywhere(scene, say, kills) if name == KILLS else onhost.FAULTS[name](scene)
+                row = boundaries.killed_everywhere(scene, say, kills) if name == KILLS else ON_HOST[name](scene)
                 scene.reset()
             except Exception as error:
                 traceback.print_exc()
@@ -81,7 +83,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> int:
     options = parser().parse_args()
-    known = [*onhost.FAULTS, KILLS, *CLOUD]
+    known = [*ON_HOST, KILLS, *CLOUD]
     if unknown := set(options.fault) - set(known):
         parser().error(f'no such fault: {", ".join(sorted(unknown))}')
     wanted = options.fault or known

@@ -15,8 +15,10 @@ sense/         edge in: readings of /proc, /sys and control groups; ``derive`` i
 act/           edge out: carries a plan out, one file per effector
 hypervisor/    what we need of one, and libvirt
 privileged     the writes that need root, behind oslo.privsep; ``squeeze`` is what they do to control groups
+leases         limits lowered for a moment, and the watchdog that puts them back whoever dies
 controller     the host loop: sense, decide, act, report; put together in ``assembly``
 foresight      feeds the predictor, and keeps what it learned
+arrivals       guests on their way to here, whose trust domains count already
 contents       sketches of what guests hold, where the operator wants them
 watch          cheap looks between two passes, and the kernel's alarm: when one is due at once
 chronicle      what was told to the log and to operators

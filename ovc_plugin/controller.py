@@ -11,7 +11,7 @@ import threading
 import time
 import typing
 
-from ovc_plugin import describe, keeping, parting, publish, record, report
+from ovc_plugin import arrivals, describe, keeping, parting, publish, record, report
 from ovc_plugin import watch as watching
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Departures
@@ -29,7 +29,6 @@ from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import Settings
 
 LOG = logging.getLogger(__name__)
-_COMING = 120.0  # seconds until a guest that was to migrate to here is expected no longer
 
 
 class Controller:
@@ -54,8 +53,7 @@ class Controller:
         self._state = state.LadderState()
         self._earlier: HostSample | None = None
         self._snapshot: HostSnapshot | None = None
-        self._coming: dict[str, tuple[str, float]] = {}
-        self._news: str | None = None
+        self._arrivals = arrivals.Arrivals()
         self._watch, self._sampler = watch or watching.plain(sensor), sampler
         self._told = Chronicle(host)
         self._kept = keeping.Keeper(host, store, self._told)
@@ -65,10 +63,19 @@ class Controller:
 
     def start(self) -> None:
         """Remember what was asked before a restart, then run in a thread of its own."""
-        self._kept.claim()
+        self.claim()
         self.recall()
         self._thread = threading.Thread(target=self._run, name='ovc-controller', daemon=True)
         self._thread.start()
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether it acts on nothing: as it is told, or because another process acts on this host."""
+        return self.settings.host.dry_run or not self._kept.alone
+
+    def claim(self) -> bool:
+        """Be the only one who controls this host; while another process does, it only looks."""
+        return self._kept.claim()
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the loop, give guests what is free, and put page sharing back as it was found."""
@@ -87,7 +94,7 @@ class Controller:
     def _give_back(self) -> None:
         """Nobody looks after the guests from now on: what is free is theirs, as far as it can be told in seconds."""
         snapshot = self._snapshot
-        if snapshot is None or self.settings.host.dry_run:
+        if snapshot is None or self.dry_run:
             return
         try:
             snapshot = dataclasses.replace(snapshot, available=self._sensor.memory().available)
@@ -111,12 +118,13 @@ class Controller:
         while not self._stopping.is_set():
             try:
                 self.run_pass()
+                self._wait()
             except Exception as error:  # the loop must outlive anything
                 text = f'{type(error).__name__}: {error}'
                 (LOG.debug if text == self._tick['error'] else LOG.exception)(
                     '%s: this pass failed and is tried again every %s s', self.host, self.settings.host.tick)
                 self._tick['error'] = text
-            self._wait()
+                self._stopping.wait(self.settings.host.tick)
 
     def run_pass(self) -> tuple[Plan, list[Outcome]]:
         """One pass.
@@ -124,6 +132,8 @@ class Controller:
         :raises OSError: the host's memory cannot be read.
         """
         now, began = self._clock(), time.monotonic()
+        if not self._kept.alone and self.claim():
+            self.recall()  # what the other one did until now
         sample = self._watch.complete(self._sensor.sample(now))
         if sample.guests is None and (self._earlier is None or self._earlier.guests is None):
             # Nothing is known of the guests: a report would promise away what they hold.
@@ -131,22 +141,15 @@ class Controller:
         snapshot = derive(self._earlier, sample, self._state.targets(), self._reserve, self.settings)
         if self._departures is not None:
             snapshot = self._departures.seen(snapshot, self._state.departing.guest, wanted=self.settings.host.migrate)
-        snapshot = self._with_arriving(snapshot, now)
+        snapshot = self._arrivals.seen(snapshot, now)
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now, self._rules)
-        expected = self._foresight.see(snapshot) if self._foresight else None
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
-        self.report = report.of(
-            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
-            swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
-            dry_run=self.settings.host.dry_run, earlier=self.report,
-            predicted_peak=expected.peak + snapshot.others if expected else None,
-            evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),
-            sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH) if self._sampler else '')
-        if not self.settings.host.dry_run:
-            self._kept.remember_ksm(plan, snapshot.ksm, self._state)
-        outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
+        self.report = self._reported(snapshot, plan, after)
+        before, dry_run = self._state, self.dry_run
+        if not dry_run:
+            self._kept.remember(plan, snapshot.ksm, before, after)
+        outcomes = self._actuator.apply(plan, dry_run=dry_run)
         untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
-        before = self._state
         self._state = evacuate.settle(state.without(after, untold), outcomes, self.settings.host, now)
         if self._departures is not None:
             self._departures.measure(self._state.departing.measure)
@@ -158,6 +161,16 @@ class Controller:
         self._afterwards(replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes)))
         self._tick = {'passes': self._tick['passes'] + 1, 'seconds': time.monotonic() - began, 'error': None, 'at': now}
         return plan, outcomes
+
+    def _reported(self, snapshot: HostSnapshot, plan: Plan, after: state.LadderState) -> report.HostReport:
+        expected = self._foresight.see(snapshot) if self._foresight else None
+        return report.of(
+            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
+            swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
+            dry_run=self.dry_run, earlier=self.report,
+            predicted_peak=expected.peak + snapshot.others if expected else None,
+            evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),
+            sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH) if self._sampler else '')
 
     def _afterwards(self, done: replay.Pass) -> None:
         """What can wait until everything has been done."""
@@ -183,20 +196,12 @@ class Controller:
         """Until the next tick, or until the watch sees that a pass is due at once."""
         options = self.settings.host
         self._watch.wait(options.tick, options.fast_look, self._stopping, lambda recent, since: (
-            self._news or pressure.urgent(recent, self._snapshot, self._state.level, since, options,
+            self._arrivals.news or pressure.urgent(recent, self._snapshot, self._state.level, since, options,
                                           self._actuator.swapping)))
 
     def expect(self, guest: str, domain: str) -> None:
         """A mergeable guest is about to migrate to here: sharing shall know of its trust domain before its pages do."""
-        self._coming[guest] = (domain, self._clock())
-        self._news = f'guest {guest} arrives'
-
-    def _with_arriving(self, snapshot: HostSnapshot, now: float) -> HostSnapshot:
-        """Those that are expected count until they are here, or have not come for a while."""
-        here, self._news = {g.uuid for g in snapshot.guests}, None
-        self._coming = {guest: (domain, at) for guest, (domain, at) in self._coming.items()
-                        if guest not in here and abs(now - at) < _COMING}
-        return dataclasses.replace(snapshot, arriving=tuple(sorted({d for d, _ in self._coming.values()})))
+        self._arrivals.expect(guest, domain, self._clock())
 
     def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
         """The last word before a guest is started here, by the last report."""
@@ -227,7 +232,7 @@ class Controller:
         tick['age'] = now - tick['at'] if tick['at'] is not None else None
         return {
             'report': report.to_dict(self.report) if self.report else None, 'tick': tick,
-            'dry_run': self.settings.host.dry_run, 'next_guest': self._next_guest(now),
+            'dry_run': self.dry_run, 'next_guest': self._next_guest(now),
             'guests': [describe.guest_fields(g, self._told.guest_actions.get(g.uuid)) for g in snapshot.guests]
             if snapshot else [],
             'watch': self._watch.fields(), 'sources': self._sensor.sources.fields(),

@@ -11,7 +11,7 @@ from ovc_plugin import publish
 from ovc_plugin.act import ksm
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.decide import state
-from ovc_plugin.model import KsmState, Plan, TuneKsm
+from ovc_plugin.model import AskMigration, KsmState, Plan, TuneKsm
 
 LOG = logging.getLogger(__name__)
 
@@ -22,15 +22,19 @@ class Keeper:
     def __init__(self, host: str, store: publish.Store, told: Chronicle) -> None:
         self._host, self._store, self._told = host, store, told
         self.ksm_before: KsmState | None = None
+        self.alone = True  # false while another process is known to control this host: nothing is changed then
 
-    def claim(self) -> None:
-        """Be the only one who controls this host; where another does, say so and go on."""
+    def claim(self) -> bool:
+        """Be the only one who controls this host; false while another does, which is said."""
         try:
-            if not self._store.claim():
-                LOG.error('%s: another process controls this host already (nova-compute or ovc-agent): end one of '
-                          'them, or they will undo each other\'s work', self._host)
-        except OSError as error:
+            self.alone = self._store.claim()
+        except OSError as error:  # nobody can tell: a directory that cannot be written must not end our work
             LOG.debug('%s: %s cannot be claimed: %s', self._host, self._store.path, error)
+            self.alone = True
+        self._told.unwritten('claim', None if self.alone else (
+            'another process controls this host already (nova-compute or ovc-agent), so this one acts on nothing, as '
+            'in a dry run: end one of them'))
+        return self.alone
 
     def give_up(self) -> None:
         self._store.give_up()
@@ -50,6 +54,8 @@ class Keeper:
             return None
 
     def save(self, remembered: state.LadderState) -> None:
+        if not self.alone:
+            return  # the file is the other one's
         before = dataclasses.asdict(self.ksm_before) if self.ksm_before else None
         try:
             self._store.save({'ladder': state.to_dict(remembered), 'ksm_before': before})
@@ -58,16 +64,22 @@ class Keeper:
             self._told.unwritten('state', f'{self._store.path} cannot be written ({error}): after a restart targets '
                                  'are asked anew; make [ovc_host] state_path a directory that this service may write')
 
-    def remember_ksm(self, plan: Plan, found: KsmState | None, remembered: state.LadderState) -> None:
-        """Write down how page sharing was found, before the first change of it: we may be killed in the next moment."""
-        if self.ksm_before is None and any(isinstance(action, TuneKsm) for action in plan.actions):
+    def remember(self, plan: Plan, found: KsmState | None, before: state.LadderState,
+                 after: state.LadderState) -> None:
+        """Write down what a plan must not be begun without, as we may be killed in the next moment: how page sharing
+        was found before its first change, and whom the cloud is asked to move. Of one that is awaited and never was
+        asked the cloud says that it has not gone; beside one that was asked and is not awaited another would go."""
+        asks = any(isinstance(action, AskMigration) for action in plan.actions)
+        first = self.ksm_before is None and any(isinstance(action, TuneKsm) for action in plan.actions)
+        if first:
             self.ksm_before = found
-            self.save(remembered)
+        if first or asks:
+            self.save(dataclasses.replace(before, departing=after.departing) if asks else before)
 
     def restore_ksm(self, write: typing.Callable[[str, int], None], remembered: state.LadderState) -> str | None:
         """Page sharing as it was found before the first change, in this run or one before it; why not, in words."""
         before = self.ksm_before
-        if before is None:
+        if before is None or not self.alone:
             return None
         try:
             ksm.restore(before, write)

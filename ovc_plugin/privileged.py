@@ -5,12 +5,13 @@
 Nothing here takes a file name to write: page sharing takes a name from a list and a number, and reclaim takes a
 directory that must be one guest's memory group below a mounted hierarchy.
 
-A limit that is lowered to reclaim is put back at once, and what it was is written down first (see ``squeeze``), so that
-one left behind by a killed process is put back by :func:`lift_leftovers`.
+A limit that is lowered to reclaim is put back at once, by a watchdog should the helper die meanwhile, and by
+:func:`lift_leftovers` should that be killed too: see ``leases``.
 """
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import sys
@@ -18,7 +19,7 @@ import sys
 from oslo_config import cfg
 from oslo_privsep import capabilities, priv_context
 
-from ovc_plugin import pages, squeeze
+from ovc_plugin import leases, pages, squeeze
 
 KSM = pathlib.Path('/sys/kernel/mm/ksm')
 LEASES = pathlib.Path('/run/ovc-plugin')
@@ -66,18 +67,25 @@ def reclaim(wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> 
     groups = []
     for group, amount, floor in wanted:
         try:
-            groups.append((squeeze.checked(group), int(amount), int(floor)))
+            groups.append((leases.checked(group), int(amount), int(floor)))
             found.append((0, None))
         except ValueError as error:
             found.append((0, str(error)))
+    _watchdog(LEASES).rouse()
     freed = iter(squeeze.reclaim(groups, seconds, LEASES, brake))
     return [one if one[1] else next(freed) for one in found]
+
+
+@functools.cache
+def _watchdog(directory: pathlib.Path) -> leases.Watchdog:
+    """The one of this helper."""
+    return leases.Watchdog(directory)
 
 
 @context.entrypoint
 def lift_leftovers() -> list[str]:
     """Put back every limit that a killed process left lowered; returns the groups."""
-    return squeeze.lift(LEASES)
+    return leases.lift(LEASES)
 
 
 @reading.entrypoint

@@ -23,6 +23,8 @@ class Store:
 
         :raises OSError: the directory may not be written.
         """
+        if self._claim is not None:
+            return True
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         # For reading: root may have made the file, and nova must be able to take it all the same.
         claim = os.open(self.path.with_suffix('.lock'), os.O_RDONLY | os.O_CREAT, 0o644)

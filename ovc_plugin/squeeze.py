@@ -3,24 +3,26 @@
 """What the root helper does to guests' control groups: it moves their memory to swap, several groups in turn.
 
 A group that offers ``memory.reclaim`` (version 2, Linux 5.19) is asked. Of any other one a limit is lowered below what
-it uses and put back at once: ``memory.high`` (version 2), or ``memory.limit_in_bytes``. What a limit was is written
-down first, in a lease, so that one left behind by a killed process is put back by :func:`lift`.
+it uses and put back at once: ``memory.high`` (version 2), or ``memory.limit_in_bytes``; see ``leases``.
+
+Not by libvirt's memtune, which would need no root. ``virDomainSetMemoryParameters`` keeps a limit in the guest's live
+definition, where it outlives us and goes along when the guest migrates, and nothing says that it was lent (libvirt's
+``domain_cgroup.c``). With version 2 its hard limit is ``memory.max``, at which the kernel kills where it cannot
+reclaim, and it has no word for ``memory.reclaim``. Each call holds the guest's job until the kernel has moved what it
+can.
 """
 from __future__ import annotations
 
 import collections.abc
 import contextlib
 import errno
-import hashlib
-import json
-import os
 import pathlib
-import stat
 import time
 import typing
 
+from ovc_plugin.leases import HIGH, V1_LIMIT, lowered, write
+
 _REMEMBERED = 4096
-V1_LIMIT, HIGH = 'memory.limit_in_bytes', 'memory.high'
 # What one write is to move. It adapts to the swap device, so that one write takes about a tenth of a second: that is as
 # long as a newer plan, or the next guest, waits.
 CHUNK, LEAST, MOST = 16 << 20, 4 << 20, 256 << 20
@@ -30,16 +32,6 @@ _FILES_V1 = ('total_inactive_file', 'total_active_file')
 _FILES_V2 = ('inactive_file', 'active_file')
 # File pages count as available already: to drop them frees nothing. Linux 6.16 takes "max", 6.9 a number.
 _ANON_ONLY = [' swappiness=max', ' swappiness=200', '']
-
-
-def checked(group: str) -> pathlib.Path:
-    """:raises ValueError: not the memory group of one guest."""
-    path = pathlib.Path(group)
-    inside = path.is_absolute() and '..' not in path.parts and str(path).startswith('/sys/fs/cgroup/')
-    guest = any(part.startswith(('machine-qemu', 'qemu-')) for part in path.parts[4:])
-    if not inside or not guest or not (path / 'memory.stat').exists():
-        raise ValueError(f'{group} is not the memory control group of one guest')
-    return path
 
 
 class Group:
@@ -92,7 +84,7 @@ class Group:
         """:returns: false when the kernel found less to reclaim than asked for."""
         while True:
             try:
-                return _write(self._path / 'memory.reclaim', f'{amount}{_ANON_ONLY[0]}')
+                return write(self._path / 'memory.reclaim', f'{amount}{_ANON_ONLY[0]}')
             except OSError as error:
                 if error.errno != errno.EINVAL or len(_ANON_ONLY) == 1:
                     raise
@@ -136,77 +128,3 @@ def reclaim(wanted: collections.abc.Sequence[tuple[pathlib.Path, int, int]], sec
         while going and time.monotonic() < deadline:
             going = [group for group in going if time.monotonic() < deadline and group.step()]
     return [(0, group) if isinstance(group, str) else (group.freed, group.error) for group in groups]
-
-
-def _write(file: pathlib.Path, text: str) -> bool:
-    """Write; false when the kernel found less to reclaim than asked for."""
-    try:
-        file.write_text(text)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EBUSY, errno.EINTR):
-            return False
-        raise
-    return True
-
-
-@contextlib.contextmanager
-def lowered(file: pathlib.Path, limit: int, leases: pathlib.Path) -> typing.Iterator[bool]:
-    """A limit that is lowered while this is held, and put back whatever happens. Yields whether the kernel took it.
-
-    :raises PermissionError: the directory of leases belongs to somebody else.
-    """
-    before = file.read_text().strip()
-    if before != 'max' and limit >= int(before):
-        yield True
-        return
-    leases.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not own(leases):
-        raise PermissionError(f'{leases} belongs to somebody else: remove it')
-    lease = leases / hashlib.sha256(str(file).encode()).hexdigest()[:16]
-    if told := _told(lease):
-        before = told[2]  # a killed process left its limit: what it found is what goes back
-    lease.write_text(json.dumps({'group': str(file.parent), 'file': file.name, 'limit': before}))
-    try:
-        yield _write(file, str(max(0, limit)))
-    finally:
-        _put_back(file, before)
-        lease.unlink(missing_ok=True)
-
-
-def _put_back(file: pathlib.Path, before: str) -> None:
-    """Restore a limit; the kernel shows "none" as a page-rounded maximum, which it takes back as it is."""
-    with contextlib.suppress(FileNotFoundError):  # the guest ended meanwhile, and its group with it
-        file.write_text(before)
-
-
-def own(leases: pathlib.Path) -> bool:
-    """Whether the directory is ours alone: what it says is acted on as root."""
-    try:
-        found = leases.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
-
-
-def _told(lease: pathlib.Path) -> tuple[str, str, str] | None:
-    """(group, file, limit) of a lease; ``None`` where there is none that can be read."""
-    try:
-        told = json.loads(lease.read_text())
-        name, limit = str(told.get('file', V1_LIMIT)), str(told['limit'])
-        if name not in (V1_LIMIT, HIGH):
-            return None
-        return str(told['group']), name, limit if limit == 'max' else str(int(limit))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def lift(leases: pathlib.Path, check: typing.Callable[[str], pathlib.Path] = checked) -> list[str]:
-    """Put back every limit that a killed process left lowered; returns the groups."""
-    lifted = []
-    for lease in sorted(leases.glob('*')) if own(leases) else ():
-        if told := _told(lease):
-            with contextlib.suppress(ValueError, OSError):  # the guest, and its group with it, may have ended
-                _put_back(check(told[0]) / told[1], told[2])
-                lifted.append(told[0])
-        lease.unlink(missing_ok=True)
-    return lifted

@@ -22,7 +22,7 @@ Judge = typing.Callable[[Recent, float], str | None]
 
 
 class Watch:
-    """Keeps the looks of the last second. ``look`` raises OSError where there is nothing to see."""
+    """Keeps the looks of the last second. ``look`` raises where there is nothing to see."""
 
     def __init__(self, look: typing.Callable[[], Look], trigger: psi.Trigger | None = None, means: str = '',
                  clock: typing.Callable[[], float] = time.monotonic) -> None:
@@ -71,7 +71,7 @@ class Watch:
             try:
                 self._looks.append(self._look())
                 self._counted += 1
-            except OSError:
+            except Exception:  # whatever a look trips over: passes can do without
                 self._failed += 1
                 return None
         while len(self._looks) > 1 and (now - self._looks[1].at >= WINDOW or now - self._looks[0].at > 2 * WINDOW):

@@ -4,11 +4,13 @@
 
 The controller under test is a process of its own: ``python boundaries.py JSON``. Every call by which it changes
 anything is wrapped: before and after each balloon, each knob of page sharing, each limit that is lowered and put back,
-each write of state and record. At the chosen one the process kills itself. Page sharing is a directory of files here,
-since the machine has only one of it.
+each request to the cloud, each write of state and record. At the chosen one the process kills itself. Page sharing is a
+directory of files here, since the machine has only one of it, and the cloud one that takes down whom it was asked to
+move, and is not done with it.
 """
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -23,6 +25,9 @@ if typing.TYPE_CHECKING:
 
 FOUND = {'run': '0', 'pages_to_scan': '100', 'pages_sharing': '0', 'pages_shared': '0'}
 PASSES = 3
+LIFTED_WITHIN = 3.0
+# A guest is asked away in the second pass: the shortage has lasted, and a migration takes no time.
+AT_ONCE = {'migrate': True, 'migrate_after': 1.0, 'migrate_bandwidth': 64 << 30}
 
 
 # -- the process that is killed -------------------------------------------------------------------------------------
@@ -52,22 +57,44 @@ class Countdown:
         setattr(owner, name, wrapped)
 
 
+class Cloud:
+    """Takes down each request, in a file that outlives a kill; every guest is on its way for good."""
+
+    def __init__(self, requests: Path) -> None:
+        self._requests = requests
+
+    def ask(self, guest: str) -> None:
+        with self._requests.open('a') as file:
+            file.write(f'{guest}\n')
+
+    def outcome(self, guest: str) -> typing.Any:
+        from ovc_plugin.model import Departure
+        return Departure(guest=guest)
+
+
 def under_test(order: dict[str, typing.Any]) -> int:
     """Make a controller, with the root helper's part in the same process, and run it."""
-    from ovc_plugin import assembly, codec, privileged, squeeze
+    from ovc_plugin import assembly, codec, leases, privileged
     from ovc_plugin.hypervisor.connection import Connection
     from ovc_plugin.settings import Settings
     privileged.context.set_client_mode(False)
     privileged.KSM = Path(order['ksm'])
     countdown = Countdown(order['last'], Path(order['names']))
-    controller = assembly.build(order['host'], codec.read(Settings, order['settings']), Connection(order['uri']), 0)
+    cloud = Cloud(Path(order['requests']))
+    settings = codec.read(Settings, order['settings'])
+    controller = assembly.build(order['host'], settings, Connection(order['uri']), 0, cloud)
     controller._sensor._ksm._root = privileged.KSM
+    sensed = controller._sensor._hypervisor
+    guests = sensed.guests  # they pass for nova's: others are never asked away
+    sensed.guests = lambda: [dataclasses.replace(guest, managed=True) for guest in guests()]
     controller.recall()
     if order['last'] is not None or order['count']:
         countdown.wrap(controller._actuator._hypervisor, 'set_balloon', 'balloon')
         countdown.wrap(privileged, 'set_ksm', 'page sharing knob')
-        countdown.wrap(squeeze, '_write', 'lowering of a limit')
-        countdown.wrap(squeeze, '_put_back', 'putting back of a limit')
+        countdown.wrap(leases, 'write', 'lowering of a limit')
+        countdown.wrap(leases, 'put_back', 'putting back of a limit')
+        countdown.wrap(controller._actuator, '_ask_away', 'asking a guest away')
+        countdown.wrap(cloud, 'ask', 'request to the cloud')
         countdown.wrap(controller._kept._store, 'save', 'write of the state')
         if controller._recorder is not None:
             countdown.wrap(controller._recorder, 'add', 'write of the record')
@@ -92,10 +119,10 @@ def start(scene: Scene, state: Path, *, last: int | None = None, count: bool = F
         sharing.mkdir()
         for name, value in FOUND.items():
             (sharing / name).write_text(value)
-    settings = scene.settings(state, ksm='all-tenants', ksm_pages_to_scan=1234)
+    settings = scene.settings(state, ksm='all-tenants', ksm_pages_to_scan=1234, **AT_ONCE)
     order = {'host': scene.host.name, 'uri': scene.host.uri, 'settings': codec.write(Settings, settings, whole=True),
              'last': last, 'count': count, 'passes': passes, 'stop': stop, 'names': str(names),
-             'ksm': str(sharing)}
+             'ksm': str(sharing), 'requests': str(state / 'requests')}
     done = subprocess.run([sys.executable, '-W', 'ignore', __file__, json.dumps(order)], capture_output=True, text=True,
                           timeout=120)
     said = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
@@ -108,7 +135,8 @@ def ksm(state: Path) -> dict[str, str]:
     return {name: (state / 'ksm' / name).read_text().strip() for name in FOUND}
 
 
-def killed_everywhere(scene: Scene, say: typing.Callable[[str], None], most: int) -> typing.Any:
+def killed_everywhere(scene: Scene, say: typing.Callable[[str], None], most: int | None) -> typing.Any:
+    """``most``: at how many boundaries at most; ``None`` for all."""
     import tempfile
 
     from .scene import Row
@@ -129,21 +157,36 @@ def killed_everywhere(scene: Scene, say: typing.Callable[[str], None], most: int
             killed += code == -signal.SIGKILL
             where = crossed[-1] if crossed else '?'
             kinds.add(where)
-            lowered += bool(scene.limits())
+            lowered += where in LOWERED
+            left = not_lifted(scene)
             _, said, _ = start(scene, Path(directory), passes=3, stop=True)
-            here = [f'killed {where}: {text}' for text in broken(scene, Path(directory), said)]
+            here = [f'killed {where}: {text}' for text in left + broken(scene, Path(directory), said)]
         wrong += here
         say("; ".join(here) or f'killed {where} ({last}): nothing lost')
         scene.reset()
     if killed < len(chosen) - 2:
         wrong.append(f'only {killed} of {len(chosen)} were killed')
-    return Row(fault=f'controller killed at {killed} action boundaries', kind='real',
-               lost=tuple(wrong), happened=f'{len(kinds)} kinds of boundary; {lowered} times a limit was left lowered '
-               'and lifted at the start; page sharing (injected) put back as it was found at the stop after each')
+    return Row(fault=f'controller killed at {killed} of {len(names)} action boundaries', kind='real',
+               lost=tuple(wrong), happened=f'{len(kinds)} kinds of boundary; {lowered} times between lowering and '
+               'putting back of a limit, which the watchdog lifted before the next start; page sharing (injected) put '
+               'back as it was found at the stop after each; never a second guest asked away')
 
 
-def choose(names: list[str], most: int) -> list[int]:
-    """Which boundaries: the first of each kind and then evenly, at most so many."""
+LOWERED = ('after lowering of a limit', 'before putting back of a limit')
+
+
+def not_lifted(scene: Scene) -> list[str]:
+    """Limits that the watchdog leaves lowered while no controller runs."""
+    deadline = time.monotonic() + LIFTED_WITHIN
+    while (left := scene.limits()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [f'limit {text} stays on {name} for {LIFTED_WITHIN:g} s' for name, text in left.items()]
+
+
+def choose(names: list[str], most: int | None) -> list[int]:
+    """Which boundaries: all, or the first of each kind and then evenly, at most so many."""
+    if most is None:
+        return list(range(len(names)))
     first = [names.index(name) for name in dict.fromkeys(names)]
     rest = [number for number in range(len(names)) if number not in first]
     room = max(0, most - len(first))
@@ -158,6 +201,9 @@ def broken(scene: Scene, state: Path, said: dict[str, typing.Any]) -> list[str]:
              if u in uuids and t < scene.owed[uuids[u]]]
     if (left := ksm(state)) != FOUND:
         wrong.append(f'page sharing is left as {left}, was {FOUND}')
+    requests = state / 'requests'
+    if (asked := len(requests.read_text().splitlines()) if requests.exists() else 0) > 1:
+        wrong.append(f'{asked} guests asked away, where one is on its way')
     return wrong + scene.lost()
 
 

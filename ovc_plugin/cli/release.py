@@ -136,6 +136,9 @@ def limits(dry_run: bool) -> typing.Iterator[str]:
     try:
         for group in privileged.lift_leftovers():
             LOG.warning('ovc release: limit lifted from %s', group)
+        if left := check_host.leases():
+            yield (f'{left} lowered limits, which the kernel does not let go now: run this again, or see '
+                   f'{privileged.LEASES}')
     except Exception as error:  # whatever the helper says, the rest can still be done
         yield f'{check_host.leases()} lowered limits: {error}'
 

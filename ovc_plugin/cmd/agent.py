@@ -31,6 +31,8 @@ examples:
   ovc-agent --once                 one look at this host's guests, and what would be done; in a dry
                                    run (the default) nothing is
   ovc-agent                        keep going; ^C or SIGTERM ends it, and gives guests what is free
+  ovc-agent --lift                 put back limits that a killed one left lowered; etc/systemd/ovc-agent.service
+                                   does so whenever it has ended
   kill -HUP PID                    read the files again; options marked so in the sample file change
 
 A file needs nothing but what differs from etc/ovc/ovc.conf.sample, for example:
@@ -47,12 +49,15 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
                         help=f'may be given more than once (default: {options.OVC_CONF} if it is there)')
     parser.add_argument('--once', action='store_true',
                         help='one pass: print the host, its guests, the plan and its reasons, and exit')
+    parser.add_argument('--lift', action='store_true',
+                        help='lift limits that a killed controller left on guests, and exit')
     parser.add_argument('--debug', action='store_true', help='log the numbers behind each decision')
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, 1 when the host cannot be sensed, 2 for wrong usage or configuration."""
+    """Exit status: 0; 1 when the host cannot be sensed, or another process controls it, or a limit cannot be lifted;
+    2 for wrong usage or configuration."""
     args = _arguments(sys.argv[1:] if argv is None else argv)
     conf = cfg.CONF
     try:
@@ -62,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         log.setup(conf, 'ovc')
         # Also in a dry run: SIGHUP may end that.
         privileged.prepare(conf)
+        if args.lift:
+            return _lift()
         if args.once and not args.debug:
             logging.disable(logging.WARNING)  # all of it is in what is printed
         host, built = _build(conf, options.load(conf), record=not args.once)
@@ -85,6 +92,7 @@ def _build(conf: cfg.ConfigOpts, settings: Settings, *, record: bool) -> tuple[s
 
 
 def _once(host: str, built: controller.Controller) -> int:
+    alone = built.claim()
     built.recall()
     try:
         plan, outcomes = built.run_pass()
@@ -98,6 +106,18 @@ def _once(host: str, built: controller.Controller) -> int:
     names = {guest['uuid']: guest['name'] for guest in status['guests']}
     for part in (display.hosts([view]), display.guests([view], plan_time(status)), display.plan(plan, outcomes, names)):
         console.print(part, soft_wrap=True)
+    return int(not alone and not built.settings.host.dry_run)
+
+
+def _lift() -> int:
+    if not privileged.LEASES.exists():
+        return 0  # nothing was ever lowered since the host started
+    try:
+        for group in privileged.lift_leftovers():
+            print(f'limit lifted from {group}')
+    except Exception as error:
+        print(f'ovc-agent: limits could not be lifted: {error}', file=sys.stderr)
+        return 1
     return 0
 
 

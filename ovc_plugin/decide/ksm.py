@@ -30,8 +30,8 @@ def alarm(snapshot: HostSnapshot, settings: HostSettings) -> str | None:
 def tune(snapshot: HostSnapshot, settings: HostSettings, scanning: Scanning = _UNKNOWN) -> TuneKsm | None:
     """The change that page sharing needs now, if any.
 
-    Where the kernel's own advisor sets the speed, ours is not written: it would be refused, and is not needed. What
-    makes a small difference is written along when something else is.
+    Where the kernel's own advisor sets the speed, ours is not written: it would be refused, and is not needed. A speed
+    that makes a small difference is left as it is.
     """
     state = snapshot.ksm
     if state is None or settings.ksm == 'leave':
@@ -43,13 +43,14 @@ def tune(snapshot: HostSnapshot, settings: HostSettings, scanning: Scanning = _U
     # The smart scan looks again at a page without a twin only every few rounds: twins that are due in different rounds,
     # as those of a guest that comes later, then never meet.
     smart = 0 if run and state.smart_scan else None
-    if int(state.run == 1) == run and pages is None and smart is None:
-        return None
-    if state.run == 1 and run and scanning.reason:
-        reason = scanning.reason
     # Only where the kernel counts zero pages (Linux 6.6): what it saves by them could not be seen to dissolve.
     zero = 1 if run and settings.ksm_zero_pages and state.use_zero_pages == 0 and state.zero is not None else None
     nodes = 0 if run and _apart(state, settings) and not state.shared else None
+    if int(state.run == 1) == run:
+        if not any(knob is not None for knob in (pages, smart, zero, nodes)):
+            return None
+        if run and (pages or smart is not None) and scanning.reason:
+            reason = scanning.reason
     return TuneKsm(run=run, pages_to_scan=pages, smart_scan=smart, use_zero_pages=zero, merge_across_nodes=nodes,
                    reason=reason)
 

@@ -139,7 +139,11 @@ def _read_back(snapshot: HostSnapshot, swap_in: float, least: int, settings: Hos
 
 def _exhaustion(snapshot: HostSnapshot, growth: float, least: int, settings: HostSettings,
                 late: float) -> tuple[Level, str]:
-    """The level by what still arrives in time, at the present speed, before the CRITICAL threshold is reached."""
+    """The level by what still arrives in time, at the present speed, before the CRITICAL threshold is reached.
+
+    Not before the reserve is: what the host's own processes take of it is gone from what is available, and would count
+    twice. Below the reserve any growth would be CRITICAL, though the host is at SOFT only by the minimum.
+    """
     left = max(0.0, snapshot.available - _ENTER[Level.CRITICAL] * least) / growth
     takes = {Level.SOFT: 2 * settings.tick, Level.HARD: _SWAP_TAKES, Level.CRITICAL: _LAST_MOMENT}
     level = max((level for level, seconds in takes.items() if left < late * seconds), default=Level.CLEAR)

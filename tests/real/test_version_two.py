@@ -15,6 +15,7 @@ import python_guest
 SCRIPT = '''
 import os, pathlib, subprocess, sys, time
 from ovc_plugin import squeeze
+from ovc_plugin.leases import checked
 from ovc_plugin.sense import cgroup, glance, proc, psi
 
 MB, leases = 1 << 20, pathlib.Path('/run/leases')
@@ -52,7 +53,7 @@ def swapped():
 
 def once(name, **options):
     first, began = swapped(), time.monotonic()
-    (freed, error), = squeeze.reclaim([(squeeze.checked(str(group)), 30 * MB, 0)], 20, leases, **options)
+    (freed, error), = squeeze.reclaim([(checked(str(group)), 30 * MB, 0)], 20, leases, **options)
     say(name, freed=freed // MB, swapped=swapped() - first, error=error,
         high=(group / 'memory.high').read_text().strip(), leases=len(list(leases.glob('*'))),
         seconds=round(time.monotonic() - began, 2))

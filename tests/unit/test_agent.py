@@ -108,6 +108,27 @@ def test_one_pass_without_dry_run_acts_once(written, modelled, capsys):
     assert len(modelled[0].asked) == 1
 
 
+def test_one_pass_beside_another_controller_acts_on_nothing_and_says_why(written, modelled, capsys, tmp_path):
+    other = publish.Store(str(tmp_path / 'state'), 'h1')
+    assert other.claim()
+    assert agent.main(['--once', '--config-file', written(QUICK + '[ovc_host]\ndry_run = false\nksm = leave\n')]) == 1
+    out = capsys.readouterr().out
+    assert modelled[0].asked == [] and 'another process controls this host' in ' '.join(out.split())
+    other.give_up()
+
+
+def test_limits_that_a_killed_one_left_are_lifted_and_no_more(written, modelled, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(agent.privileged, 'LEASES', tmp_path / 'leases')
+    assert agent.main(['--lift', '--config-file', written(QUICK)]) == 0, 'no helper is started where there is none'
+    (tmp_path / 'leases').mkdir(mode=0o700)
+    monkeypatch.setattr(agent.privileged, 'lift_leftovers', lambda: ['/sys/fs/cgroup/one'])
+    assert agent.main(['--lift', '--config-file', written(QUICK)]) == 0 and not modelled
+    assert 'lifted from /sys/fs/cgroup/one' in capsys.readouterr().out
+    monkeypatch.setattr(agent.privileged, 'lift_leftovers', lambda: (_ for _ in ()).throw(OSError('no helper')))
+    assert agent.main(['--lift', '--config-file', written(QUICK)]) == 1
+    assert 'no helper' in capsys.readouterr().err
+
+
 def test_a_host_that_cannot_be_sensed_is_exit_status_1(written, modelled, capsys, tmp_path):
     config = written(QUICK)
     (tmp_path / 'proc' / 'meminfo').unlink()

@@ -129,6 +129,32 @@ def test_a_pass_that_fails_is_shown_and_followed_by_another(tmp_path, monkeypatc
     assert host.controller.report is not None
 
 
+class Blind:
+    """A watch that trips over what it sees, between the passes."""
+
+    def complete(self, sample):
+        return sample
+
+    def wait(self, *args):
+        raise ValueError('not a number')
+
+    def fields(self):
+        return {}
+
+
+def test_a_watch_that_fails_does_not_end_the_loop_nor_make_it_spin(tmp_path):
+    host = Host(tmp_path, tick=0.2)
+    host.controller._watch = Blind()
+    host.controller.start()
+    until(lambda: host.controller.status()['tick']['passes'] > 2)
+    began, passes = time.monotonic(), host.controller.status()['tick']['passes']
+    time.sleep(0.5)
+    done = host.controller.status()['tick']['passes'] - passes
+    assert 1 <= done <= 2 + (time.monotonic() - began) / 0.2, 'one each tick'
+    assert 'not a number' in host.controller.status()['tick']['error']
+    host.controller.stop()
+
+
 def test_a_fall_between_two_ticks_is_answered_at_once(tmp_path):
     host = Host(tmp_path, available=10 * GIB, tick=300, fast_look=0.05)
     host.controller._clock = time.time
@@ -206,6 +232,32 @@ def test_the_status_is_plain_data_with_the_reason_of_the_last_action(tmp_path):
     told = json.loads(json.dumps(host.controller.status()))
     assert told['report']['level'] == 'SOFT' and told['tick']['passes'] == 1
     assert 'MB short' in told['guests'][0]['last_action']['reason']
+
+
+def beside(host):
+    """Another process that controls the same host; returns its claim."""
+    store = publish.Store(str(host.path), 'h1')
+    assert store.claim()
+    return store
+
+
+def test_beside_another_controller_it_only_looks_until_that_one_ends(tmp_path):
+    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    other = beside(host)
+    other.save({'ladder': {'level': 'CLEAR', 'asked': {}}, 'ksm_before': None})
+    kept = other.path.read_text()
+    host.controller.claim()
+    host.run()
+    told = host.controller.status()
+    assert host.hypervisor.asked == [] and told['dry_run'] and host.controller.report.dry_run
+    assert any('another process controls this host' in note and 'end one of them' in note for note in told['notes'])
+    host.controller.stop()
+    assert host.ksm == [] and other.path.read_text() == kept, 'what the other keeps is left alone'
+    other.give_up()
+    host.run()
+    assert len(host.hypervisor.asked) == 1 and not host.controller.status()['dry_run']
+    assert not any('another process' in note for note in host.controller.status()['notes'])
+    host.controller.stop()
 
 
 class Applied:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,65 @@ def test_every_kind_of_boundary_is_chosen_before_a_second_of_any(faults):
     chosen = faults.boundaries.choose(names, 6)
     assert {names[number] for number in chosen} == set(names) and 4 <= len(chosen) <= 6
     assert faults.boundaries.choose(names, 100) == list(range(len(names)))
+    assert faults.boundaries.choose(names, None) == list(range(len(names)))
     assert faults.boundaries.choose([], 5) == []
+
+
+def test_all_boundaries_are_killed_at_unless_fewer_are_wanted(faults):
+    assert faults.parser().parse_args([]).kills is None
+    assert faults.parser().parse_args(['--kills', '24']).kills == 24
+
+
+def test_the_cloud_of_the_kills_takes_down_every_request_and_is_not_done_with_it(faults, tmp_path):
+    for guest in ('one', 'two'):
+        cloud = faults.boundaries.Cloud(tmp_path / 'requests')
+        cloud.ask(guest)
+        assert not cloud.outcome(guest).ended
+    scene, state = Held(), tmp_path
+    (state / 'ksm').mkdir()
+    for name, value in faults.boundaries.FOUND.items():
+        (state / 'ksm' / name).write_text(value)
+    assert faults.boundaries.broken(scene, state, {'targets': {}}) == ['2 guests asked away, where one is on its way']
+
+
+def test_a_limit_that_nobody_lifts_is_told(faults, monkeypatch):
+    monkeypatch.setattr(faults.boundaries, 'LIFTED_WITHIN', 0.2)
+    assert faults.boundaries.not_lifted(Held()) == []
+    assert faults.boundaries.not_lifted(Held(lifts_after=0.1, one='4096')) == []
+    assert faults.boundaries.not_lifted(Held(one='4096')) == ['limit 4096 stays on one for 0.2 s']
+
+
+def test_only_helpers_of_ones_own_are_halted_and_killed(faults):
+    """A stand-in for a helper, once as ours and once as another controller's."""
+    look = faults.onhelper
+    code = 'import sys; print("up", flush=True); sys.stdin.read()'
+    started = [subprocess.Popen([sys.executable, '-c', code, look.CONTEXT.decode()], text=True, stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, start_new_session=theirs) for theirs in (False, True)]
+    try:
+        for one in started:
+            one.stdout.readline()
+        assert look.helpers() == [started[0].pid]
+        assert look.halted_within(started[0].pid, lambda: True, 5)
+        assert not look.halted_within(started[0].pid, lambda: False, 0.05)
+    finally:
+        for one in started:
+            one.kill()
+            one.communicate()
+
+
+class Held:
+    """A scene whose guests have these limits for a while."""
+
+    domains = {}
+
+    def __init__(self, lifts_after=60.0, **limits):
+        self.until, self.of = time.monotonic() + lifts_after, limits
+
+    def limits(self):
+        return self.of if time.monotonic() < self.until else {}
+
+    def lost(self):
+        return []
 
 
 def test_a_process_ends_at_the_boundary_that_it_was_told(faults, tmp_path):

@@ -196,6 +196,22 @@ def test_a_restart_in_the_middle_asks_nothing_twice(tmp_path):
     host.controller.stop()
 
 
+def test_a_kill_in_the_moment_of_asking_does_not_send_a_second_guest_after_the_first(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def ask(action):
+        host.cloud.ask(action.guest)
+        raise Killed
+    host = Host(tmp_path, Cloud())
+    host.controller._actuator._ask_away = ask
+    with pytest.raises(Killed):
+        host.run(60)
+    host.restart()
+    assert host.run(100) == [] and len(host.cloud.asked) == 1
+    host.controller.stop()
+
+
 def test_a_refusal_is_told_once_and_costs_no_pass(tmp_path, caplog):
     host = Host(tmp_path, Cloud(refuses=RuntimeError('may not')))
     host.run(15)

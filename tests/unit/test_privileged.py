@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from ovc_plugin import privileged, squeeze
+from ovc_plugin import leases, privileged, squeeze
 from tests.builders import a_v1_group, a_v2_group
 
 MB = 1 << 20
@@ -86,20 +86,39 @@ def test_a_limit_left_by_a_killed_process_is_lifted(tmp_path, monkeypatch):
     group = a_v1_group(tmp_path / 'g', usage=500 * MB)
     with monkeypatch.context() as patched:
         Kernel(patched, group, die=True)
-        patched.setattr(squeeze, '_put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(leases, 'put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             moved(group, 100 * MB, 0, 5, tmp_path / 'leases')
     assert (group / 'memory.limit_in_bytes').read_text() != '9223372036854771712'
-    assert squeeze.lift(tmp_path / 'leases', pathlib.Path) == [str(group)]
+    assert leases.lift(tmp_path / 'leases', pathlib.Path) == [str(group)]
     assert (group / 'memory.limit_in_bytes').read_text() == '9223372036854771712'
-    assert squeeze.lift(tmp_path / 'leases') == []
+    assert leases.lift(tmp_path / 'leases') == []
+
+
+def test_a_limit_that_cannot_be_put_back_now_is_not_forgotten(tmp_path, monkeypatch):
+    group, left = a_v1_group(tmp_path / 'g', usage=500 * MB, limit=400 * MB), tmp_path / 'leases'
+    left.mkdir(mode=0o700)
+    (left / 'x').write_text(json.dumps({'group': str(group), 'limit': '9223372036854771712'}))
+    with monkeypatch.context() as patched:
+        kernel = Kernel(patched, group)
+        kernel.written = lambda path, text: (_ for _ in ()).throw(OSError(16, 'Device or resource busy'))
+        assert leases.lift(left, pathlib.Path) == [] and len(list(left.iterdir())) == 1
+    assert leases.lift(left, pathlib.Path) == [str(group)] and list(left.iterdir()) == []
+    assert (group / 'memory.limit_in_bytes').read_text() == '9223372036854771712'
+
+
+def test_the_lease_of_a_group_that_is_gone_goes_too(tmp_path):
+    left = tmp_path / 'leases'
+    left.mkdir(mode=0o700)
+    (left / 'x').write_text(json.dumps({'group': str(tmp_path / 'gone'), 'limit': '5'}))
+    assert leases.lift(left, pathlib.Path) == [] and list(left.iterdir()) == []
 
 
 def test_a_second_attempt_over_a_leftover_puts_back_what_the_first_one_found(tmp_path, monkeypatch):
     group = a_v1_group(tmp_path / 'g', usage=500 * MB)
     with monkeypatch.context() as patched:
         Kernel(patched, group, die=True)
-        patched.setattr(squeeze, '_put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(leases, 'put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             moved(group, 100 * MB, 0, 5, tmp_path / 'leases')
     Kernel(monkeypatch, group)
@@ -108,21 +127,21 @@ def test_a_second_attempt_over_a_leftover_puts_back_what_the_first_one_found(tmp
 
 
 def test_a_lease_that_points_elsewhere_is_not_followed(tmp_path):
-    leases = tmp_path / 'leases'
-    leases.mkdir(mode=0o700)
+    left = tmp_path / 'leases'
+    left.mkdir(mode=0o700)
     victim = a_v1_group(tmp_path / 'evil', usage=1)
-    (leases / 'x').write_text(json.dumps({'group': str(victim), 'limit': '12345'}))
-    assert squeeze.lift(leases) == []
+    (left / 'x').write_text(json.dumps({'group': str(victim), 'limit': '12345'}))
+    assert leases.lift(left) == []
     assert (victim / 'memory.limit_in_bytes').read_text().strip() == '9223372036854771712'
 
 
 def test_a_lease_directory_that_others_may_write_is_not_believed(tmp_path):
-    leases = tmp_path / 'leases'
-    leases.mkdir()
-    leases.chmod(0o777)
-    (leases / 'x').write_text(json.dumps({'group': str(tmp_path), 'limit': '1'}))
-    assert squeeze.lift(leases, pathlib.Path) == []
-    (freed, error), = squeeze.reclaim([(a_v1_group(tmp_path / 'g', usage=500 * MB), 10 * MB, 0)], 5, leases)
+    left = tmp_path / 'leases'
+    left.mkdir()
+    left.chmod(0o777)
+    (left / 'x').write_text(json.dumps({'group': str(tmp_path), 'limit': '1'}))
+    assert leases.lift(left, pathlib.Path) == []
+    (freed, error), = squeeze.reclaim([(a_v1_group(tmp_path / 'g', usage=500 * MB), 10 * MB, 0)], 5, left)
     assert freed == 0 and 'belongs to somebody else' in error
 
 
@@ -130,7 +149,7 @@ def test_a_lease_directory_that_others_may_write_is_not_believed(tmp_path):
                                   '/sys/fs/cgroup/memory/../../../etc/qemu-1', '/tmp/machine/qemu-1-x'])
 def test_only_one_guests_group_may_be_reclaimed(path):
     with pytest.raises(ValueError, match='not the memory control group of one guest'):
-        squeeze.checked(path)
+        leases.checked(path)
 
 
 @pytest.mark.parametrize('name, value', [('run', 2), ('run', -1), ('../run', 1), ('advisor_mode', 0)])
@@ -159,13 +178,13 @@ def test_a_version_two_group_without_a_call_for_reclaim_is_squeezed_and_let_go(t
 
 
 def test_a_brake_left_by_a_killed_process_is_lifted(tmp_path):
-    group, leases = a_v2_group(tmp_path / 'g', usage=500 * MB, high='max'), tmp_path / 'leases'
-    with squeeze.lowered(group / 'memory.high', 400 * MB, leases):
-        left = {lease: lease.read_text() for lease in leases.iterdir()}
+    group, kept = a_v2_group(tmp_path / 'g', usage=500 * MB, high='max'), tmp_path / 'leases'
+    with leases.lowered(group / 'memory.high', 400 * MB, kept):
+        left = {lease: lease.read_text() for lease in kept.iterdir()}
     (group / 'memory.high').write_text(str(400 * MB))
     for lease, text in left.items():
         lease.write_text(text)
-    assert squeeze.lift(leases, pathlib.Path) == [str(group)]
+    assert leases.lift(kept, pathlib.Path) == [str(group)]
     assert (group / 'memory.high').read_text() == 'max'
 
 
@@ -176,6 +195,23 @@ def test_the_brake_holds_while_memory_is_moved_and_no_longer(tmp_path, monkeypat
     names = [name for name, _ in kernel.writes]
     assert names[0] == names[-1] == 'memory.high' and 'memory.reclaim' in names[1:-1]
     assert (group / 'memory.high').read_text() == 'max'
+
+
+def test_a_group_that_is_squeezed_stays_braked_between_two_chunks(tmp_path, monkeypatch):
+    group, left = a_v2_group(tmp_path / 'g', usage=500 * MB, high='max'), tmp_path / 'leases'
+    squeeze._fitting.clear()
+    kernel, kept = Kernel(monkeypatch, group), []
+    step = squeeze.Group.step
+
+    def stepped(self):
+        found = step(self)
+        kept.append(((group / 'memory.high').read_text(), len(list(left.iterdir()))))
+        return found
+    monkeypatch.setattr(squeeze.Group, 'step', stepped)
+    (freed, error), = squeeze.reclaim([(group, 40 * MB, 0)], 5, left, brake=True)
+    assert (freed, error) == (40 * MB, None)
+    assert kept == [(str(500 * MB), 1)] * len(kept) and len(kept) > 1, 'the brake and its lease outlive a chunk'
+    assert kernel.writes[-1] == ('memory.high', 'max') and list(left.iterdir()) == []
 
 
 def test_one_write_moves_as_much_as_the_device_manages_in_a_moment_and_that_is_remembered(tmp_path, monkeypatch):
@@ -200,8 +236,8 @@ def test_several_groups_give_in_turn_and_one_that_is_gone_costs_the_others_nothi
 
 
 def test_a_lease_that_names_another_file_is_not_followed(tmp_path):
-    leases = tmp_path / 'leases'
-    leases.mkdir(mode=0o700)
+    left = tmp_path / 'leases'
+    left.mkdir(mode=0o700)
     group = a_v2_group(tmp_path / 'g', usage=1)
-    (leases / 'x').write_text(json.dumps({'group': str(group), 'file': 'memory.max', 'limit': '5'}))
-    assert squeeze.lift(leases, pathlib.Path) == [] and (group / 'memory.max').read_text() == 'max\n'
+    (left / 'x').write_text(json.dumps({'group': str(group), 'file': 'memory.max', 'limit': '5'}))
+    assert leases.lift(left, pathlib.Path) == [] and (group / 'memory.max').read_text() == 'max\n'

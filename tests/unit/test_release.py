@@ -129,6 +129,14 @@ def test_page_sharing_that_a_killed_controller_left_is_put_back_once(ovc, tmp_pa
     assert ovc()[3] == knobs
 
 
+def test_a_limit_that_the_kernel_does_not_let_go_is_told(ovc, tmp_path, monkeypatch):
+    monkeypatch.setattr(release.privileged, 'lift_leftovers', lambda: [])
+    (tmp_path / 'leases').mkdir()
+    (tmp_path / 'leases' / 'x').write_text('{}')
+    status, out, _, _ = ovc()
+    assert status == 1 and '1 lowered limits' in out and 'nothing of the plugin is left' not in out
+
+
 def test_a_ratio_that_cannot_be_given_back_is_told_with_the_command_to_do_it(ovc, tmp_path):
     publish.Store(f'{tmp_path}/ratio', 'h1').save({'provider': 'p-1', 'ratios': [1.85]})
     status, out, _, _ = ovc()

@@ -49,6 +49,14 @@ class Filling:
         return seen
 
 
+def test_a_look_that_fails_in_any_way_costs_no_pass():
+    def look():
+        raise ValueError('not a number')
+    blind = watch.Watch(look)
+    assert blind.recent(look=True) is None and blind.complete(a_sample()) == a_sample()
+    assert blind.fields()['failed'] == 2
+
+
 def test_growth_is_known_after_a_second_and_counts_less_the_shorter_it_has_lasted():
     host = Filling()
     host.begin = 102.0

@@ -157,6 +157,16 @@ def test_nodes_are_kept_apart_only_while_nothing_is_merged():
     assert ksm.alarm(host_with(shared=PAGE, nodes=1, merge_across_nodes=1), APART) is None
 
 
+def test_what_is_better_is_set_also_where_sharing_runs_already_and_nothing_else_is_to_be_changed():
+    for advisor in (True, False):
+        running = dict(advisor=advisor, pages_to_scan=5000)
+        asked = ksm.tune(host_with(nodes=2, merge_across_nodes=1, **running), APART)
+        assert (asked.run, asked.pages_to_scan, asked.merge_across_nodes) == (1, None, 0)
+        assert ksm.tune(host_with(nodes=2, merge_across_nodes=1, shared=PAGE, **running), APART) is None
+        assert ksm.tune(host_with(zero=0, use_zero_pages=0, **running), OPTIONS).use_zero_pages == 1
+        assert ksm.tune(host_with(zero=0, use_zero_pages=1, nodes=2, merge_across_nodes=0, **running), APART) is None
+
+
 class Kernel:
     """Knobs; those of ``refused`` cannot be written."""
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The root helper killed (-9) in the middle of a squeeze, under a controller that goes on."""
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import typing
+from pathlib import Path
+
+from ovc_plugin import privileged
+from ovc_plugin.controller import Controller
+from ovc_plugin.model import Outcome, ReclaimGuest
+
+from .onhost import at_work, missing, run
+from .scene import Row, Scene, until
+
+CONTEXT = b'ovc_plugin.privileged.context'
+LIFTED_WITHIN = 2.0
+_PATIENCE = 60.0
+
+
+def helpers() -> list[int]:
+    """The root helpers of this process: other controllers on this machine have theirs, in process groups of their own,
+    and so has a helper's watchdog."""
+    found = []
+    for entry in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):
+            pid = int(entry.name)
+            if (pid != os.getpid() and os.getpgid(pid) == os.getpgrp()
+                    and CONTEXT in (entry / 'cmdline').read_bytes().split(b'\0')):
+                found.append(pid)
+    return found
+
+
+def halted_within(pid: int, begun: typing.Callable[[], bool], seconds: float) -> bool:
+    """Stop the process while ``begun``: as that lasts for a moment only, it is halted, and then looked at in peace."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not begun():
+            continue
+        os.kill(pid, signal.SIGSTOP)
+        while Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'T':
+            time.sleep(0.001)
+        if begun():
+            return True
+        os.kill(pid, signal.SIGCONT)
+    return False
+
+
+def leases() -> int:
+    return sum(1 for _ in privileged.LEASES.glob('*'))
+
+
+def _halt(controller: Controller, pid: int) -> None:
+    """Let the controller squeeze until the helper is met in it."""
+    until(lambda: (run(controller, pause=0), halted_within(pid, lambda: leases() > 0, 0.5))[1], _PATIENCE,
+          'the helper to be met in a squeeze')
+
+
+def helper_killed(scene: Scene) -> Row:
+    with scene.controller() as (controller, _):
+        at_work(controller)
+        (pid,) = helpers()
+        _halt(controller, pid)
+        lowered = len(scene.limits())
+        os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        while (left := leases() or len(scene.limits())) and time.monotonic() - began < LIFTED_WITHIN:
+            time.sleep(0.01)
+        took = time.monotonic() - began
+        done: list[Outcome] = []
+
+        def swaps_again() -> bool:
+            done.extend(run(controller))
+            return any(isinstance(o.action, ReclaimGuest) and o.done for o in done)
+        until(swaps_again, 40, 'swapping to go on')
+    return Row(fault='root helper killed in the middle of a squeeze', kind='real', lost=tuple(
+        missing(not left, f'limits lifted within {LIFTED_WITHIN:g} s') + scene.lost()),
+        happened=f'{lowered} limits were lowered; the watchdog had lifted all {took:.2f} s later; another helper '
+                 'swapped on')
+
+
+FAULTS: dict[str, typing.Callable[[Scene], Row]] = {'helper': helper_killed}
