@@ -56,7 +56,12 @@ def passes(host_state: typing.Any, asking: states.Asking, settings: Settings, no
 
 
 def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
-    """A host without the plugin has nobody who would balloon or swap there: nova's own sums, and no overcommit."""
+    """A host without the plugin has nobody who would balloon or swap there: nova's own sums, and no overcommit.
+
+    One that counts no memory at all (nova's ironic driver reports 0) is placed by a resource class of its own.
+    """
+    if host_state.total_usable_ram_mb <= 0:
+        return Verdict(ok=True, reason='host sends no report and counts no memory: it is left to nova')
     limit = int(host_state.total_usable_ram_mb * ratio) * MIB
     wanted = states.used(host_state) + memory
     if ratio and wanted > limit:
@@ -129,7 +134,8 @@ class _Filter(filters.BaseHostFilter):
 
 
 class OvercommitFilter(_Filter):
-    """Refuses hosts that could not keep their promises with the request added; unknown or stale is refused too."""
+    """Refuses hosts that could not keep their promises with the request added, by a report that is fresh and can be
+    read; a host that sends none is left to nova up to ``unreported_ratio``."""
 
     def __init__(self) -> None:
         super().__init__()
