@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from ovc_plugin.decide import guarantee
 from ovc_plugin.decide import score as votes
 from ovc_plugin.model import MIB, InFlight, Level, Request, Verdict
 from ovc_plugin.report import HostReport
@@ -153,15 +154,34 @@ def permitted_ratio(report: HostReport, capacity: int, settings: HostSettings, s
     """The allocation ratio that lets placement hand out what the host can promise, and no more.
 
     ``capacity`` is what nova tells placement (total - reserved), in bytes. The sum of flavors may reach what is
-    claimed now plus what one more guest could still be given. Rounded down to ``ratio_step``, though not below what
-    is claimed (guests could then not be moved away with an old placement), and kept within [min_ratio, max_ratio];
-    without backing required, max_ratio alone.
+    claimed now plus what could still be backed (promise 2; without backing required, max_ratio alone) and, were it
+    guaranteed the same share as the guests here, what memory could still be guaranteed (promise 1). Rounded down to
+    ``ratio_step`` and kept within [min_ratio, max_ratio], but never below what is claimed: guests could then be trapped
+    here (:func:`claimed_ratio`).
     """
     if capacity <= 0:
         return settings.min_ratio
-    if not report.backed:
-        return settings.max_ratio
-    left = backing(report.total, report.reserve, report.swap_usable) - report.committed - shared.default_overhead
-    steps = int((report.claimed + max(0, left)) / capacity / settings.ratio_step + 1e-9)
-    claimed = math.ceil(report.claimed / capacity * 1e4) / 1e4
-    return round(min(max(steps * settings.ratio_step, claimed, settings.min_ratio), settings.max_ratio), 4)
+    host, overhead = standing(report), shared.default_overhead
+    permitted = settings.max_ratio
+    left = host.unbacked - overhead if report.backed else math.inf
+    if share := _guaranteed_share(report, shared):
+        left = min(left, (host.unguaranteed - overhead) / share)
+    if left < math.inf:
+        steps = int((report.claimed + max(0, left)) / capacity / settings.ratio_step + 1e-9)
+        permitted = min(max(steps * settings.ratio_step, settings.min_ratio), settings.max_ratio)
+    return round(max(permitted, claimed_ratio(report, capacity)), 4)
+
+
+def claimed_ratio(report: HostReport, capacity: int) -> float:
+    """The least ratio at which all that nova has claimed on the host still fits: below it, a placement before 14 keeps
+    guests from being moved away."""
+    return math.ceil(report.claimed / capacity * 1e4) / 1e4 if capacity > 0 else 0.0
+
+
+def _guaranteed_share(report: HostReport, shared: SharedSettings) -> float:
+    """What part of its memory a guest to come is taken to be guaranteed, 0..1: as the guests here on average, on an
+    empty host as by default. A default in MB tells no share; 0 then bounds nothing, and filter and host still do."""
+    if report.committed:
+        return report.reserved / report.committed
+    text = shared.default_reservation
+    return guarantee.reservation(text, 1 << 40) / (1 << 40) if text.strip().endswith('%') else 0.0

@@ -170,13 +170,14 @@ class OvcMixin(Leaving, Arriving):
         ours = self._ovc is not None and not settings.host.dry_run and settings.host.manage_ratio
         if self._ovc_ratio is None or (ours and report is None):
             return
+        client = self.virtapi.reportclient  # type: ignore[attr-defined]
         if ours:
-            self._ovc_ratio.refuse_old(self.virtapi.reportclient)  # type: ignore[attr-defined]
+            self._ovc_ratio.refuse_old(client)
 
         def decide(current: float, capacity: int) -> float:
             return next_ratio(current, report, capacity, settings.host, settings.shared, time.time())
 
-        self._ovc_ratio.follow(provider_tree, nodename, decide if ours else None)
+        self._ovc_ratio.follow(provider_tree, nodename, decide if ours else None, client)
 
     # -- arrivals ------------------------------------------------------------------------------------------------
     def spawn(self, context: typing.Any, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> None:
