@@ -59,14 +59,16 @@ def standing(report: HostReport) -> Standing:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What one request asks of any host, in bytes; ``share`` is what of its memory is guaranteed, 0..1. Requests of one
+    """What one request asks of any host, in bytes. ``share`` is what is taken to be guaranteed, 0..1, of memory in
+    flight of which nothing else is known; ``kept`` tells whether the host would keep what is promised. Requests of one
     ``key`` ask for the same."""
 
     memory: int
     guaranteed: int
     share: float
     overhead: int
-    key: tuple[int, int]
+    key: tuple[int, ...]
+    kept: bool = True
 
 
 def terms(request: Request, shared: SharedSettings) -> Terms:
@@ -78,9 +80,8 @@ def terms(request: Request, shared: SharedSettings) -> Terms:
 def margins(host: Standing, asked: Terms, guests: int, memory: int, reserved: int | None) -> tuple[int, int, int]:
     """What the guarantee, the backing and the demand leave with the request and all in flight; negative: not enough.
 
-    In flight are ``guests`` of ``memory``, of which ``reserved`` is guaranteed. Where that is not known (in a
-    scheduler), its share is taken as large as this request's; the host knows it, and checks again before it starts a
-    guest. What arrives counts in full as demand, but can itself be reclaimed down to its reservation.
+    In flight are ``guests`` of ``memory``, of which ``reserved`` is guaranteed; where that is not known,
+    ``asked.share`` of it. What arrives counts in full as demand, but can itself be reclaimed down to its reservation.
     """
     arriving = memory + asked.memory
     overhead = (guests + 1) * asked.overhead
@@ -144,10 +145,12 @@ def _short(left: tuple[int, int, int], report: HostReport, *, waived: bool) -> s
     return None
 
 
-def score(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> float:
-    """0..1 by the room left after the request. See :mod:`ovc_plugin.decide.score`."""
+def score(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings, *,
+          waived: bool = False) -> float:
+    """0..1 by the room left after the request; with ``waived`` no backing is asked for. See
+    :mod:`ovc_plugin.decide.score`."""
     left = margins(standing(report), terms(request, shared), in_flight.guests, in_flight.memory, in_flight.reserved)
-    return votes.headroom(min(left[1:]), request.memory)
+    return votes.headroom(left[2] if waived else min(left[1:]), request.memory)
 
 
 def permitted_ratio(report: HostReport, capacity: int, settings: HostSettings, shared: SharedSettings) -> float:
@@ -161,15 +164,19 @@ def permitted_ratio(report: HostReport, capacity: int, settings: HostSettings, s
     """
     if capacity <= 0:
         return settings.min_ratio
-    host, overhead = standing(report), shared.default_overhead
-    permitted = settings.max_ratio
-    left = host.unbacked - overhead if report.backed else math.inf
-    if share := _guaranteed_share(report, shared):
-        left = min(left, (host.unguaranteed - overhead) / share)
+    permitted, left = settings.max_ratio, room(report, shared)
     if left < math.inf:
         steps = int((report.claimed + max(0, left)) / capacity / settings.ratio_step + 1e-9)
         permitted = min(max(steps * settings.ratio_step, settings.min_ratio), settings.max_ratio)
     return round(max(permitted, claimed_ratio(report, capacity)), 4)
+
+
+def room(report: HostReport, shared: SharedSettings) -> float:
+    """Memory of guests to come that could be backed and guaranteed, in bytes; infinite where nothing bounds it."""
+    host, overhead = standing(report), shared.default_overhead
+    left = host.unbacked - overhead if report.backed else math.inf
+    share = _guaranteed_share(report, shared)
+    return min(left, (host.unguaranteed - overhead) / share) if share else left
 
 
 def claimed_ratio(report: HostReport, capacity: int) -> float:

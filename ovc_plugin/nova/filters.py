@@ -31,11 +31,15 @@ def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now
         known = states.known(host_state)
     except ReportError as error:
         return Verdict(ok=False, reason=str(error))
-    request = asking.of(host_state)
     if known is None:
-        return _unreported(host_state, request.memory, settings.scheduler.unreported_ratio)
+        return _unreported(host_state, asking.memory, settings.scheduler.unreported_ratio)
+    if conflict := asking.conflict(host_state, known.default):
+        return Verdict(ok=False, reason=conflict)
     guests, memory = states.in_flight(host_state, known)
-    return placement.fits(known.report, request, InFlight(guests=guests, memory=memory), settings.scheduler,
+    sure, rest = states.guaranteed(host_state, known, memory, settings.shared)
+    reserved = sure + round(rest * asking.terms(host_state, known.default).share)
+    return placement.fits(known.report, asking.of(host_state, known.default),
+                          InFlight(guests=guests, memory=memory, reserved=reserved), settings.scheduler,
                           settings.shared, now)
 
 
@@ -151,7 +155,8 @@ class SharingDomainFilter(_Filter):
     """Keeps guests of different trust domains (projects) that share pages off one host; others go anywhere.
 
     By the host's report, and by nova's own list of guests for those that came since. A guest that another request is
-    building just then is in neither: should two domains meet so, the host starts the second without sharing.
+    building just then is in neither: should two domains meet so, the host starts the second without sharing. A host
+    that merges nothing, or everybody's pages because its operator said so, has nobody to be kept apart from.
     """
 
     def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
@@ -169,6 +174,8 @@ class SharingDomainFilter(_Filter):
             known = states.known(host)
         except ReportError:
             known = None
+        if known is not None and known.report.sharing != 'domain':
+            return []
         told, since = (known.report.domains, known.report.taken_at) if known is not None else ((), 0.0)
         return sorted({*told, *neighbours.of(host).domains(since)} - {mine})
 

@@ -21,7 +21,7 @@ from ovc_plugin import report as reports
 from ovc_plugin.model import MIB, InFlight, Verdict
 from ovc_plugin.nova.admission import Ledger
 from ovc_plugin.nova.arriving import Arriving
-from ovc_plugin.nova.host_state import Asking
+from ovc_plugin.nova.asking import Asking
 from ovc_plugin.nova.leaving import Leaving
 from ovc_plugin.nova.preflight import TESTED
 from ovc_plugin.nova.provider import ProviderRatio
@@ -153,10 +153,12 @@ class OvcMixin(Leaving, Arriving):
             self._ovc_settings = self._ovc.settings = current.get()
 
     def _ovc_add_report(self, resources: dict[str, typing.Any]) -> None:
-        report = self._ovc.report if self._ovc is not None else None
+        report, settings = self._ovc.report if self._ovc is not None else None, self._ovc_settings
         if report is None or not resources:
             return
-        told = dataclasses.replace(report, nova_reserved=CONF.reserved_host_memory_mb * MIB)
+        told = dataclasses.replace(
+            report, nova_reserved=CONF.reserved_host_memory_mb * MIB, sharing=reports.sharing_of(settings.host),
+            default_reservation=settings.shared.default_reservation)
         resources['stats'] = {**(resources.get('stats') or {}), reports.STATS_KEY: reports.encode(told)}
 
     # -- placement's ratio ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from nova.tests.functional.api import client
 
 from ovc_plugin import report as reports
 from ovc_plugin.model import MIB, Level
+from ovc_plugin.nova import current
 from tests.contract.cloud import GB, CloudCase, OvcFakeDriver, a_report, enable
 
 
@@ -71,8 +72,15 @@ class TestPlacementByReports(CloudCase):
             'set_metadata': {'metadata': {'ovc:reservation': '100%'}}})
         self.tell('host2', reserved=5 * GB)
         self.audit()
+        # The hosts would keep no more than their own default, though: that cannot be missed.
+        self.boot(3072, state='ERROR')
+        self.assertIn('promises 3072 MB > 1536 MB that the host would keep (its [ovc] default_reservation is 50%; '
+                      'hosts know no aggregates)', self.log)
+        self.flags(default_reservation='100%', group='ovc')
+        current.forget()
+        self.audit()
         self.assertEqual('host1', self.host_of(self.boot(3072)))
-        self.assertIn('host host2 refused', self.log)
+        self.assertRegex(self.log, 'host host2 refused.*guarantees would need')
 
 
 class TestUnreliableReports(CloudCase):

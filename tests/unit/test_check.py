@@ -13,7 +13,7 @@ from ovc_plugin import cli, conf, publish, report
 from ovc_plugin.cli import check_cloud, check_host, findings
 from ovc_plugin.cli.findings import Severity
 from ovc_plugin.model import KsmState
-from ovc_plugin.settings import HostSettings, Settings
+from ovc_plugin.settings import ALL_TENANTS, HostSettings, Settings
 from tests.builders import GIB, NOW, a_guest, a_host, a_report
 
 GOOD = """
@@ -73,7 +73,7 @@ def test_a_good_configuration_has_nothing_to_change(written):
      '[libvirt] mem_stats_period_seconds = 10'),
     ('[ovc_host]\ndry_run = false', '[ovc_host]', 'host dry run', Severity.WARNING, '[ovc_host] dry_run = false'),
     ('[ovc_scheduler]\ndry_run = false', '', 'scheduler dry run', Severity.WARNING, '[ovc_scheduler] dry_run = false'),
-    ('[ovc_host]', '[ovc_host]\nksm = all-tenants', 'page sharing', Severity.WARNING, '[ovc_host] ksm = auto'),
+    ('[ovc_host]', f'[ovc_host]\nksm = {ALL_TENANTS}', 'page sharing', Severity.WARNING, '[ovc_host] ksm = auto'),
     ('[ovc_host]', '[ovc_host]\nrequire_swap_backing = false', 'backing', Severity.WARNING, 'require_swap_backing'),
     ('[libvirt]', 'update_resources_interval = 300\n[libvirt]', 'report age', None, None),
     ('initial_ram', 'update_resources_interval = 300\ninitial_ram', 'report age', Severity.ERROR,
@@ -113,7 +113,7 @@ def test_merging_across_projects_is_an_error_unless_it_was_asked_for():
     assert one(check_host.sharing(host(1, 'p1', 'p2'), Settings())).severity is Severity.ERROR
     assert one(check_host.sharing(host(1, 'p1', 'p1'), Settings())).severity is Severity.OK
     assert one(check_host.sharing(host(0, 'p1', 'p2'), Settings())).severity is Severity.OK
-    asked = Settings(host=HostSettings(ksm='all-tenants'))
+    asked = Settings(host=HostSettings(ksm=ALL_TENANTS))
     assert one(check_host.sharing(host(1, 'p1', 'p2'), asked)).severity is Severity.OK
 
 
