@@ -209,6 +209,26 @@ def test_a_report_that_is_absent_old_or_from_the_future_is_told(text, severity, 
     assert found.severity is severity and says in found.what
 
 
+def of_domains(written, text: str, *reports: str | None) -> list[findings.Finding]:
+    found = cfg.ConfigOpts()
+    conf.read_files(found, [written(text)], prog='test', also=(findings.register,))
+    return list(check_cloud.domains(found, reports))
+
+
+def test_projects_that_may_share_and_are_not_kept_apart_are_told_with_the_line(written):
+    a, b = (report.encode(a_report(domains=(report.domain_name(project),))) for project in 'ab')
+    nobody, torn = report.encode(a_report()), 'torn'
+    bare = GOOD.replace(',SharingDomainFilter', '').replace(
+        'available_filters = ovc_plugin.nova.filters.SharingDomainFilter\n', '')
+    told = one(iter(of_domains(written, bare, a, b, None, torn)))
+    assert told.severity is Severity.WARNING and 'guests of 2 projects' in told.what
+    assert 'ComputeFilter,OvercommitFilter,SharingDomainFilter, and available_filters =' in told.change
+    assert not of_domains(written, GOOD, a, b)
+    assert not of_domains(written, bare, a, a, nobody)
+    assert not of_domains(written, bare, *(report.encode(a_report(
+        domains=(report.domain_name(project),), sharing='none')) for project in 'ab'))
+
+
 # -- the command -----------------------------------------------------------------------------------------------------
 @pytest.fixture
 def ovc(written, capsys, log_as_before, monkeypatch):
