@@ -50,8 +50,7 @@ def placement(conf: cfg.ConfigOpts, *, probe: bool) -> Findings:
     yield from clock(found.ahead)
 
 
-REMEDY = ('upgrade placement to 14 or later, or set [ovc_host] min_ratio so high that the ratio never falls below what '
-          'is used')
+REMEDY = 'upgrade placement to 14 or later: until then nova-compute leaves the ratio alone'
 
 
 def age(found: typing.Any, preflight: typing.Any, probe: typing.Callable[[], bool | None]) -> Findings:
