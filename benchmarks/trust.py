@@ -32,8 +32,8 @@ kernel has merged (/proc/kpageflags). Two guests share a page if and only if the
 
   auto          as delivered: pages of the tenant that was first are merged among its guests, and no frame is common to
                 guests of two tenants
-  all-tenants   ksm = all-tenants, and the second tenant's guests are started anew: frames are common to both. So the
-                look does find them. The log names the risk
+  all-tenants   ksm = all-tenants-despite-side-channels, and the second tenant's guests are started anew: frames are
+                common to both. So the look does find them. The log names the risk
   auto again    guests of both tenants that can merge are on the host, as from before the plugin came: sharing pauses
                 and says why, and pages that are filled alike from then on stay apart
 
@@ -202,7 +202,7 @@ def play(scene: Scene) -> tuple[list[tuple[str, str, bool]], str]:
     auto = settled(scene, lambda look: look.common('red') >= enough)
     auto.show('auto')
     kept_out = scene.unmergeable()
-    scene.reconfigure('all-tenants')
+    scene.reconfigure('all-tenants-despite-side-channels')
     scene.end('blue')
     scene.start('blue')
     scene.say('all-tenants: waiting for the kernel to merge')

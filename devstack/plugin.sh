@@ -160,17 +160,18 @@ function _ovc_reset {
     fi
 }
 
+# All of ours: what an earlier run has enabled may not be wanted any more.
 function _ovc_unconfigure_scheduler {
     local conf=$1 listed left
     listed=$(iniget "$conf" filter_scheduler enabled_filters)
-    left=$(_ovc_without "$listed" "${OVC_FILTERS[@]##*.}")
+    left=$(_ovc_without "$listed" "${OVC_ALL_FILTERS[@]##*.}")
     if [[ $left != "${listed// /}" ]]; then
         _ovc_reset "$conf" filter_scheduler enabled_filters "$left" ""
     fi
 
     listed=$(iniget_multiline "$conf" filter_scheduler available_filters)
     listed=${listed// /,}
-    left=$(_ovc_without "$listed" "${OVC_FILTERS[@]}")
+    left=$(_ovc_without "$listed" "${OVC_ALL_FILTERS[@]}")
     if [[ $left == "$listed" ]]; then
         :
     elif [[ $left == "$OVC_NOVA_FILTERS" ]]; then

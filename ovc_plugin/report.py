@@ -11,11 +11,14 @@ import operator
 import typing
 
 from ovc_plugin.model import HostSnapshot, Level, Plan
+from ovc_plugin.settings import ALL_TENANTS, HostSettings
 
 VERSION = 1
 STATS_KEY = 'ovc'
 # More trust domains than one on a host are all the same to a scheduler: nobody else who shares may come.
 MOST_DOMAINS = 4
+# Those of one trust domain; nobody's, as nothing is merged; everybody's, as the operator has said.
+SHARING = ('domain', 'none', 'all')
 SMOOTHED_OVER = 60.0
 
 
@@ -37,6 +40,9 @@ class HostReport:
     it. ``growth`` is the smoothed speed, in bytes per second, at which available memory shrinks. ``domains`` name the
     trust domains (:func:`domain_name`) of guests that can merge, ``evaporation`` is what of the merged memory is kept
     free because guests may write it, ``sketch`` what is known of the contents that guests here share.
+
+    ``sharing`` is whose pages may meet on the host, one of :data:`SHARING`. ``default_reservation`` is what it
+    guarantees a guest whose flavor says nothing, as text; '' where that is not told.
     """
 
     version: int = VERSION
@@ -63,6 +69,8 @@ class HostReport:
     domains: tuple[str, ...] = ()
     evaporation: int = 0
     sketch: str = ''
+    sharing: str = 'domain'
+    default_reservation: str = ''
 
     @property
     def headroom(self) -> int:
@@ -79,7 +87,7 @@ _LEVELS = {level.name: level for level in Level}
 _MOST = 1 << 50
 LONGEST_SKETCH = 900
 _ONLY_INT = {int}
-_RARE = frozenset(('predicted_peak', 'growth', 'domains', 'sketch'))
+_RARE = frozenset(('predicted_peak', 'growth', 'domains', 'sketch', 'sharing', 'default_reservation'))
 _amounts = operator.attrgetter(*_INTS)
 
 
@@ -92,6 +100,13 @@ def domains_of(snapshot: HostSnapshot) -> tuple[str, ...]:
     """The trust domains of the running guests that the kernel may merge."""
     found = {domain_name(g.trust_domain) for g in snapshot.running if g.can_share}
     return tuple(sorted(found)[:MOST_DOMAINS])
+
+
+def sharing_of(settings: HostSettings) -> str:
+    """:attr:`HostReport.sharing`. In a dry run the kernel's settings are not ours, so pages may be merged."""
+    if settings.ksm == ALL_TENANTS:
+        return 'all'
+    return 'none' if settings.ksm == 'off' and not settings.dry_run else 'domain'
 
 
 def smoothed(earlier: HostReport | None, snapshot: HostSnapshot) -> float | None:
@@ -197,6 +212,8 @@ def _check_rare(report: HostReport) -> None:
             ('predicted_peak', report.predicted_peak is None or _can_be(report.predicted_peak)),
             ('growth', report.growth is None or type(report.growth) in (int, float) and abs(report.growth) < _MOST),
             ('domains', len(report.domains) <= MOST_DOMAINS and all(type(d) is str for d in report.domains)),
+            ('sharing', report.sharing in SHARING),
+            ('default_reservation', type(report.default_reservation) is str and len(report.default_reservation) < 32),
             ('sketch', type(report.sketch) is str and len(report.sketch) <= LONGEST_SKETCH)):
         if not held:
             raise ReportError(f'report says {name}={getattr(report, name)!r}, which cannot be: look at the host\'s '

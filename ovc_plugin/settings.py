@@ -20,6 +20,10 @@ def knob(default: typing.Any, help: str, *, low: float | None = None, high: floa
         'help': help, 'low': low, 'high': high, 'unit': unit, 'choices': choices, 'mutable': mutable})
 
 
+# Of [ovc_host] ksm: the one that merges pages of different projects says so in words that name the risk.
+ALL_TENANTS = 'all-tenants-despite-side-channels'
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SharedSettings:
     """Group ``[ovc]``: what schedulers and hosts must agree on. Set it alike on all of them."""
@@ -27,9 +31,10 @@ class SharedSettings:
     GROUP: typing.ClassVar[str] = 'ovc'
 
     default_reservation: str = knob(
-        '50%', 'Memory that a guest is guaranteed when neither its flavor nor its image says so (extra spec '
-        'ovc:reservation): a percentage of the flavor\'s memory ("50%") or a number of MB ("512"). Lower admits more '
-        'guests and leans harder on balloon and swap. Related: default_overhead_mb.')
+        '50%', 'Memory that a guest is guaranteed when its flavor does not say so (extra spec ovc:reservation): a '
+        'percentage of the flavor\'s memory ("50%") or a number of MB ("512"). Lower admits more guests and leans '
+        'harder on balloon and swap. A host whose value is less than what its aggregates promise is refused. Related: '
+        'default_overhead_mb.')
     default_overhead: int = knob(
         128 * MIB, 'Host memory that a guest costs beyond its own (QEMU, page tables) until it has been measured. '
         'Larger guests and many devices cost more; too small a value weakens the promise that every byte is backed.',
@@ -149,11 +154,11 @@ class HostSettings:
     ksm: str = knob(
         'auto', 'Page sharing. "auto": merge while all guests that can merge belong to one trust domain (project), '
         'pause otherwise; nova starts guests of further projects unmergeable. "off": never. "leave": do not touch the '
-        'kernel\'s settings. "all-tenants": merge across projects too; merged pages leak their presence to other '
-        'tenants by timing and allow targeted bit flips. Where the kernel\'s own advisor is switched on (advisor_mode '
-        'scan-time), it sets the speed of the scan, and ours is not written. We do not switch it on: one scan in its '
-        '200 s is out of reach above some 45 to 60 GiB that nobody shares.',
-        choices=('auto', 'off', 'leave', 'all-tenants'), mutable=True)
+        'kernel\'s settings. "all-tenants-despite-side-channels": merge across projects too; merged pages leak their '
+        'presence to other tenants by timing and allow targeted bit flips. Where the kernel\'s own advisor is switched '
+        'on (advisor_mode scan-time), it sets the speed of the scan, and ours is not written. We do not switch it on: '
+        'one scan in its 200 s is out of reach above some 45 to 60 GiB that nobody shares.',
+        choices=('auto', 'off', 'leave', ALL_TENANTS), mutable=True)
     ksm_pages_to_scan: int = knob(
         5000, 'Most pages that the kernel scans at each wake-up while sharing is on. While no kernel advisor sets the '
         'speed (see ksm), ours follows what the scan saves. Related: ksm_max_cpu, ksm_least_profit_mb.', low=1,

@@ -3,6 +3,7 @@
 """``ovc check`` of the cloud: placement, what each host last reported, and the release of nova."""
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import time
 import typing
@@ -12,7 +13,7 @@ from oslo_config import cfg
 from ovc_plugin import report
 from ovc_plugin.cli import hosts
 from ovc_plugin.cli.check_host import patiently
-from ovc_plugin.cli.findings import Findings, error, ok, unknown, warning
+from ovc_plugin.cli.findings import OPTIONAL, OURS, Findings, error, ok, unknown, warning
 from ovc_plugin.conf import ConfigError
 from ovc_plugin.settings import Settings
 
@@ -49,8 +50,7 @@ def placement(conf: cfg.ConfigOpts, *, probe: bool) -> Findings:
     yield from clock(found.ahead)
 
 
-REMEDY = ('upgrade placement to 14 or later, or set [ovc_host] min_ratio so high that the ratio never falls below what '
-          'is used')
+REMEDY = 'upgrade placement to 14 or later: until then nova-compute leaves the ratio alone'
 
 
 def age(found: typing.Any, preflight: typing.Any, probe: typing.Callable[[], bool | None]) -> Findings:
@@ -99,6 +99,27 @@ def reports(conf: cfg.ConfigOpts, settings: Settings, now: float | None = None) 
         yield unknown('reports', 'nova knows of no compute host yet')
     for host, text in sorted(found.items()):
         yield from one_report(host, text, settings, time.time() if now is None else now)
+    yield from domains(conf, found.values())
+
+
+def domains(conf: cfg.ConfigOpts, texts: typing.Iterable[str | None]) -> Findings:
+    """Whether guests of several projects could share pages and nothing brings each project together."""
+    filters = conf.filter_scheduler
+    if OPTIONAL in [one.rpartition('.')[2] for one in filters.enabled_filters]:
+        return
+    sharing: set[str] = set()
+    for text in texts:
+        with contextlib.suppress(report.ReportError):  # told already
+            known = report.decode(text) if text else None
+            sharing |= set(known.domains) if known is not None and known.sharing == 'domain' else set()
+    if len(sharing) < 2:
+        return
+    available = OURS + OPTIONAL
+    more = '' if available in filters.available_filters else f', and available_filters = {available} on its own line'
+    yield warning('sharing domains', f'guests of {len(sharing)} projects may share pages, and nothing keeps them on '
+                  'different hosts: on a host of several, only the first one\'s guests save memory',
+                  f'[filter_scheduler] enabled_filters = {",".join([*filters.enabled_filters, OPTIONAL])}{more}; it '
+                  'segregates projects, so give ovc:share=no to flavors that gain little')
 
 
 def one_report(host: str, text: str | None, settings: Settings, now: float) -> Findings:

@@ -21,7 +21,7 @@ from ovc_plugin.hypervisor.connection import Connection
 from ovc_plugin.model import MIB, HostSnapshot
 from ovc_plugin.sense.derive import derive
 from ovc_plugin.sense.sensor import Sensor
-from ovc_plugin.settings import Settings
+from ovc_plugin.settings import ALL_TENANTS, Settings
 
 PATIENCE = 20.0
 T = typing.TypeVar('T')
@@ -104,7 +104,7 @@ def sharing(snapshot: HostSnapshot, settings: Settings) -> Findings:
         return
     sharers = [guest for guest in snapshot.running if guest.can_share]
     domains = {guest.trust_domain for guest in sharers}
-    if snapshot.ksm.run == 1 and len(domains) > 1 and settings.host.ksm != 'all-tenants':
+    if snapshot.ksm.run == 1 and len(domains) > 1 and settings.host.ksm != ALL_TENANTS:
         yield error('page sharing', f'pages of {len(sharers)} guests of {len(domains)} projects are being merged: that '
                     'leaks their presence across tenants',
                     'echo 0 > /sys/kernel/mm/ksm/run, stop ksmtuned, and set [ovc_host] ksm = auto')

@@ -10,7 +10,7 @@ import typing
 
 from oslo_config import cfg
 
-from ovc_plugin.settings import Settings
+from ovc_plugin.settings import ALL_TENANTS, Settings
 
 
 class Severity(enum.IntEnum):
@@ -151,7 +151,7 @@ def _controller_of(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
                       'false, once the log pleases you')
     else:
         yield ok('host dry run', 'off: the controller acts')
-    if host.ksm == 'all-tenants':
+    if host.ksm == ALL_TENANTS:
         yield warning('page sharing', 'pages are merged across tenants by configuration, which leaks their presence '
                       'and allows targeted bit flips', '[ovc_host] ksm = auto')
     if not host.require_swap_backing:

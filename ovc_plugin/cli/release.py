@@ -208,7 +208,7 @@ def ratio(conf: cfg.ConfigOpts, settings: Settings, host: str, dry_run: bool) ->
     kept = store.load()
     if not kept.get('ratios'):
         return
-    initial = float(conf.initial_ram_allocation_ratio)
+    initial = float(kept.get('before') or conf.initial_ram_allocation_ratio)
     if dry_run:
         yield f'placement\'s allocation_ratio, to be put back to {initial:g} (dry run)'
         return

@@ -74,7 +74,7 @@ def _wanted(snapshot: HostSnapshot, settings: HostSettings) -> tuple[int, str]:
     if alone := [g for g in sharers if g.untouchable]:
         return 0, (f'{alone[0].name} must not be touched ({alone[0].untouchable}) and is mergeable: sharing is paused '
                    'until it is started anew without')
-    if settings.ksm == 'all-tenants':
+    if settings.ksm == 'all-tenants-despite-side-channels':
         return 1, f'{len(sharers)} guests of {len(domains)} trust domains share by configuration (all-tenants): {RISK}'
     if len(sharers) < 2:
         return 0, 'fewer than two guests can share: nothing to merge, and the next guest may be another tenant\'s'

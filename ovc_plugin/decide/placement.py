@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from ovc_plugin.decide import guarantee
 from ovc_plugin.decide import score as votes
 from ovc_plugin.model import MIB, InFlight, Level, Request, Verdict
 from ovc_plugin.report import HostReport
@@ -58,14 +59,16 @@ def standing(report: HostReport) -> Standing:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What one request asks of any host, in bytes; ``share`` is what of its memory is guaranteed, 0..1. Requests of one
+    """What one request asks of any host, in bytes. ``share`` is what is taken to be guaranteed, 0..1, of memory in
+    flight of which nothing else is known; ``kept`` tells whether the host would keep what is promised. Requests of one
     ``key`` ask for the same."""
 
     memory: int
     guaranteed: int
     share: float
     overhead: int
-    key: tuple[int, int]
+    key: tuple[int, ...]
+    kept: bool = True
 
 
 def terms(request: Request, shared: SharedSettings) -> Terms:
@@ -77,9 +80,8 @@ def terms(request: Request, shared: SharedSettings) -> Terms:
 def margins(host: Standing, asked: Terms, guests: int, memory: int, reserved: int | None) -> tuple[int, int, int]:
     """What the guarantee, the backing and the demand leave with the request and all in flight; negative: not enough.
 
-    In flight are ``guests`` of ``memory``, of which ``reserved`` is guaranteed. Where that is not known (in a
-    scheduler), its share is taken as large as this request's; the host knows it, and checks again before it starts a
-    guest. What arrives counts in full as demand, but can itself be reclaimed down to its reservation.
+    In flight are ``guests`` of ``memory``, of which ``reserved`` is guaranteed; where that is not known,
+    ``asked.share`` of it. What arrives counts in full as demand, but can itself be reclaimed down to its reservation.
     """
     arriving = memory + asked.memory
     overhead = (guests + 1) * asked.overhead
@@ -143,25 +145,50 @@ def _short(left: tuple[int, int, int], report: HostReport, *, waived: bool) -> s
     return None
 
 
-def score(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings) -> float:
-    """0..1 by the room left after the request. See :mod:`ovc_plugin.decide.score`."""
+def score(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings, *,
+          waived: bool = False) -> float:
+    """0..1 by the room left after the request; with ``waived`` no backing is asked for. See
+    :mod:`ovc_plugin.decide.score`."""
     left = margins(standing(report), terms(request, shared), in_flight.guests, in_flight.memory, in_flight.reserved)
-    return votes.headroom(min(left[1:]), request.memory)
+    return votes.headroom(left[2] if waived else min(left[1:]), request.memory)
 
 
 def permitted_ratio(report: HostReport, capacity: int, settings: HostSettings, shared: SharedSettings) -> float:
     """The allocation ratio that lets placement hand out what the host can promise, and no more.
 
     ``capacity`` is what nova tells placement (total - reserved), in bytes. The sum of flavors may reach what is
-    claimed now plus what one more guest could still be given. Rounded down to ``ratio_step``, though not below what
-    is claimed (guests could then not be moved away with an old placement), and kept within [min_ratio, max_ratio];
-    without backing required, max_ratio alone.
+    claimed now plus what could still be backed (promise 2; without backing required, max_ratio alone) and, were it
+    guaranteed the same share as the guests here, what memory could still be guaranteed (promise 1). Rounded down to
+    ``ratio_step`` and kept within [min_ratio, max_ratio], but never below what is claimed: guests could then be trapped
+    here (:func:`claimed_ratio`).
     """
     if capacity <= 0:
         return settings.min_ratio
-    if not report.backed:
-        return settings.max_ratio
-    left = backing(report.total, report.reserve, report.swap_usable) - report.committed - shared.default_overhead
-    steps = int((report.claimed + max(0, left)) / capacity / settings.ratio_step + 1e-9)
-    claimed = math.ceil(report.claimed / capacity * 1e4) / 1e4
-    return round(min(max(steps * settings.ratio_step, claimed, settings.min_ratio), settings.max_ratio), 4)
+    permitted, left = settings.max_ratio, room(report, shared)
+    if left < math.inf:
+        steps = int((report.claimed + max(0, left)) / capacity / settings.ratio_step + 1e-9)
+        permitted = min(max(steps * settings.ratio_step, settings.min_ratio), settings.max_ratio)
+    return round(max(permitted, claimed_ratio(report, capacity)), 4)
+
+
+def room(report: HostReport, shared: SharedSettings) -> float:
+    """Memory of guests to come that could be backed and guaranteed, in bytes; infinite where nothing bounds it."""
+    host, overhead = standing(report), shared.default_overhead
+    left = host.unbacked - overhead if report.backed else math.inf
+    share = _guaranteed_share(report, shared)
+    return min(left, (host.unguaranteed - overhead) / share) if share else left
+
+
+def claimed_ratio(report: HostReport, capacity: int) -> float:
+    """The least ratio at which all that nova has claimed on the host still fits: below it, a placement before 14 keeps
+    guests from being moved away."""
+    return math.ceil(report.claimed / capacity * 1e4) / 1e4 if capacity > 0 else 0.0
+
+
+def _guaranteed_share(report: HostReport, shared: SharedSettings) -> float:
+    """What part of its memory a guest to come is taken to be guaranteed, 0..1: as the guests here on average, on an
+    empty host as by default. A default in MB tells no share; 0 then bounds nothing, and filter and host still do."""
+    if report.committed:
+        return report.reserved / report.committed
+    text = shared.default_reservation
+    return guarantee.reservation(text, 1 << 40) / (1 << 40) if text.strip().endswith('%') else 0.0

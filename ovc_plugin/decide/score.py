@@ -37,10 +37,10 @@ def affinity(report: HostReport, domain: str, alike: bool, held: float | None = 
 
     ``domain`` names the request's trust domain, ``alike`` says that a guest of the same image (without one, of the same
     flavor) and domain is here. What guests here save is the kernel's own count over their memory. Where several domains
-    are, or another one, sharing pauses and nothing is expected. ``held``: the share of such a guest that the host holds
-    already, where pages are sampled (:mod:`ovc_plugin.decide.sketch`).
+    are, or another one, sharing pauses and nothing is expected, unless everybody's pages may meet there. ``held``: the
+    share of such a guest that the host holds already, where pages are sampled (:mod:`ovc_plugin.decide.sketch`).
     """
-    if report.domains != (domain,):
+    if report.sharing == 'none' or report.sharing != 'all' and report.domains != (domain,):
         return 0.0
     if held is not None:
         return held

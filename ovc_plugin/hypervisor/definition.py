@@ -7,7 +7,8 @@ import dataclasses
 import xml.etree.ElementTree as etree
 
 _NOVA = '{http://openstack.org/xmlns/libvirt/nova/1.1}'
-_OVC = '{https://ovc-plugin/xmlns/domain/1.0}'
+NAMESPACE = 'https://ovc-plugin/xmlns/domain/1.0'
+_OVC = f'{{{NAMESPACE}}}'
 _UNITS = {'b': 1, 'bytes': 1, 'kb': 1000, 'k': 1024, 'kib': 1024, 'mb': 10**6, 'm': 1 << 20, 'mib': 1 << 20,
           'gb': 10**9, 'g': 1 << 30, 'gib': 1 << 30, 'tb': 10**12, 't': 1 << 40, 'tib': 1 << 40}
 
@@ -38,7 +39,7 @@ def read(xml: str) -> Definition:
 
     The owner and the extra specs come from nova's metadata. A guest without nova may say its trust domain and its
     specs in metadata of its own: ``<ovc:guest xmlns:ovc="https://ovc-plugin/xmlns/domain/1.0" trust-domain="…"
-    reservation="25%" weight="2" overcommit="yes"/>``.
+    reservation="25%" weight="2" overcommit="yes"/>``. Our nova driver says there what a guest's image says.
 
     :raises ValueError: not a domain definition, or one without memory.
     """

@@ -1,25 +1,114 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Our hook over resize and cold migration: a guest that arrives so is counted at once, like one that is built here."""
+"""Our hooks over every way in which a guest arrives: it is judged once more where nova can handle a refusal, and it is
+counted at once everywhere."""
 from __future__ import annotations
 
+import dataclasses
 import time
 import typing
 
+from nova import exception
+from nova.compute import task_states
+from oslo_log import log as logging
+
+from ovc_plugin.model import InFlight, Verdict
+from ovc_plugin.nova.asking import Asking
+
 if typing.TYPE_CHECKING:
-    from ovc_plugin.model import Verdict
+    from ovc_plugin.controller import Controller
     from ovc_plugin.nova.admission import Ledger
+    from ovc_plugin.settings import Settings
+
+LOG = logging.getLogger(__name__)
+
+
+class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
+    """A refusal in the one guise in which nova tries the next host and counts no failed build.
+
+    After any other exception nova's BuildFailureWeigher puts this host behind all others until a guest has been built
+    here, though nothing failed. The price is a trace of it in nova-compute's log, as of every guest not spawned.
+    """
+
+    msg_fmt = '%(reason)s'
 
 
 class Arriving:
-    """Its disks have come and its old host has let it go: refused now it would be left in error, so it is let in."""
+    """The part of a nova driver by which guests come. See the table in doc/placement.rst."""
 
+    _ovc: Controller | None
+    _ovc_settings: Settings
     _ovc_ledger: Ledger
     _ovc_guarded: typing.Callable[..., typing.Any]
-    _ovc_admit: typing.Callable[..., Verdict | None]
+
+    def spawn(self, context: typing.Any, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> None:
+        # Only a guest that is being built or unshelved can go elsewhere. A rebuild is there already, an evacuation was
+        # judged by instance_on_disk; either would now end in error, so it is counted and let in.
+        verdict = self._ovc_guarded('late check', 'Guests start unchecked, as nova has it.', self._ovc_admit, instance,
+                                    force=instance.task_state != task_states.SPAWNING)
+        if verdict is not None and not verdict.ok:
+            self._ovc_guarded('allocation', 'placement counts the refused guest until it is deleted.', self._ovc_free,
+                              context, instance)
+            raise HostRefuses(reason=verdict.reason)
+        try:
+            super().spawn(context, instance, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._ovc_ledger.landed(instance.uuid, time.time())
+
+    def _ovc_free(self, context: typing.Any, instance: typing.Any) -> None:
+        """Nova frees what it sends on to another host, but not what a policy forbids on the host that was asked for."""
+        client = self.virtapi.reportclient  # type: ignore[attr-defined]
+        client.delete_allocation_for_instance(context, instance.uuid, force=True)
+
+    def instance_on_disk(self, instance: typing.Any) -> typing.Any:
+        """Nova asks this of an evacuation alone, after its claim and before it binds ports or moves volumes. Refused
+        here the guest keeps its state on its old host, its new allocation is freed, and it can be evacuated again."""
+        if instance.task_state == task_states.REBUILDING:
+            verdict = self._ovc_guarded('late check', 'Guests arrive unchecked, as nova has it.', self._ovc_admit,
+                                        instance, expires=self._ovc_patience())
+            if verdict is not None and not verdict.ok:
+                raise exception.ComputeResourcesUnavailable(reason=verdict.reason)
+        return super().instance_on_disk(instance)  # type: ignore[misc]
+
+    def _ovc_patience(self) -> float:
+        """Until when one that was let in is counted though it never comes: no longer than a report is believed."""
+        return time.time() + self._ovc_settings.shared.report_max_age
+
+    def check_can_live_migrate_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                                           **kwargs: typing.Any) -> typing.Any:
+        verdict = self._ovc_guarded('late check', 'Guests arrive unchecked, as nova has it.', self._ovc_admit,
+                                    instance, expires=self._ovc_patience())
+        if verdict is not None and not verdict.ok:
+            raise exception.MigrationPreCheckError(reason=verdict.reason)
+        try:
+            return super().check_can_live_migrate_destination(context, instance, *args, **kwargs)  # type: ignore[misc]
+        except BaseException:
+            self._ovc_ledger.landed(instance.uuid, 0.0)
+            raise
+
+    def _ovc_admit(self, instance: typing.Any, *, force: bool = False, expires: float = float('inf')) -> Verdict | None:
+        controller = self._ovc
+        if controller is None or (report := controller.report) is None:
+            return None
+        settings, now = self._ovc_settings, time.time()
+        force = force or settings.host.dry_run
+        request = Asking(instance, settings.shared).of()
+
+        def judge(in_flight: InFlight) -> Verdict:
+            return controller.admits(request, in_flight, now)
+
+        counted = {guest['uuid'] for guest in controller.status()['guests']}
+        verdict = self._ovc_ledger.admit(request, judge, counted=counted, report_taken_at=report.taken_at, now=now,
+                                         expires=expires, force=force)
+        if not verdict.ok:
+            LOG.info('guest %s %s by this host: %s', instance.uuid,
+                     'would be refused' if force else 'refused', verdict.reason)
+        return dataclasses.replace(verdict, ok=verdict.ok or force,
+                                   reason=f'this host cannot take the guest: {verdict.reason}')
 
     def finish_migration(self, context: typing.Any, migration: typing.Any, instance: typing.Any, *args: typing.Any,
                          **kwargs: typing.Any) -> None:
+        # Its disks have come and its old host has let it go: refused now it would be left in error, so it is let in.
         self._ovc_guarded('late check', 'Guests arrive uncounted until the next report.', self._ovc_admit, instance,
                           force=True)
         try:

@@ -9,6 +9,8 @@ from ovc_plugin.decide import guarantee
 
 OVERCOMMIT = 'ovc:overcommit'
 SHARE = 'ovc:share'
+# What an image may ask for. Not a reservation or a weight: whoever uploads an image is not who sells those.
+OF_IMAGES = (OVERCOMMIT, SHARE)
 
 
 def given(thing: typing.Any, name: str) -> typing.Any:
@@ -22,6 +24,24 @@ def given(thing: typing.Any, name: str) -> typing.Any:
     if kept is not None and f'_obj_{name}' in kept:
         return kept[f'_obj_{name}']
     return getattr(thing, name, None) if name in thing else None
+
+
+def specs_of(thing: typing.Any) -> typing.Mapping[str, str]:
+    """What a guest's flavor says and, where that says nothing, :data:`OF_IMAGES` of its image. Nova keeps an image's
+    properties with an instance, so hosts know them; it drops those it does not know from a scheduler's request."""
+    flavor: typing.Mapping[str, str] = given(given(thing, 'flavor'), 'extra_specs') or {}
+    kept = given(thing, 'system_metadata')
+    return {**said_by_image(kept), **flavor} if kept else flavor
+
+
+def said_by_image(system_metadata: typing.Mapping[str, str]) -> dict[str, str]:
+    """Of ``ovc:share`` and ``ovc_share``, as some tools take no colon in the name of a property, either will do."""
+    found = {}
+    for name in OF_IMAGES:
+        for key in (f'image_{name}', f'image_{name.replace(":", "_")}'):
+            if key in system_metadata:
+                found[name] = system_metadata[key]
+    return found
 
 
 def shares(specs: typing.Mapping[str, str] | None) -> bool:

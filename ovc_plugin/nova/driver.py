@@ -28,6 +28,8 @@ class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[
 
     def _get_guest_config(self, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
         config = super()._get_guest_config(instance, *args, **kwargs)
+        self._ovc_guarded('word of the image', 'The host controller goes by the flavor alone.', sharing.tell, config,
+                          instance, libvirt_config.LibvirtConfigObject)
         self._ovc_guarded('page sharing', 'The guest starts mergeable, as nova has it.', self._ovc_share, instance,
                           config)
         return config
@@ -35,13 +37,13 @@ class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[
     def check_can_live_migrate_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
                                            **kwargs: typing.Any) -> typing.Any:
         answer = super().check_can_live_migrate_destination(context, instance, *args, **kwargs)
-        if self._ovc is not None and sharing.declined(instance.flavor) is None:
+        if self._ovc is not None and sharing.declined(instance) is None:
             self._ovc_guarded('arrival', 'Sharing pauses for a guest of another project only once it is seen.',
                               self._ovc.expect, instance.uuid, instance.project_id)
         return answer
 
     def _ovc_share(self, instance: typing.Any, config: typing.Any) -> None:
-        why = sharing.declined(instance.flavor)
+        why = sharing.declined(instance)
         if why is None and self._ovc is not None:
             why = self._ovc_sharers.why_not(instance, config.to_xml(), self._ovc.status()['guests'],
                                             self._ovc_settings.host, time.time())

@@ -3,11 +3,13 @@
 """Why placement had no host: nova-scheduler then asks no filter, so we say what the filter saw last.
 
 Placement's ratio is kept at what hosts can promise, so when all are full it is placement that refuses, and nova's log
-says only "Got no allocation candidates". This handler listens for that line and adds ours.
+says only "Got no allocation candidates": neither for what request nor for want of what. This handler listens for that
+line and adds how large a guest could have been, so that whoever knows the request can tell whether it was memory.
 """
 from __future__ import annotations
 
 import logging as python_logging
+import math
 import time
 import typing
 
@@ -45,17 +47,23 @@ class Explainer(python_logging.Handler):
         hosts = dict(self._known())
         if not hosts:
             return ['refused by placement before any host was judged: "ovc status" tells what each host can take']
-        overhead = self._shared().default_overhead
+        shared = self._shared()
         found = []
         for host, known in hosts.items():
             report, seen = known.report, known.seen
-            touched = report.committed + seen.memory + seen.guests * overhead
-            limit = placement.backing(report.total, report.reserve, report.swap_usable)
-            found.append((limit - touched, f'host {host} refused by placement\'s ratio: guests there could touch '
-                          f'{placement.mb(touched)} of {placement.mb(limit)} of memory and swap before one more, which '
-                          f'costs its memory + {placement.mb(overhead)} (report {report.age(now):.0f} s old)'))
+            flying = seen.memory + seen.guests * shared.default_overhead
+            touched, limit = report.committed + flying, placement.backing(report.total, report.reserve,
+                                                                          report.swap_usable)
+            room = max(0, placement.room(report, shared) - flying)
+            could = f'a guest of about {placement.mb(room)}' if room < math.inf else 'as much as max_ratio allows'
+            found.append((room, f'host {host} can promise {could}: guests there could touch {placement.mb(touched)} of '
+                          f'{placement.mb(limit)} of memory and swap, and {placement.mb(report.reserved)} of '
+                          f'{placement.mb(report.total - report.reserve)} are guaranteed (report {report.age(now):.0f} '
+                          's old); placement\'s ratio follows within a step'))
         found.sort(key=lambda one: -one[0])
         told = [text for _, text in found[:TOLD]]
+        told.append('a request for less than that was not refused for memory: ask placement for processors, disk and '
+                    'traits, and nova whether the hosts are enabled')
         if len(found) > TOLD:
             told.append(f'{len(found) - TOLD} more hosts had less room: "ovc status" tells what each can take')
         return told

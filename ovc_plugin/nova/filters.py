@@ -31,11 +31,15 @@ def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now
         known = states.known(host_state)
     except ReportError as error:
         return Verdict(ok=False, reason=str(error))
-    request = asking.of(host_state)
     if known is None:
-        return _unreported(host_state, request.memory, settings.scheduler.unreported_ratio)
+        return _unreported(host_state, asking.memory, settings.scheduler.unreported_ratio)
+    if conflict := asking.conflict(host_state, known.default):
+        return Verdict(ok=False, reason=conflict)
     guests, memory = states.in_flight(host_state, known)
-    return placement.fits(known.report, request, InFlight(guests=guests, memory=memory), settings.scheduler,
+    sure, rest = states.guaranteed(host_state, known, memory, settings.shared)
+    reserved = sure + round(rest * asking.terms(host_state, known.default).share)
+    return placement.fits(known.report, asking.of(host_state, known.default),
+                          InFlight(guests=guests, memory=memory, reserved=reserved), settings.scheduler,
                           settings.shared, now)
 
 
@@ -56,7 +60,12 @@ def passes(host_state: typing.Any, asking: states.Asking, settings: Settings, no
 
 
 def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
-    """A host without the plugin has nobody who would balloon or swap there: nova's own sums, and no overcommit."""
+    """A host without the plugin has nobody who would balloon or swap there: nova's own sums, and no overcommit.
+
+    One that counts no memory at all (nova's ironic driver reports 0) is placed by a resource class of its own.
+    """
+    if host_state.total_usable_ram_mb <= 0:
+        return Verdict(ok=True, reason='host sends no report and counts no memory: it is left to nova')
     limit = int(host_state.total_usable_ram_mb * ratio) * MIB
     wanted = states.used(host_state) + memory
     if ratio and wanted > limit:
@@ -129,7 +138,8 @@ class _Filter(filters.BaseHostFilter):
 
 
 class OvercommitFilter(_Filter):
-    """Refuses hosts that could not keep their promises with the request added; unknown or stale is refused too."""
+    """Refuses hosts that could not keep their promises with the request added, by a report that is fresh and can be
+    read; a host that sends none is left to nova up to ``unreported_ratio``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +155,8 @@ class SharingDomainFilter(_Filter):
     """Keeps guests of different trust domains (projects) that share pages off one host; others go anywhere.
 
     By the host's report, and by nova's own list of guests for those that came since. A guest that another request is
-    building just then is in neither: should two domains meet so, the host starts the second without sharing.
+    building just then is in neither: should two domains meet so, the host starts the second without sharing. A host
+    that merges nothing, or everybody's pages because its operator said so, has nobody to be kept apart from.
     """
 
     def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
@@ -163,6 +174,8 @@ class SharingDomainFilter(_Filter):
             known = states.known(host)
         except ReportError:
             known = None
+        if known is not None and known.report.sharing != 'domain':
+            return []
         told, since = (known.report.domains, known.report.taken_at) if known is not None else ((), 0.0)
         return sorted({*told, *neighbours.of(host).domains(since)} - {mine})
 

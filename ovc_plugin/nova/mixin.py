@@ -13,15 +13,12 @@ import time
 import typing
 
 import nova.conf
-from nova import exception
-from nova.compute import task_states
 from oslo_log import log as logging
 
 from ovc_plugin import report as reports
-from ovc_plugin.model import MIB, InFlight, Verdict
+from ovc_plugin.model import MIB
 from ovc_plugin.nova.admission import Ledger
 from ovc_plugin.nova.arriving import Arriving
-from ovc_plugin.nova.host_state import Asking
 from ovc_plugin.nova.leaving import Leaving
 from ovc_plugin.nova.preflight import TESTED
 from ovc_plugin.nova.provider import ProviderRatio
@@ -36,16 +33,6 @@ CONF = nova.conf.CONF
 
 # nova's first audit follows init_host at once and should have a report; more than this would delay its start.
 PATIENCE = 5.0
-
-
-class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
-    """A refusal in the one guise in which nova tries the next host and counts no failed build.
-
-    After any other exception nova's BuildFailureWeigher puts this host behind all others until a guest has been built
-    here, though nothing failed. The price is a trace of it in nova-compute's log, as of every guest not spawned.
-    """
-
-    msg_fmt = '%(reason)s'
 
 
 class OvcMixin(Leaving, Arriving):
@@ -153,10 +140,12 @@ class OvcMixin(Leaving, Arriving):
             self._ovc_settings = self._ovc.settings = current.get()
 
     def _ovc_add_report(self, resources: dict[str, typing.Any]) -> None:
-        report = self._ovc.report if self._ovc is not None else None
+        report, settings = self._ovc.report if self._ovc is not None else None, self._ovc_settings
         if report is None or not resources:
             return
-        told = dataclasses.replace(report, nova_reserved=CONF.reserved_host_memory_mb * MIB)
+        told = dataclasses.replace(
+            report, nova_reserved=CONF.reserved_host_memory_mb * MIB, sharing=reports.sharing_of(settings.host),
+            default_reservation=settings.shared.default_reservation)
         resources['stats'] = {**(resources.get('stats') or {}), reports.STATS_KEY: reports.encode(told)}
 
     # -- placement's ratio ---------------------------------------------------------------------------------------
@@ -170,66 +159,14 @@ class OvcMixin(Leaving, Arriving):
         ours = self._ovc is not None and not settings.host.dry_run and settings.host.manage_ratio
         if self._ovc_ratio is None or (ours and report is None):
             return
+        client = self.virtapi.reportclient  # type: ignore[attr-defined]
         if ours:
-            self._ovc_ratio.refuse_old(self.virtapi.reportclient)  # type: ignore[attr-defined]
+            self._ovc_ratio.refuse_old(client)
 
         def decide(current: float, capacity: int) -> float:
             return next_ratio(current, report, capacity, settings.host, settings.shared, time.time())
 
-        self._ovc_ratio.follow(provider_tree, nodename, decide if ours else None)
-
-    # -- arrivals ------------------------------------------------------------------------------------------------
-    def spawn(self, context: typing.Any, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> None:
-        # Only a guest that is being built or unshelved can go elsewhere; a rebuild or an evacuation would end in
-        # error, so it is counted and let in.
-        verdict = self._ovc_guarded('late check', 'Guests start unchecked, as nova has it.', self._ovc_admit, instance,
-                                    force=instance.task_state != task_states.SPAWNING)
-        if verdict is not None and not verdict.ok:
-            self._ovc_guarded('allocation', 'placement counts the refused guest until it is deleted.', self._ovc_free,
-                              context, instance)
-            raise HostRefuses(reason=verdict.reason)
-        try:
-            super().spawn(context, instance, *args, **kwargs)  # type: ignore[misc]
-        finally:
-            self._ovc_ledger.landed(instance.uuid, time.time())
-
-    def _ovc_free(self, context: typing.Any, instance: typing.Any) -> None:
-        """Nova frees what it sends on to another host, but not what a policy forbids on the host that was asked for."""
-        client = self.virtapi.reportclient  # type: ignore[attr-defined]
-        client.delete_allocation_for_instance(context, instance.uuid, force=True)
-
-    def check_can_live_migrate_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
-                                           **kwargs: typing.Any) -> typing.Any:
-        # One that never comes is counted no longer than a report is believed.
-        verdict = self._ovc_guarded('late check', 'Guests arrive unchecked, as nova has it.', self._ovc_admit,
-                                    instance, expires=time.time() + self._ovc_settings.shared.report_max_age)
-        if verdict is not None and not verdict.ok:
-            raise exception.MigrationPreCheckError(reason=verdict.reason)
-        try:
-            return super().check_can_live_migrate_destination(context, instance, *args, **kwargs)  # type: ignore[misc]
-        except BaseException:
-            self._ovc_ledger.landed(instance.uuid, 0.0)
-            raise
-
-    def _ovc_admit(self, instance: typing.Any, *, force: bool = False, expires: float = float('inf')) -> Verdict | None:
-        controller = self._ovc
-        if controller is None or (report := controller.report) is None:
-            return None
-        settings, now = self._ovc_settings, time.time()
-        force = force or settings.host.dry_run
-        request = Asking(instance, settings.shared).of()
-
-        def judge(in_flight: InFlight) -> Verdict:
-            return controller.admits(request, in_flight, now)
-
-        counted = {guest['uuid'] for guest in controller.status()['guests']}
-        verdict = self._ovc_ledger.admit(request, judge, counted=counted, report_taken_at=report.taken_at, now=now,
-                                         expires=expires, force=force)
-        if not verdict.ok:
-            LOG.info('guest %s %s by this host: %s', instance.uuid,
-                     'would be refused' if force else 'refused', verdict.reason)
-        return dataclasses.replace(verdict, ok=verdict.ok or force,
-                                   reason=f'this host cannot take the guest: {verdict.reason}')
+        self._ovc_ratio.follow(provider_tree, nodename, decide if ours else None, client)
 
     # -- the net -------------------------------------------------------------------------------------------------
     def _ovc_guarded(self, what: str, remedy: str, call: typing.Callable[..., typing.Any], *args: typing.Any,

@@ -7,10 +7,12 @@ Like ``host_state`` it knows nova's objects by their attributes alone.
 from __future__ import annotations
 
 import functools
+import itertools
 import typing
 
 from ovc_plugin import report as reports
-from ovc_plugin.nova.attributes import given, image_or_flavor, shares
+from ovc_plugin.nova.asking import untouchable
+from ovc_plugin.nova.attributes import given, image_or_flavor, shares, specs_of
 
 
 class Neighbours:
@@ -37,7 +39,17 @@ class Neighbours:
     def _sharers(self) -> list[tuple[float, str]]:
         """When each came that may share, and its trust domain; the latest first."""
         return sorted(((_told_at(i), reports.domain_name(i.project_id)) for i in self.instances
-                       if given(i, 'project_id') and shares(given(given(i, 'flavor'), 'extra_specs'))), reverse=True)
+                       if given(i, 'project_id') and _shares(i)), reverse=True)
+
+    @functools.cached_property
+    def _comers(self) -> list[tuple[float, typing.Any]]:
+        """When each came of which more is known than its id; the latest first."""
+        return sorted(((_told_at(i), i) for i in self.instances if given(i, 'flavor') is not None),
+                      key=lambda one: -one[0])
+
+    def since(self, at: float) -> list[typing.Any]:
+        """The guests that came since then, in seconds of the epoch."""
+        return [instance for _, instance in itertools.takewhile(lambda one: one[0] > at, self._comers)]
 
     def domains(self, since: float) -> typing.Collection[str]:
         """The trust domains of guests that may share and came since then, in seconds of the epoch: no report taken
@@ -58,6 +70,11 @@ def of(host_state: typing.Any) -> Neighbours:
     if found is None or found.instances != instances:
         found = _kept[host_state.nodename] = Neighbours(instances)
     return found
+
+
+def _shares(instance: typing.Any) -> bool:
+    specs = specs_of(instance)
+    return shares(specs) and untouchable(instance, specs) is None
 
 
 def _told_at(instance: typing.Any) -> float:

@@ -4,13 +4,15 @@
 
 Placement before 14 keeps guests from leaving a host whose ratio was set below what is used. Its API does not tell the
 release: only that it is older than 8 (microversion below 1.39). The package where it is installed beside us tells, and
-:func:`lets_leave` finds out by trying, with a provider and a resource class of its own that no guest can ask for.
+:func:`lets_leave` finds out by trying, with a provider and a resource class of its own that no guest can ask for. The
+driver tries at its first audit, ``ovc check --probe`` when it is asked to.
 """
 from __future__ import annotations
 
 import dataclasses
 import email.utils
 import importlib.metadata
+import math
 import time
 import typing
 import uuid
@@ -119,53 +121,100 @@ def lets_leave(client: typing.Any) -> bool:
     :raises PlacementError: it refused something else; everything that was made is removed all the same.
     """
     provider, guest, moved = (str(uuid.uuid4()) for _ in range(3))
+    # A class of its own for each trial: hosts that start together must not remove each other's.
+    probe = f'{PROBE}_{provider.replace("-", "").upper()}'
     try:
-        _do(client, 'put', f'/resource_classes/{PROBE}')
+        _do(client, 'put', f'/resource_classes/{probe}')
         _do(client, 'post', '/resource_providers', {'uuid': provider, 'name': f'ovc-probe-{provider}'})
-        _inventory(client, provider, 0, 2.0)
-        _do(client, 'put', f'/allocations/{guest}', _allocation(provider))
+        _inventory(client, provider, probe, 0, 2.0)
+        _do(client, 'put', f'/allocations/{guest}', _allocation(provider, probe))
         generation = _do(client, 'get', f'/resource_providers/{provider}').json()['generation']
-        _inventory(client, provider, generation, 0.5)
+        _inventory(client, provider, probe, generation, 0.5)
         found = client.post('/allocations', raise_exc=False, microversion='1.36', json={
-            guest: {**_allocation(provider), 'allocations': {}, 'consumer_generation': 1},
-            moved: _allocation(provider)})
-        return found.status_code < 300
+            guest: {**_allocation(provider, probe), 'allocations': {}, 'consumer_generation': 1},
+            moved: _allocation(provider, probe)})
+        return bool(found.status_code < 300)
     except (ksa.ClientException, KeyError, ValueError) as error:
         raise PlacementError(_line(error)) from None
     finally:
         for path in (f'/allocations/{guest}', f'/allocations/{moved}', f'/resource_providers/{provider}',
-                     f'/resource_classes/{PROBE}'):
+                     f'/resource_classes/{probe}'):
             try:
                 client.delete(path, raise_exc=False, microversion='1.36')
             except ksa.ClientException:
                 continue
 
 
+def used_mb(client: typing.Any, provider: str) -> int:
+    """MEMORY_MB that is allocated on a host.
+
+    :raises PlacementError: it does not say.
+    """
+    try:
+        return int(_do(client, 'get', f'/resource_providers/{provider}/usages').json()['usages'].get('MEMORY_MB', 0))
+    except (ksa.ClientException, KeyError, TypeError, ValueError) as error:
+        raise PlacementError(_line(error)) from None
+
+
+def floor(used: int, memory: typing.Mapping[str, typing.Any]) -> float:
+    """The least ratio at which ``used`` MB fit an inventory of MEMORY_MB."""
+    capacity = memory['total'] - memory.get('reserved', 0)
+    return math.ceil(used / capacity * 1e4) / 1e4 if capacity > 0 else 0.0
+
+
 def give_back(client: typing.Any, provider: str, ours: list[float], ratio: float) -> bool:
     """Set a host's MEMORY_MB allocation_ratio back to ``ratio``, if it is one of ``ours``; whether it was.
 
-    :raises PlacementError: it does not take it.
+    :raises PlacementError: it does not take it, or guests could then not be moved away.
     """
     path = f'/resource_providers/{provider}/inventories/MEMORY_MB'
     try:
         memory = _do(client, 'get', path).json()
         if not any(abs(memory['allocation_ratio'] - one) < SAME for one in ours):
             return False
+        used = used_mb(client, provider)
+        if ratio < floor(used, memory) and not lets_leave(client):
+            raise PlacementError(f'{used} MB are in use there, and placement is older than {OLDEST}: guests could not '
+                                 'be moved away afterwards; move some away first')
         _do(client, 'put', path, {**memory, 'allocation_ratio': ratio})
     except (ksa.ClientException, KeyError, ValueError) as error:
         raise PlacementError(_line(error)) from None
     return True
 
 
-def _inventory(client: typing.Any, provider: str, generation: int, ratio: float) -> None:
+class OfNova:
+    """Nova's own client of placement (``SchedulerReportClient``), as the functions here take one."""
+
+    def __init__(self, client: typing.Any) -> None:
+        self._client = client
+
+    def get(self, path: str, *, microversion: str | None = None, raise_exc: bool = True) -> typing.Any:
+        return self._checked(self._client.get(path, version=microversion), path, raise_exc)
+
+    def put(self, path: str, *, microversion: str, raise_exc: bool = True, json: typing.Any = None) -> typing.Any:
+        return self._checked(self._client.put(path, json, version=microversion), path, raise_exc)
+
+    def post(self, path: str, *, microversion: str, raise_exc: bool = True, json: typing.Any = None) -> typing.Any:
+        return self._checked(self._client.post(path, json, version=microversion), path, raise_exc)
+
+    def delete(self, path: str, *, microversion: str, raise_exc: bool = True) -> typing.Any:
+        return self._checked(self._client.delete(path, version=microversion), path, raise_exc)
+
+    def _checked(self, answer: typing.Any, path: str, raise_exc: bool) -> typing.Any:
+        if raise_exc and answer.status_code >= 400:
+            raise PlacementError(f'{path}: {answer.status_code} {answer.text[:200]}')
+        return answer
+
+
+def _inventory(client: typing.Any, provider: str, probe: str, generation: int, ratio: float) -> None:
     _do(client, 'put', f'/resource_providers/{provider}/inventories', {
         'resource_provider_generation': generation,
-        'inventories': {PROBE: {'total': 100, 'allocation_ratio': ratio}}})
+        'inventories': {probe: {'total': 100, 'allocation_ratio': ratio}}})
 
 
-def _allocation(provider: str) -> dict[str, typing.Any]:
+def _allocation(provider: str, probe: str) -> dict[str, typing.Any]:
     owner = '00000000-0000-0000-0000-000000000000'
-    return {'allocations': {provider: {'resources': {PROBE: 60}}}, 'project_id': owner, 'user_id': owner,
+    return {'allocations': {provider: {'resources': {probe: 60}}}, 'project_id': owner, 'user_id': owner,
             'consumer_generation': None}
 
 

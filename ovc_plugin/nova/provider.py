@@ -2,8 +2,10 @@
 # Copyright ovc_plugin contributors
 """Placement's MEMORY_MB allocation_ratio of this host: kept while somebody keeps the promise, given back afterwards.
 
-Which ratios are ours is written down before placement is told, so that a nova-compute that was killed, or whose
-controller does not start any more, can still give nova's own back. A ratio that is not ours is never given back.
+Which ratios are ours, and which one was there before, is written down before placement is told, so that a nova-compute
+that was killed, or whose controller does not start any more, can still put it back. A ratio that is not ours is never
+touched then. Unless placement is known to let guests leave a host that is over its ratio, it is never below what is
+used.
 """
 from __future__ import annotations
 
@@ -37,44 +39,66 @@ class ProviderRatio:
         self._decided: float | None = None  # at the last audit; None: to be decided
         self._uuid: str | None = None
         self._ours: list[float] = []
-        self._newest: str | None = None
+        self._before: float | None = None  # set by others, before ours; None: nova's own
+        self._leaves: tuple[bool | None, str] | None = None  # once placement has been looked at: whether, and why
         self._warned = False
         self._said: tuple[float, float] | None = None
         try:
             kept = self._store.load()
             if kept:
                 self._uuid, self._ours = str(kept['provider']), [float(ratio) for ratio in kept['ratios']]
+                self._before = float(kept['before']) if kept.get('before') else None
         except (OSError, KeyError, TypeError, ValueError) as error:
             LOG.warning('%s could not be read (%s): if placement\'s MEMORY_MB allocation_ratio of this host is above '
                         'initial_ram_allocation_ratio, look whether that is meant', self._store.path, error)
 
     def refuse_old(self, client: typing.Any) -> None:
-        """Ask placement once how old it is. ``client`` is nova's of placement.
+        """Look at placement once, before any ratio is set. ``client`` is nova's of placement.
 
-        :raises ValueError: so old that a lowered ratio would keep guests from leaving.
+        :raises ValueError: it is so old that a lowered ratio would keep guests from leaving.
         """
-        if self._newest is None:
-            try:
-                self._newest = preflight.newest_of(client.get('/'))
-            except Exception as error:  # whatever keeps it from answering, nova meets it too, and says so
-                LOG.debug('placement has not told its version: %s', error)
-                return
-        if preflight.too_old(self._newest):
-            raise ValueError(f'placement\'s newest microversion is {self._newest} < {preflight.MICROVERSION}: guests '
-                             'could not leave a host whose ratio is below what is used; upgrade placement to '
-                             f'{preflight.OLDEST} or later, or set [ovc_host] manage_ratio = false')
+        leaves, why = self._looked(client)
+        if leaves is False:
+            raise ValueError(f'{why}: guests could not leave a host whose ratio is below what is used; upgrade '
+                             f'placement to {preflight.OLDEST} or later, or set [ovc_host] manage_ratio = false')
+
+    def _looked(self, client: typing.Any) -> tuple[bool | None, str]:
+        """Whether guests can leave a host over its ratio; ``None`` where it cannot be told. Kept once it answered."""
+        if self._leaves is not None:
+            return self._leaves
+        asked = preflight.OfNova(client)
+        try:
+            newest = preflight.newest_of(asked.get('/'))
+        except Exception as error:  # whatever keeps it from answering, nova meets it too, and says so
+            LOG.debug('placement has not told its version: %s', error)
+            return None, 'it does not answer'
+        if preflight.too_old(newest):
+            self._leaves = False, f'placement\'s newest microversion is {newest} < {preflight.MICROVERSION}'
+            return self._leaves
+        try:
+            leaves = preflight.lets_leave(asked)
+            self._leaves = leaves, 'tried with a provider of its own'
+            if not leaves:
+                self._leaves = False, f'placement is older than {preflight.OLDEST} (tried)'
+        except Exception as error:  # to be allowed less than we ask for is no reason to keep no ratio
+            self._leaves = None, str(error)
+            LOG.warning('whether placement is %d or later could not be tried (%s): the allocation_ratio of this host '
+                        'is never set below what is used, not even to give it back; "ovc check --probe" tries as '
+                        'another user', preflight.OLDEST, error)
+        return self._leaves
 
     def new_audit(self) -> None:
         """Decide anew. Claims come the same way, and each change in one of them costs placement a conflict."""
         self._decided = None
 
-    def follow(self, tree: typing.Any, nodename: str, decide: Decide | None) -> None:
-        """Set the ratio in nova's provider tree; without ``decide`` nobody keeps our promise: nova's own is set.
+    def follow(self, tree: typing.Any, nodename: str, decide: Decide | None, client: typing.Any) -> None:
+        """Set the ratio in nova's provider tree; without ``decide`` nobody keeps our promise: the one before is set.
 
         :raises ValueError: the operator has fixed the ratio in the configuration.
+        :raises ovc_plugin.nova.preflight.PlacementError: it does not say what is used.
         """
         if CONF.ram_allocation_ratio:
-            self._remember(None, [])
+            self._remember(None, [], None)
             if decide is not None:
                 raise ValueError('[DEFAULT] ram_allocation_ratio is set, so placement\'s ratio is not ours to keep: '
                                  'remove it (initial_ram_allocation_ratio may stay), or set [ovc_host] manage_ratio = '
@@ -82,26 +106,27 @@ class ProviderRatio:
             return
         data = tree.data(nodename)
         memory = data.inventory['MEMORY_MB']
-        before = memory['allocation_ratio']
+        now = memory['allocation_ratio']
         if decide is None:
-            wanted = self._to_give_back(data.uuid, before)
+            wanted = self._to_give_back(data.uuid, now)
         else:
             if self._decided is None:
-                self._decided = decide(before, (memory['total'] - memory['reserved']) * MIB)
+                self._decided = decide(now, (memory['total'] - memory['reserved']) * MIB)
             wanted = self._decided
-        if wanted is None or wanted == before:
+        if wanted is None or wanted == now:
             return
-        if decide is not None:
-            self._remember(data.uuid, [wanted, *([before] if self._is_ours(data.uuid, before) else [])])
-        if self._said != (before, wanted):  # nova comes again when placement had a conflict
-            LOG.info('placement\'s MEMORY_MB allocation_ratio of %s: %.4g -> %.4g', nodename, before, wanted)
-        self._said = before, wanted
+        wanted = self._untrapped(client, data.uuid, memory, wanted)
+        self._note(data.uuid, now, wanted)
+        if self._said != (now, wanted):  # nova comes again when placement had a conflict
+            LOG.info('placement\'s MEMORY_MB allocation_ratio of %s: %.4g -> %.4g', nodename, now, wanted)
+        self._said = now, wanted
         tree.update_inventory(nodename, {**data.inventory, 'MEMORY_MB': {**memory, 'allocation_ratio': wanted}})
 
     def give_back(self, client: typing.Any) -> None:
         """Tell placement at once, as nova-compute stops. ``client`` is nova's of placement.
 
         :raises nova.exception.NovaException: placement does not take it.
+        :raises ovc_plugin.nova.preflight.PlacementError: it does not say what is used.
         """
         uuid, admin = self._uuid, nova_context.get_admin_context()
         for attempt in range(1, ATTEMPTS + 1):
@@ -110,35 +135,61 @@ class ProviderRatio:
             # Guests came and went since nova-compute last looked.
             client.invalidate_resource_provider(uuid)
             data = client.get_provider_tree_and_ensure_root(admin, uuid).data(uuid)
-            wanted = self._to_give_back(uuid, data.inventory['MEMORY_MB']['allocation_ratio'])
-            if wanted is None:
+            memory = data.inventory['MEMORY_MB']
+            target = self._to_give_back(uuid, memory['allocation_ratio'])
+            if target is None:
                 return
-            memory = {**data.inventory['MEMORY_MB'], 'allocation_ratio': wanted}
+            wanted = self._untrapped(client, uuid, memory, target)
+            memory = {**memory, 'allocation_ratio': wanted}
             try:
                 client.set_inventory_for_provider(admin, uuid, {**data.inventory, 'MEMORY_MB': memory})
                 break
             except exception.ResourceProviderUpdateConflict:
                 if attempt == ATTEMPTS:
                     raise
-        self._remember(None, [])
+        if wanted == target:
+            self._remember(None, [], None)
+            return
+        self._remember(uuid, [wanted], self._before)
+        LOG.warning('placement\'s MEMORY_MB allocation_ratio of this host is %.4g and not %.4g: so much is in use, and '
+                    'guests may not be able to leave below it; "ovc release" gives the rest once some have left',
+                    wanted, target)
+
+    def _untrapped(self, client: typing.Any, uuid: str, memory: dict[str, typing.Any], wanted: float) -> float:
+        """``wanted``, or what is used where guests might then not be able to leave."""
+        now = memory['allocation_ratio']
+        if wanted >= now or self._looked(client)[0]:
+            return wanted
+        return max(wanted, min(now, preflight.floor(preflight.used_mb(preflight.OfNova(client), uuid), memory)))
 
     def _to_give_back(self, uuid: str, ratio: float) -> float | None:
-        """Nova's own ratio where ``ratio`` is ours. What is ours is forgotten once placement shows another."""
-        initial = float(CONF.initial_ram_allocation_ratio)
+        """The ratio before ours where ``ratio`` is ours. What is ours is forgotten once placement shows another."""
+        initial = float(CONF.initial_ram_allocation_ratio) if self._before is None else self._before
         if self._is_ours(uuid, ratio) and abs(ratio - initial) >= SAME:
             return initial
-        self._remember(None, [])
+        self._remember(None, [], None)
         return None
+
+    def _note(self, uuid: str, now: float, wanted: float) -> None:
+        """That ``wanted`` is ours, and what was there before: nova's own, or one set through placement's API."""
+        if self._is_ours(uuid, now):
+            self._remember(uuid, [wanted, now], self._before)
+            return
+        before = None if abs(now - CONF.initial_ram_allocation_ratio) < SAME else now
+        if before is not None:
+            LOG.info('placement\'s MEMORY_MB allocation_ratio of this host was set to %.4g by others: it is put back '
+                     'when the plugin is turned off', before)
+        self._remember(uuid, [wanted], before)
 
     def _is_ours(self, uuid: str, ratio: float) -> bool:
         return uuid == self._uuid and any(abs(ratio - ours) < SAME for ours in self._ours)
 
-    def _remember(self, uuid: str | None, ours: list[float]) -> None:
-        if (uuid, ours) == (self._uuid, self._ours):
+    def _remember(self, uuid: str | None, ours: list[float], before: float | None) -> None:
+        if (uuid, ours, before) == (self._uuid, self._ours, self._before):
             return
-        self._uuid, self._ours = uuid, ours
+        self._uuid, self._ours, self._before = uuid, ours, before
         try:
-            self._store.save({'provider': uuid, 'ratios': ours} if uuid else {})
+            self._store.save({'provider': uuid, 'ratios': ours, 'before': before} if uuid else {})
         except OSError as error:
             if not self._warned:
                 LOG.warning('%s cannot be written (%s): were nova-compute killed now, placement would keep the '

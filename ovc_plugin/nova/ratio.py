@@ -13,10 +13,12 @@ def next_ratio(current: float, report: HostReport, capacity: int, host: HostSett
     """The MEMORY_MB allocation_ratio to ask for; ``current`` when it should stay.
 
     ``capacity`` is total - reserved as placement has it, in bytes. Lower at once, higher only by more than one step:
-    each change costs placement a conflict with whoever writes allocations. A report that is stale earns nothing.
+    each change costs placement a conflict with whoever writes allocations. A report that is stale earns no new guest,
+    but takes the ratio no lower than what was claimed: the filter refuses such a host anyway, and those that are there
+    must be able to leave.
     """
     if abs(report.age(now)) > shared.report_max_age:
-        wanted = host.min_ratio
+        wanted = max(host.min_ratio, placement.claimed_ratio(report, capacity))
     else:
         wanted = placement.permitted_ratio(report, capacity, host, shared)
     if wanted < current or wanted - current > host.ratio_step + 1e-9:

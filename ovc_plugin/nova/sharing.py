@@ -8,10 +8,10 @@ import typing
 
 from ovc_plugin.decide import guarantee
 from ovc_plugin.hypervisor import definition
-from ovc_plugin.nova.host_state import OVERCOMMIT, warn_once
+from ovc_plugin.nova.asking import warn_once
+from ovc_plugin.nova.attributes import OF_IMAGES, given, specs_of
 from ovc_plugin.settings import HostSettings
 
-SHARE = 'ovc:share'
 # A guest that was defined and is not running after so long will not run.
 _COMING = 300.0
 
@@ -53,11 +53,12 @@ class Sharers:
         return running | {domain for u, (domain, _) in self._coming.items() if u != uuid}
 
 
-def declined(flavor: typing.Any) -> str | None:
-    """Why a guest of this flavor never merges, in words; ``None`` when its flavor does not mind."""
-    for name in (SHARE, OVERCOMMIT):
-        if _says_no(flavor, name):
-            return f'its flavor says no to {name}'
+def declined(instance: typing.Any) -> str | None:
+    """Why a guest never merges, in words; ``None`` when neither its flavor nor its image minds."""
+    flavor = given(instance.flavor, 'extra_specs') or {}
+    for name, text in specs_of(instance).items():
+        if name in OF_IMAGES and _says_no(instance, name, text):
+            return f'its {"flavor" if name in flavor else "image"} says no to {name}'
     return None
 
 
@@ -67,12 +68,33 @@ def unshare(config: typing.Any, backing: typing.Callable[[], typing.Any]) -> Non
     config.membacking.sharedpages = False
 
 
-def _says_no(flavor: typing.Any, name: str) -> bool:
+def tell(config: typing.Any, instance: typing.Any, element: typing.Callable[..., typing.Any]) -> None:
+    """Write what the guest's image says, and its flavor does not, into the metadata of nova's definition: nova writes
+    there those properties alone that it knows itself. ``element`` makes one of nova's objects for libvirt."""
+    flavor = given(instance.flavor, 'extra_specs') or {}
+    said = {name.partition(':')[2]: text for name, text in specs_of(instance).items() if name not in flavor}
+    if said:
+        config.metadata.append(_Word(element(root_name='guest', ns_prefix='ovc', ns_uri=definition.NAMESPACE), said))
+
+
+class _Word:
+    """An element of nova's with attributes; the host controller reads it by :mod:`ovc_plugin.hypervisor.definition`."""
+
+    def __init__(self, element: typing.Any, said: dict[str, str]) -> None:
+        self._element, self._said = element, said
+
+    def format_dom(self) -> typing.Any:
+        dom = self._element.format_dom()
+        for name, text in self._said.items():
+            dom.set(name, text)
+        return dom
+
+
+def _says_no(instance: typing.Any, name: str, text: str) -> bool:
     """A word that cannot be read is a no: merged pages leak, unmerged ones only cost."""
-    text = (flavor.extra_specs if 'extra_specs' in flavor else {}).get(name)
     try:
-        return text is not None and not guarantee.yes(text)
+        return not guarantee.yes(text)
     except ValueError as error:
-        warn_once(f'flavor {flavor.name!r}, extra spec {name}: {error}; its guests are not merged until that is '
-                  'corrected')
+        warn_once(f'flavor {given(instance.flavor, "name")!r} or the image of its guest, {name}: {error}; its guests '
+                  'are not merged until that is corrected')
         return True

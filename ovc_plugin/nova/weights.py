@@ -14,7 +14,7 @@ import typing
 from nova.scheduler import utils, weights
 from oslo_log import log as logging
 
-from ovc_plugin.decide import score, sketch
+from ovc_plugin.decide import placement, score, sketch
 from ovc_plugin.model import MIB
 from ovc_plugin.nova import book, current, neighbours
 from ovc_plugin.nova import host_state as states
@@ -35,6 +35,7 @@ class _Ballot:
         self._votes, self._now, self._max_age = votes, now, settings.shared.report_max_age
         self._asking = states.Asking(asked, settings.shared)
         self._memory, self._domain = self._asking.memory, self._asking.domain
+        self._scheduler = settings.scheduler
         self._ratio = settings.scheduler.unreported_ratio or 1.0
         self._default = self._all(lambda name: getattr(settings.scheduler, name))
         self._named: str | None = None
@@ -53,15 +54,16 @@ class _Ballot:
         if abs(self._now - known.taken_at) > self._max_age:
             return 0.0
         report = known.report
-        room = demand if demand < backed else backed
+        # Where nothing needs to be backed, demand alone says what room is left.
+        room = demand if demand < backed or placement.waived(report, self._scheduler) else backed
         headroom, trend, affinity = strengths
         total = headroom * score.headroom(room, self._memory) if headroom else 0.0
         if trend:
             total += trend * score.trend(room, report.growth)
-        if affinity and known.domain is not None and known.domain == self._domain:
+        if affinity and self._domain is not None and (known.domain == self._domain or report.sharing == 'all'):
             alike = self._asking.kind in neighbours.of(host_state).kinds
             held = book.BOOK.expected(self._image(), known.there) if known.there else None
-            total += affinity * score.affinity(report, known.domain, alike, held)
+            total += affinity * score.affinity(report, self._domain, alike, held)
         return total
 
     def _image(self) -> str:

@@ -18,7 +18,7 @@ from nova.virt import fake
 from ovc_plugin import report as reports
 from ovc_plugin.decide import placement
 from ovc_plugin.model import MIB, InFlight, Level, Request, Verdict
-from ovc_plugin.nova import current, host_state
+from ovc_plugin.nova import asking, current
 from ovc_plugin.nova.mixin import OvcMixin
 from ovc_plugin.settings import Settings
 
@@ -78,7 +78,7 @@ sys.modules['nova.virt.ovc_contract'] = sys.modules[__name__]
 def enable(case: typing.Any, **options: typing.Any) -> None:
     """nova with our filter and weigher, as the README says; options are of [ovc_scheduler]."""
     current.forget()
-    host_state._warned.clear()
+    asking._warned.clear()
     case.addCleanup(current.forget)
     case.flags(group='filter_scheduler',
                available_filters=['nova.scheduler.filters.all_filters', 'ovc_plugin.nova.filters.OvercommitFilter'],

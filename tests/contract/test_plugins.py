@@ -29,7 +29,7 @@ def acting():
     neighbours._kept.clear()
     yield
     for name in ('dry_run', 'headroom_weight_multiplier', 'pressure_trend_weight_multiplier',
-                 'sharing_affinity_weight_multiplier'):
+                 'sharing_affinity_weight_multiplier', 'require_swap_backing'):
         nova.conf.CONF.clear_override(name, 'ovc_scheduler')
     current.forget()
 
@@ -95,6 +95,35 @@ def test_guests_that_came_since_the_report_are_seen():
     assert passing(filters.SharingDomainFilter, hosts, a_request()) == ['mine', 'apart']
 
 
+@pytest.mark.parametrize('sharing', ['none', 'all'])
+def test_where_nothing_is_merged_or_everybody_may_nobody_is_kept_apart(sharing):
+    hosts = [a_host('theirs', domains=(name('p2'),), sharing=sharing, guests=[an_instance(1, 'p3')])]
+    assert passing(filters.SharingDomainFilter, hosts, a_request()) == ['theirs']
+
+
+def test_guests_from_which_nothing_may_be_taken_share_nothing_and_go_anywhere():
+    huge = objects.InstanceNUMATopology(cells=[objects.InstanceNUMACell(pagesize=2048)])
+    hosts = [a_host('theirs', domains=(name('p2'),))]
+    assert passing(filters.SharingDomainFilter, hosts, a_request(numa_topology=huge)) == ['theirs']
+
+
+def test_affinity_goes_by_what_may_be_merged():
+    here = dict(claimed=GB, saved=GB, guests=[an_instance(1, 'p1')])
+    for sharing, domains, expected in (('domain', ('p1',), True), ('domain', ('p1', 'p2'), False),
+                                       ('all', ('p1', 'p2'), True), ('none', ('p1',), False)):
+        host = a_host('h1', domains=tuple(sorted(map(name, domains))), sharing=sharing, **here)
+        votes = weights.SharingAffinityWeigher().weigh_objects([nova_weights.WeighedHost(host, 0.0)], a_request())
+        assert (votes[0] > 0) is expected, (sharing, domains)
+
+
+def test_where_operator_and_host_do_without_backing_room_is_what_demand_leaves():
+    full = a_host('h1', committed=16 * GB, backed=False)
+    listed = [nova_weights.WeighedHost(full, 0.0)]
+    assert weights.HeadroomWeigher().weigh_objects(listed, a_request()) == [0.0]
+    setting(require_swap_backing=False)
+    assert weights.HeadroomWeigher().weigh_objects(listed, a_request())[0] > 0.5
+
+
 def test_a_refusal_names_both_domains_and_the_remedy(caplog):
     caplog.set_level(logging.INFO)
     assert not passing(filters.SharingDomainFilter, [a_host('theirs', domains=(name('p2'),))], a_request())
@@ -117,7 +146,8 @@ def test_a_rebuild_is_asked_by_neither_filter():
 # -- the two ways to judge ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('changes', [
     {}, {'level': Level.HARD}, {'taken_at': 1.0}, {'reserved': 8 * GB}, {'committed': 16 * GB}, {'available': 0},
-    {'committed': 16 * GB, 'backed': False}, {'predicted_peak': 20 * GB, 'swap_used': 8 * GB}, {'version': 2}])
+    {'committed': 16 * GB, 'backed': False}, {'default_reservation': '100%', 'reserved': 7 * GB},
+    {'predicted_peak': 20 * GB, 'swap_used': 8 * GB}, {'version': 2}])
 def test_the_quick_judgement_and_the_one_with_words_agree(changes):
     settings = current.get()
     for spec in (a_request(), a_request(extra={'ovc:reservation': '100%'})):

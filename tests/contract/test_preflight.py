@@ -43,6 +43,27 @@ class TestPreflight(CloudCase):
             self.assertFalse(preflight.lets_leave(self.client()))
         self.assertNotIn(preflight.PROBE, str(self.placement.get('/resource_classes', version='1.36').body))
 
+    def test_novas_own_client_of_placement_can_be_used_to_try(self):
+        service = self.compute('host1')
+        client = preflight.OfNova(service.manager.reportclient)
+        before = self.placement.get('/resource_providers').body
+        self.assertTrue(preflight.lets_leave(client))
+        self.assertEqual(before, self.placement.get('/resource_providers').body)
+        with self.assertRaises(preflight.PlacementError):
+            preflight.used_mb(client, '00000000-0000-0000-0000-000000000000')
+
+    def test_a_ratio_is_not_given_back_where_guests_could_then_not_leave(self):
+        self.compute('host1')
+        provider, before = self._get_provider_uuid_by_host('host1'), self.ratio('host1')
+        for _ in range(2):
+            self.boot(5000, extra={'ovc:reservation': '25%'})
+        with mock.patch.object(preflight, 'lets_leave', return_value=False), \
+                self.assertRaisesRegex(preflight.PlacementError, '10000 MB are in use there'):
+            preflight.give_back(self.client(), provider, [before], 1.0)
+        self.assertEqual(before, self.ratio('host1'))
+        self.assertTrue(preflight.give_back(self.client(), provider, [before], 1.0))
+        self.assertEqual(1.0, self.ratio('host1'))
+
     def test_a_ratio_is_given_back_only_where_it_is_ours(self):
         self.compute('host1')
         provider = self._get_provider_uuid_by_host('host1')

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 import time
+from unittest import mock
 
-from nova import exception
+from nova import context, exception, objects
 from nova.tests.functional.api import client
 
 from ovc_plugin import report as reports
 from ovc_plugin.model import MIB, Level
-from tests.contract.cloud import GB, CloudCase, a_report, enable
+from ovc_plugin.nova import current
+from tests.contract.cloud import GB, CloudCase, OvcFakeDriver, a_report, enable
 
 
 class TestPlacementByReports(CloudCase):
@@ -70,8 +72,15 @@ class TestPlacementByReports(CloudCase):
             'set_metadata': {'metadata': {'ovc:reservation': '100%'}}})
         self.tell('host2', reserved=5 * GB)
         self.audit()
+        # The hosts would keep no more than their own default, though: that cannot be missed.
+        self.boot(3072, state='ERROR')
+        self.assertIn('promises 3072 MB > 1536 MB that the host would keep (its [ovc] default_reservation is 50%; '
+                      'hosts know no aggregates)', self.log)
+        self.flags(default_reservation='100%', group='ovc')
+        current.forget()
+        self.audit()
         self.assertEqual('host1', self.host_of(self.boot(3072)))
-        self.assertIn('host host2 refused', self.log)
+        self.assertRegex(self.log, 'host host2 refused.*guarantees would need')
 
 
 class TestUnreliableReports(CloudCase):
@@ -109,6 +118,27 @@ class TestUnreliableReports(CloudCase):
                                    r'12512 MB > 8192 MB \(unreported_ratio 1\)')
         enable(self, unreported_ratio=0.0)
         self.boot(6000)
+
+
+class BareMetalDriver(OvcFakeDriver):
+    """Reports of its node what nova's ironic driver does: no processors, no memory, no disk."""
+
+    def get_available_resource(self, nodename):
+        return super().get_available_resource(nodename) | dict.fromkeys(
+            ('vcpus', 'vcpus_used', 'memory_mb', 'memory_mb_used', 'local_gb', 'local_gb_used'), 0)
+
+    def _ovc_start(self, host):
+        raise ValueError('not on bare metal')
+
+
+class TestNodesWithoutMemory(CloudCase):
+
+    def test_a_node_that_counts_no_memory_is_left_to_nova(self):
+        with mock.patch('tests.contract.cloud.OvcFakeDriver', BareMetalDriver):
+            self.compute('host1')
+        node = objects.ComputeNode.get_by_nodename(context.get_admin_context(), 'host1')
+        self.assertEqual(0, node.memory_mb)
+        self.assertEqual('host1', self.host_of(self.boot()))
 
 
 class TestExtraSpecs(CloudCase):

@@ -9,6 +9,7 @@ from nova import context, objects
 from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import driver as libvirt_driver
 
+from ovc_plugin.hypervisor import definition
 from tests.contract.test_untouchables import Kinds
 
 
@@ -35,6 +36,18 @@ class TestSharing(Kinds, base.ServersTestBase):
         self.assertTrue(self.shares()[0])
         self.assertFalse(self.shares({'ovc:share': 'no'})[0])
 
+    def test_what_the_image_says_is_kept_for_the_host_controller_and_the_flavor_goes_first(self):
+        self.host()
+        image = self.glance.create({}, {'name': 'shy', 'container_format': 'raw', 'disk_format': 'raw', 'size': '1',
+                                        'status': 'active', 'min_ram': 0, 'min_disk': 0, 'is_public': True,
+                                        'properties': {'ovc_share': 'no', 'ovc:overcommit': 'no'}})
+        willing = {'ovc:share': 'yes', 'ovc:overcommit': 'yes'}
+        for specs, share, overcommit in (({}, False, 'no'), (willing, True, 'yes')):
+            server = self._create_server(image_uuid=image['id'], networks='none',
+                                         flavor_id=self._create_flavor(memory_mb=512, extra_spec=specs))
+            self.assertEqual(share, '<nosharepages' not in self.written[server['id']])
+            self.assertEqual(overcommit, definition.read(self.written[server['id']]).extra_specs['ovc:overcommit'])
+
     def test_guests_of_another_project_are_started_unmergeable_and_the_log_says_why(self):
         self.host(self.mergeable('another'))
         shares, server = self.shares()
@@ -43,7 +56,7 @@ class TestSharing(Kinds, base.ServersTestBase):
                       'merge on this host', self.stdlog.logger.output)
 
     def test_an_operator_who_merges_across_projects_gets_it(self):
-        self.flags(ksm='all-tenants', group='ovc_host')
+        self.flags(ksm='all-tenants-despite-side-channels', group='ovc_host')
         self.host(self.mergeable('another'))
         self.assertTrue(self.shares()[0])
 

@@ -22,7 +22,7 @@ class TestTurnoff(CloudCase):
         self.tell('host1', swap_usable=8 * GB)
         self.audit()
         before = self.boot(1024)
-        self.assertEqual(2.05, self.ratio('host1'))
+        self.assertEqual(1.95, self.ratio('host1'))
         service.stop()
         self.assertEqual(1.0, self.ratio('host1'))
         self.without_the_lines()

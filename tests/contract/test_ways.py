@@ -9,7 +9,7 @@ from __future__ import annotations
 from unittest import mock
 
 import pytest
-from nova import exception
+from nova import context, exception, objects
 
 from ovc_plugin.model import MIB, Level
 from ovc_plugin.nova import filters
@@ -122,12 +122,58 @@ class TestWays(CloudCase):
         self._live_migrate(server, 'error', server_expected_state='ACTIVE')
         self.assertEqual(before, self.host_of(server))
 
-    def test_evacuation_is_judged_by_the_filter_and_counted_by_the_host(self):
+    def test_evacuation_is_judged_by_the_filter_and_by_the_host(self):
         server = self.a_guest()
         other = self.other(server)
         self._down(self.host_of(server))
         self._evacuate_server(server, expected_host=other)
-        self.assertEqual(['filter', f'{other} counts'], self.way())
+        self.assertEqual(['filter', f'{other} checks', f'{other} counts'], self.way())
+        self.assertIn(server['id'], self.computes[other].driver._ovc_ledger._entries)
+
+    def test_an_evacuation_that_its_host_refuses_leaves_the_guest_to_be_evacuated_again(self):
+        """In whatever state it was, and placement counts it on its old host alone."""
+        before, other = 'host1', 'host2'
+        server, stopped = (self.a_guest(host=before) for _ in range(2))
+        self._stop_server(stopped)
+        self._down(before)
+        old, new = map(self._get_provider_uuid_by_name, (before, other))
+        self.controller(other).refuses = 'no room'
+        self.way()
+        for guest, state in ((server, 'ACTIVE'), (stopped, 'SHUTOFF')):
+            self._evacuate_server(guest, expected_state=state, expected_host=before,
+                                  expected_migration_status='failed')
+            self.assertEqual(['filter', f'{other} checks'], self.way())
+            self.assertEqual({old}, set(self._get_allocations_by_server_uuid(guest['id'])))
+            self.assertEqual((0, 0), self.nova_counts(other))
+            self.assertNotIn(guest['id'], self.computes[other].driver._ovc_ledger._entries)
+        self.assertIn('this host cannot take the guest: no room', self.fault(server))
+        self.controller(other).refuses = None
+        for guest in (server, stopped):
+            self._evacuate_server(guest, expected_host=other)
+            # The old place is given up once the old host is back.
+            self.assertEqual({old, new}, set(self._get_allocations_by_server_uuid(guest['id'])))
+
+    def test_evacuations_together_keep_the_promises_of_their_host(self):
+        """The filter's report is as old as its last audit, the host's own is not."""
+        guests = [self.a_guest(extra={'ovc:reservation': '100%'}, host='host1') for _ in range(3)]
+        self._down('host1')
+        self.tell('host2', total=512 * MIB + 2 * (GB + 128 * MIB), available=512 * MIB + 2 * (GB + 128 * MIB))
+        for guest in guests:
+            self.api.post_server_action(guest['id'], {'evacuate': {}})
+        for guest in guests:
+            self._wait_for_migration_status(guest, ['done', 'failed', 'error'])
+        hosts = sorted(self.host_of(guest) for guest in guests)
+        self.assertEqual(['host1', 'host2', 'host2'], hosts)
+
+    def nova_counts(self, host):
+        node = objects.ComputeNode.get_by_nodename(context.get_admin_context(), host)
+        return node.memory_mb_used - 512, node.running_vms
+
+    def fault(self, server):
+        actions = self.api.api_get(f'/servers/{server["id"]}/os-instance-actions').body['instanceActions']
+        found = [self.api.api_get(f'/servers/{server["id"]}/os-instance-actions/{one["request_id"]}').body
+                 for one in actions if one['action'] == 'evacuate']
+        return str(found)
 
     def test_an_evacuation_that_fits_nowhere_is_refused_by_the_filter(self):
         server = self.a_guest()
@@ -201,7 +247,7 @@ class TestWays(CloudCase):
 
 
 def test_a_refusal_is_one_that_nova_sends_on():
-    from ovc_plugin.nova.mixin import HostRefuses
+    from ovc_plugin.nova.arriving import HostRefuses
     assert issubclass(HostRefuses, exception.NovaException)
     with pytest.raises(exception.NovaException, match='no room'):
         raise HostRefuses(reason='no room')

@@ -13,7 +13,7 @@ from ovc_plugin import cli, conf, publish, report
 from ovc_plugin.cli import check_cloud, check_host, findings
 from ovc_plugin.cli.findings import Severity
 from ovc_plugin.model import KsmState
-from ovc_plugin.settings import HostSettings, Settings
+from ovc_plugin.settings import ALL_TENANTS, HostSettings, Settings
 from tests.builders import GIB, NOW, a_guest, a_host, a_report
 
 GOOD = """
@@ -73,7 +73,7 @@ def test_a_good_configuration_has_nothing_to_change(written):
      '[libvirt] mem_stats_period_seconds = 10'),
     ('[ovc_host]\ndry_run = false', '[ovc_host]', 'host dry run', Severity.WARNING, '[ovc_host] dry_run = false'),
     ('[ovc_scheduler]\ndry_run = false', '', 'scheduler dry run', Severity.WARNING, '[ovc_scheduler] dry_run = false'),
-    ('[ovc_host]', '[ovc_host]\nksm = all-tenants', 'page sharing', Severity.WARNING, '[ovc_host] ksm = auto'),
+    ('[ovc_host]', f'[ovc_host]\nksm = {ALL_TENANTS}', 'page sharing', Severity.WARNING, '[ovc_host] ksm = auto'),
     ('[ovc_host]', '[ovc_host]\nrequire_swap_backing = false', 'backing', Severity.WARNING, 'require_swap_backing'),
     ('[libvirt]', 'update_resources_interval = 300\n[libvirt]', 'report age', None, None),
     ('initial_ram', 'update_resources_interval = 300\ninitial_ram', 'report age', Severity.ERROR,
@@ -113,7 +113,7 @@ def test_merging_across_projects_is_an_error_unless_it_was_asked_for():
     assert one(check_host.sharing(host(1, 'p1', 'p2'), Settings())).severity is Severity.ERROR
     assert one(check_host.sharing(host(1, 'p1', 'p1'), Settings())).severity is Severity.OK
     assert one(check_host.sharing(host(0, 'p1', 'p2'), Settings())).severity is Severity.OK
-    asked = Settings(host=HostSettings(ksm='all-tenants'))
+    asked = Settings(host=HostSettings(ksm=ALL_TENANTS))
     assert one(check_host.sharing(host(1, 'p1', 'p2'), asked)).severity is Severity.OK
 
 
@@ -207,6 +207,26 @@ def test_the_date_header_is_whole_seconds_and_the_request_took_time():
 def test_a_report_that_is_absent_old_or_from_the_future_is_told(text, severity, says):
     found = one(check_cloud.one_report('h1', text, Settings(), NOW))
     assert found.severity is severity and says in found.what
+
+
+def of_domains(written, text: str, *reports: str | None) -> list[findings.Finding]:
+    found = cfg.ConfigOpts()
+    conf.read_files(found, [written(text)], prog='test', also=(findings.register,))
+    return list(check_cloud.domains(found, reports))
+
+
+def test_projects_that_may_share_and_are_not_kept_apart_are_told_with_the_line(written):
+    a, b = (report.encode(a_report(domains=(report.domain_name(project),))) for project in 'ab')
+    nobody, torn = report.encode(a_report()), 'torn'
+    bare = GOOD.replace(',SharingDomainFilter', '').replace(
+        'available_filters = ovc_plugin.nova.filters.SharingDomainFilter\n', '')
+    told = one(iter(of_domains(written, bare, a, b, None, torn)))
+    assert told.severity is Severity.WARNING and 'guests of 2 projects' in told.what
+    assert 'ComputeFilter,OvercommitFilter,SharingDomainFilter, and available_filters =' in told.change
+    assert not of_domains(written, GOOD, a, b)
+    assert not of_domains(written, bare, a, a, nobody)
+    assert not of_domains(written, bare, *(report.encode(a_report(
+        domains=(report.domain_name(project),), sharing='none')) for project in 'ab'))
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_every_default_lies_within_its_own_bounds(read):
     ('ovc_host', 'tick = nan', 'not a finite number'),
     ('ovc_host', 'reserve_mb = 1.5', 'set a whole number from -1 to 16777216'),
     ('ovc_host', 'swap_step_mb = -4', 'set a whole number from 1 to 65536'),
-    ('ovc_host', 'ksm = sometimes', 'set one of auto, off, leave, all-tenants'),
+    ('ovc_host', 'ksm = sometimes', 'set one of auto, off, leave, all-tenants-despite-side-channels'),
     ('ovc_host', 'dry_run = perhaps', 'set true or false'),
     ('ovc_scheduler', 'headroom_weight_multiplier = $nothing', 'no such option nothing'),
     ('ovc_host', 'boundary = machine.slice', 'set "machine" or the directory of a control group'),

@@ -143,6 +143,11 @@ def test_a_ratio_that_cannot_be_given_back_is_told_with_the_command_to_do_it(ovc
     assert status == 1 and 'allocation_ratio=1' in out and '--amend p-1' in out
 
 
+def test_a_ratio_that_others_had_set_is_the_one_to_be_put_back(ovc, tmp_path):
+    publish.Store(f'{tmp_path}/ratio', 'h1').save({'provider': 'p-1', 'ratios': [1.85], 'before': 1.5})
+    assert 'to be put back to 1.5' in ovc('--dry-run')[1]
+
+
 def test_a_host_that_never_had_a_state_is_left_without_one(ovc, tmp_path, written):
     config = written(f'[DEFAULT]\nhost = h1\n[ovc_host]\nstate_path = {tmp_path}/never\n')
     assert cli.main(['release', '--config-file', config, '--connect', 'test:///default']) == 0

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """The report's codec: what is written is read back, and what cannot be is refused with the remedy."""
+import dataclasses
 import json
 
 import pytest
 
 from ovc_plugin import report
+from ovc_plugin.settings import ALL_TENANTS, HostSettings
 from tests.builders import NOW, a_guest, a_host, a_report
 
 
@@ -38,6 +40,18 @@ def test_the_growth_is_smoothed_and_a_pass_without_one_forgets_nothing():
     before = a_report(growth=0.0)
     assert told(before, None) == 0.0
     assert 0 < told(before, 100.0) < 10 < 60 < told(before, 100.0, at=NOW + 60) < 66
+
+
+@pytest.mark.parametrize('options, whose', [
+    ({}, 'domain'), ({'ksm': 'leave', 'dry_run': False}, 'domain'), ({'ksm': 'off'}, 'domain'),
+    ({'ksm': 'off', 'dry_run': False}, 'none'), ({'ksm': ALL_TENANTS}, 'all')])
+def test_a_report_tells_whose_pages_may_meet(options, whose):
+    """In a dry run nothing is switched off."""
+    assert report.sharing_of(HostSettings(**options)) == whose
+    told = dataclasses.replace(a_report(), sharing=whose, default_reservation='50%')
+    assert report.decode(report.encode(told)) == told
+    with pytest.raises(report.ReportError, match='sharing'):
+        report.decode(report.encode(dataclasses.replace(told, sharing='some')))
 
 
 def test_a_report_names_the_domains_of_running_guests_that_can_merge():

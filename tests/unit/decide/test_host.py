@@ -6,7 +6,7 @@ import dataclasses
 from ovc_plugin.decide.host import decide_host, reclaimable
 from ovc_plugin.decide.state import Asked, LadderState
 from ovc_plugin.model import MIB, Level, ReclaimGuest, SetBalloon, TuneKsm
-from ovc_plugin.settings import HostSettings
+from ovc_plugin.settings import ALL_TENANTS, HostSettings
 from tests.builders import GIB, NOW, a_guest, a_host
 
 OPTIONS = HostSettings()
@@ -129,7 +129,7 @@ def test_the_smart_scan_that_keeps_twins_apart_is_switched_off_with_sharing():
 def test_sharing_across_tenants_takes_a_word_from_the_operator():
     off = dataclasses.replace(a_host().ksm, run=0)
     both = a_host(a_guest(), a_guest('g2', trust_domain='p2'), ksm=off)
-    assert [a.run for a in actions(both, TuneKsm, settings=HostSettings(ksm='all-tenants'))] == [1]
+    assert [a.run for a in actions(both, TuneKsm, settings=HostSettings(ksm=ALL_TENANTS))] == [1]
     assert actions(both, TuneKsm, settings=HostSettings(ksm='leave')) == []
 
 
@@ -234,7 +234,7 @@ def test_sharing_pauses_before_a_mergeable_guest_of_another_project_has_arrived(
     assert actions(a_host(*two, arriving=('p1',)), TuneKsm) == []
     stop, = actions(a_host(*two, arriving=('p2',)), TuneKsm)
     assert stop.run == 0 and 'on their way' in stop.reason
-    assert actions(a_host(*two, arriving=('p2',)), TuneKsm, settings=HostSettings(ksm='all-tenants')) == []
+    assert actions(a_host(*two, arriving=('p2',)), TuneKsm, settings=HostSettings(ksm=ALL_TENANTS)) == []
 
 
 def test_memory_that_nobody_touched_does_not_keep_the_balloon_from_what_lies_behind_it():

@@ -137,19 +137,49 @@ def test_more_room_scores_higher_and_near_equal_hosts_score_alike():
     assert roomy - near < 0.01
 
 
+CAPACITY = 16 * GIB - 512 * MIB
+
+
+def permitted(shared=SHARED, host=HOST, **report):
+    return placement.permitted_ratio(a_report(**report), CAPACITY, host, shared)
+
+
 def test_the_ratio_follows_what_can_be_promised_in_steps():
-    capacity = 16 * GIB - 512 * MIB
-    assert placement.permitted_ratio(a_report(), capacity, HOST, SHARED) == 1.5
-    assert placement.permitted_ratio(a_report(swap_usable=0), capacity, HOST, SHARED) == 1.0
-    assert placement.permitted_ratio(a_report(swap_usable=1 << 42), capacity, HOST, SHARED) == 4.0
+    assert permitted() == 1.5
+    assert permitted(swap_usable=0) == 1.0
+    assert permitted(swap_usable=1 << 42, committed=1, reserved=0) == 4.0
     assert placement.permitted_ratio(a_report(), 0, HOST, SHARED) == 1.0
 
 
-def test_the_ratio_is_never_below_what_is_claimed():
-    full = a_report(committed=24 * GIB, claimed=22 * GIB, guests=20)
-    capacity = 16 * GIB - 512 * MIB
-    ratio = placement.permitted_ratio(full, capacity, HOST, SHARED)
-    assert 22 * GIB <= ratio * capacity < 22 * GIB + 2 * MIB
+def test_the_ratio_is_never_below_what_is_claimed_nor_is_it_the_operators_most_that_traps_guests():
+    full = dict(committed=24 * GIB, claimed=22 * GIB, guests=20)
+    for host in (HOST, HostSettings(max_ratio=1.2), HostSettings(max_ratio=1.2, require_swap_backing=False)):
+        for backed in (True, False):
+            assert permitted(host=host, backed=backed, **full) * CAPACITY >= 22 * GIB
+    assert permitted(**full) * CAPACITY < 22 * GIB + 2 * MIB
+
+
+def test_the_ratio_hands_out_no_more_than_could_be_guaranteed():
+    # Half of each guest is guaranteed: with twice the memory in guests, all of it is.
+    much = dict(swap_usable=1 << 42)
+    assert permitted(**much) == 1.95
+    assert permitted(SharedSettings(default_reservation='25%'), **much) == 3.95
+    # What guests here are guaranteed says more than the default: 3 of 8 GiB, and 12.5 GiB are owed to nobody.
+    here = dict(claimed=8 * GIB, committed=8 * GIB, reserved=3 * GIB, guests=1)
+    assert permitted(**much, **here) == 2.6
+    assert permitted(**much, **here | dict(reserved=8 * GIB)) == 1.0  # as without overcommit
+    # A default of so many MB is no share.
+    assert permitted(SharedSettings(default_reservation='512'), **much) == 4.0
+    # What the operator does not want backed is guaranteed all the same.
+    assert permitted(backed=False, **here) == 2.6
+
+
+@given(claimed=st.integers(1, 12), share=st.integers(1, 100), swap=st.integers(0, 64))
+def test_what_placement_may_hand_out_to_guests_alike_can_be_guaranteed(claimed, share, swap):
+    here = claimed * GIB
+    report = a_report(claimed=here, committed=here, reserved=here * share // 100, guests=1, swap_usable=swap * GIB)
+    ratio = placement.permitted_ratio(report, CAPACITY, HostSettings(min_ratio=0.1), SHARED)
+    assert ratio * CAPACITY * share / 100 <= CAPACITY + 2 * MIB
 
 
 @given(total=st.integers(1, 64), swap=st.integers(0, 64), reserve=st.integers(0, 2048),

@@ -88,6 +88,16 @@ def test_no_guest_is_asked_away_unless_it_is_said(world):
     assert world.nova_conf['ovc_host']['migrate'] == ['False'] and world.nova_conf['ovc_nova']['username'] == ['nova']
 
 
+def test_the_filter_of_trust_domains_is_added_when_asked_for_and_taken_out_whatever_is_said_then(world, without):
+    world.run(*STACK, OVC_SHARING_DOMAINS='True')
+    assert enabled(world) == [*enabled(without), 'OvercommitFilter', 'SharingDomainFilter']
+    assert world.nova_conf['filter_scheduler']['available_filters'] == [
+        'nova.scheduler.filters.all_filters', 'ovc_plugin.nova.filters.OvercommitFilter',
+        'ovc_plugin.nova.filters.SharingDomainFilter']
+    world.run(*UNSTACK)
+    assert world.nova_conf == without.nova_conf
+
+
 # -- by host -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('services, sections', [

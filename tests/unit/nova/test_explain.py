@@ -11,7 +11,7 @@ from tests.builders import GIB, NOW, a_report
 
 def a_known(report, guests=0, memory=0):
     known = host_state.Known('', report)
-    known.seen = host_state.Seen(0, 0, guests, memory, {})
+    known.seen = host_state.Seen(0, 0, 0, guests, memory, 0, memory, {})
     return known
 
 
@@ -22,15 +22,26 @@ def explaining(**hosts):
 def test_the_hosts_with_most_room_are_named_first_with_both_numbers():
     explainer = explaining(full=a_known(a_report(committed=23 * GIB), guests=1, memory=400 * MIB),
                            roomy=a_known(a_report(committed=20 * GIB)))
-    first, second = explainer.lines(NOW + 3)
-    assert first.startswith('host roomy refused by placement') and '20480 MB of 24064 MB' in first
-    assert 'could touch 24080 MB of 24064 MB' in second and '(report 3 s old)' in second
+    first, second, last = explainer.lines(NOW + 3)
+    assert first.startswith('host roomy can promise a guest of about 3456 MB') and '20480 MB of 24064 MB' in first
+    assert 'full can promise a guest of about 0 MB' in second and 'could touch 24080 MB of 24064 MB' in second
+    assert '(report 3 s old)' in second and 'for less than that was not refused for memory' in last
+
+
+def test_a_host_on_which_little_can_be_guaranteed_any_more_promises_no_more_than_that():
+    known = a_known(a_report(committed=16 * GIB, reserved=15 * GIB, swap_usable=64 * GIB))
+    line = explaining(h1=known).lines(NOW)[0]
+    assert 'a guest of about 410 MB' in line and '15360 MB of 15872 MB are guaranteed' in line
+
+
+def test_where_nothing_needs_backing_there_is_no_limit_to_name():
+    assert 'as much as max_ratio allows' in explaining(h1=a_known(a_report(committed=1, backed=False))).lines(NOW)[0]
 
 
 def test_only_a_few_of_many_hosts_are_named():
     explainer = explaining(**{f'h{number}': a_known(a_report()) for number in range(10)})
     lines = explainer.lines(NOW)
-    assert len(lines) == 4 and lines[-1].startswith('7 more hosts')
+    assert len(lines) == 5 and lines[-1].startswith('7 more hosts')
 
 
 def test_a_scheduler_that_has_judged_nobody_yet_points_to_the_status():
@@ -47,7 +58,7 @@ def test_it_speaks_when_nova_does_and_only_then(caplog, monkeypatch):
             speaker.info('something else')
             assert not [r for r in caplog.records if r.name == explain.__name__]
             speaker.info('Got no allocation candidates from the Placement API. This could be due to …')
-        assert any('host h1 refused by placement' in r.getMessage() for r in caplog.records)
+        assert any('host h1 can promise' in r.getMessage() for r in caplog.records)
     finally:
         speaker.removeHandler(explainer)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import logging
 import typing
 
@@ -11,9 +12,9 @@ import pytest
 
 from ovc_plugin import report as reports
 from ovc_plugin.model import MIB
-from ovc_plugin.nova import host_state
+from ovc_plugin.nova import asking, host_state, neighbours
 from ovc_plugin.settings import SharedSettings
-from tests.builders import GIB, a_report
+from tests.builders import GIB, NOW, a_report
 
 SHARED = SharedSettings(default_reservation='50%')
 
@@ -38,15 +39,15 @@ def a_spec(memory_mb: int = 1024, extra: dict[str, str] | None = None, **fields)
     return Thing(flavor=Thing(memory_mb=memory_mb, name='m1', extra_specs=extra or {}), instance_uuid='u1', **fields)
 
 
-def asked(spec: Thing, *aggregates: dict[str, str]):
+def asked(spec: Thing, *aggregates: dict[str, str], default: str = ''):
     state = a_state()
     state.aggregates = [Thing(metadata=metadata) for metadata in aggregates]
-    return host_state.Asking(spec, SHARED).of(state)
+    return host_state.Asking(spec, SHARED).of(state, default)
 
 
 @pytest.fixture(autouse=True)
 def forget_warnings():
-    host_state._warned.clear()
+    asking._warned.clear()
     host_state._known.clear()
 
 
@@ -112,6 +113,99 @@ def test_a_reservation_that_cannot_be_used_guarantees_everything_and_is_warned_o
     assert 'flavor \'m1\', extra spec ovc:reservation' in caplog.text and 'is neither a percentage' in caplog.text
 
 
+# -- what the host itself would keep --------------------------------------------------------------------------------
+def conflict(extra: dict[str, str], aggregate: dict[str, str], default: str) -> str | None:
+    state = a_state(aggregates=[Thing(metadata=aggregate)])
+    return host_state.Asking(a_spec(extra=extra), SHARED).conflict(state, default)
+
+
+def test_what_aggregates_promise_and_the_host_would_not_keep_is_a_conflict_with_both_numbers_and_the_remedy():
+    said = conflict({}, {'ovc:reservation': '75%'}, '25%')
+    assert 'promises 768 MB > 256 MB that the host would keep' in said and 'set that option on the host alike' in said
+    assert 'give flavor \'m1\' ovc:reservation' in said
+
+
+@pytest.mark.parametrize('extra, aggregate, default', [
+    ({'ovc:reservation': '75%'}, {'ovc:reservation': '90%'}, '25%'), ({}, {'ovc:reservation': '25%'}, '25%'),
+    ({}, {'ovc:reservation': '10%'}, '25%'), ({}, {}, '25%'), ({}, {'ovc:reservation': '75%'}, ''),
+    ({'ovc:overcommit': 'no'}, {'ovc:reservation': '75%'}, '25%')])
+def test_it_is_none_where_the_flavor_says_all_the_host_keeps_as_much_or_has_not_said(extra, aggregate, default):
+    assert conflict(extra, aggregate, default) is None
+
+
+def test_no_less_is_counted_than_the_host_will_keep(caplog):
+    assert asked(a_spec(), {'ovc:reservation': '10%'}, default='25%').reservation == 256 * MIB
+    assert not caplog.records
+    assert asked(a_spec(), default='75%').reservation == 768 * MIB
+    assert 'default_reservation = 50% here and 75% on hosts' in caplog.text
+    assert asked(a_spec(extra={'ovc:reservation': '10%'}), default='75%').reservation == int(0.1 * GIB)
+
+
+# -- guarantees in flight -------------------------------------------------------------------------------------------
+def an_instance(memory_mb: int, share: str, came: float = 5.0) -> Thing:
+    return Thing(project_id='p1', flavor=Thing(memory_mb=memory_mb, name='m1', extra_specs={'ovc:reservation': share}),
+                 launched_at=datetime.datetime.fromtimestamp(NOW + came, datetime.UTC), updated_at=None)
+
+
+def guarantee_left(*guests: Thing, flying_mb: int, **spec) -> int:
+    """What the guarantee leaves of 8 GiB for a guest of 1 GiB at 25 % with so much in flight, without overheads."""
+    neighbours._kept.clear()
+    report = a_report(total=8 * GIB, reserve=0)
+    state = a_state(report, used_mb=flying_mb, guests=len(guests) or 1,
+                    instances={f'u{n}': guest for n, guest in enumerate(guests)})
+    known = host_state.known(state)
+    left = host_state.left(state, known, host_state.Asking(a_spec(extra={'ovc:reservation': '25%'}, **spec), SHARED))
+    known.seen = host_state._NEVER
+    return left[0] + (1 + (len(guests) or 1)) * SHARED.default_overhead
+
+
+MOVE = {'requested_destination': Thing(cell='cell1')}
+
+
+def test_guests_that_came_since_the_report_are_counted_at_what_they_are_guaranteed():
+    assert guarantee_left(an_instance(4096, '100%'), flying_mb=4096) == 8 * GIB - GIB // 4 - 4 * GIB
+    assert guarantee_left(an_instance(4096, '0%'), flying_mb=4096) == 8 * GIB - GIB // 4
+
+
+def test_of_guests_on_their_way_the_share_is_the_requests_which_their_host_judges_again():
+    assert guarantee_left(flying_mb=4096) == 8 * GIB - GIB // 4 - GIB
+
+
+def test_a_move_that_no_host_judges_again_takes_them_to_be_guaranteed_all_their_memory():
+    assert guarantee_left(flying_mb=4096, **MOVE) == 8 * GIB - GIB // 4 - 4 * GIB
+    assert guarantee_left(an_instance(1024, '50%'), flying_mb=4096, **MOVE) == 8 * GIB - GIB // 4 - 3584 * MIB
+    named = {'requested_destination': Thing(host='h1')}
+    assert guarantee_left(flying_mb=4096, **named) == 8 * GIB - GIB // 4 - GIB
+
+
+def test_where_the_report_has_some_of_them_no_more_than_what_is_in_flight_is_guaranteed():
+    assert guarantee_left(an_instance(4096, '100%'), flying_mb=1024) == 8 * GIB - GIB // 4 - GIB
+    assert guarantee_left(an_instance(4096, '100%', came=-60), flying_mb=1024) == 8 * GIB - GIB // 4 - GIB // 4
+
+
+def test_a_guest_that_is_told_of_later_is_looked_at_then():
+    report = a_report(total=8 * GIB, reserve=0)
+    asking = host_state.Asking(a_spec(extra={'ovc:reservation': '25%'}), SHARED)
+    neighbours._kept.clear()
+    states = [a_state(report, used_mb=4096, guests=1, instances=there) for there in (
+        {}, {'u1': an_instance(4096, '100%')})]
+    before, after = (host_state.find(state, asking)[1][0] for state in states)
+    assert before - after == 3 * GIB
+
+
+def test_a_guest_from_which_nothing_may_be_taken_has_no_trust_domain():
+    for spec in (a_spec(project_id='p1', **cells(pagesize=2048)), a_spec(extra={'ovc:share': 'no'}, project_id='p1')):
+        assert host_state.Asking(spec, SHARED).domain is None
+    assert host_state.Asking(a_spec(project_id='p1', **cells(pagesize=4)), SHARED).domain is not None
+
+
+def test_a_host_knows_what_the_image_of_a_guest_says():
+    instance = Thing(flavor=a_spec(2048).flavor, uuid='i1', project_id='p1',
+                     system_metadata={'image_ovc_overcommit': 'no'})
+    asking = host_state.Asking(instance, SHARED)
+    assert asking.of().reservation == 2 * GIB and asking.domain is None
+
+
 @pytest.mark.parametrize('text, overcommit, warned', [
     ('no', False, False), ('False', False, False), ('yes', True, False), ('perhaps', False, True)])
 def test_a_guest_that_opts_out_counts_at_its_full_size(text, overcommit, warned, caplog):
@@ -127,6 +221,10 @@ def cells(**fields):
 
 @pytest.mark.parametrize('fields, extra, why', [
     (cells(pagesize=2048, cpu_policy=None), {}, 'huge pages'),
+    # nova's "large" and "any" in a request; "small" are ordinary ones
+    (cells(pagesize=-2, cpu_policy=None), {}, 'huge pages'),
+    (cells(pagesize=-3, cpu_policy=None), {}, 'huge pages'),
+    (cells(pagesize=-1, cpu_policy=None), {}, None),
     (cells(pagesize=4, cpu_policy='dedicated'), {}, 'pinned processors'),
     ({'pci_requests': Thing(requests=[object()])}, {}, 'passed-through devices'),
     ({}, {'resources:VGPU': '1'}, 'passed-through devices'),
@@ -143,7 +241,7 @@ def cells(**fields):
 ])
 def test_untouchable_guests_count_at_their_full_size(fields, extra, why):
     spec = a_spec(extra=extra, **fields)
-    assert host_state.untouchable(spec, extra) == why
+    assert asking.untouchable(spec, extra) == why
     assert asked(spec).overcommit is (why is None)
 
 

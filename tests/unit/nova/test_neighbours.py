@@ -53,6 +53,12 @@ def test_a_guest_that_does_not_share_meets_anybody(name, text):
     assert domains(a_guest('p1', came=5, extra={name: text})) == set()
 
 
+def test_a_guest_from_which_nothing_may_be_taken_meets_anybody():
+    huge = Thing(cells=[Thing(pagesize=2048)])
+    assert domains(a_guest('p1', came=5, numa_topology=huge)) == set()
+    assert domains(a_guest('p1', came=5, system_metadata={'image_ovc:share': 'no'})) == set()
+
+
 def test_a_guest_of_which_nova_knows_the_id_alone_is_not_asked_for():
     assert domains(Thing(uuid='u1')) == set() and neighbours.of(on(Thing(uuid='u1'))).kinds == frozenset()
 

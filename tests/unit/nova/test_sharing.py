@@ -21,8 +21,9 @@ class Flavor(types.SimpleNamespace):
         return hasattr(self, name)
 
 
-def an_instance(uuid='u1', project='a', **specs):
-    return types.SimpleNamespace(uuid=uuid, project_id=project, flavor=Flavor(name='small', extra_specs=specs))
+def an_instance(uuid='u1', project='a', image=None, **specs):
+    return Flavor(uuid=uuid, project_id=project, flavor=Flavor(name='small', extra_specs=specs),
+                  system_metadata={f'image_{name}': text for name, text in (image or {}).items()})
 
 
 def here(uuid, domain, can_share=True, running=True):
@@ -38,8 +39,19 @@ def why(guests=(), instance=None, inside='', settings=OPTIONS, sharers=None, now
     ({}, False), ({'ovc:share': 'yes'}, False), ({'ovc:share': 'no'}, True), ({'ovc:share': 'nay'}, True),
     ({'ovc:overcommit': 'no'}, True), ({'ovc:overcommit': 'yes'}, False)])
 def test_a_flavor_says_whether_its_guests_merge(specs, unshared):
-    assert bool(sharing.declined(an_instance(**specs).flavor)) == unshared
-    assert sharing.declined(Flavor(name='no specs loaded')) is None
+    assert bool(sharing.declined(an_instance(**specs))) == unshared
+    assert sharing.declined(Flavor(flavor=Flavor(name='no specs loaded'))) is None
+
+
+@pytest.mark.parametrize('image, specs, why', [
+    ({'ovc_share': 'no'}, {}, 'its image says no to ovc:share'), ({'ovc:share': 'no'}, {}, 'its image says no'),
+    ({'ovc_overcommit': 'false'}, {}, 'its image says no to ovc:overcommit'), ({'ovc_share': 'yes'}, {}, None),
+    ({'ovc_share': 'perhaps'}, {}, 'its image says no to ovc:share'),
+    ({'ovc_share': 'no'}, {'ovc:share': 'yes'}, None), ({'os_type': 'linux'}, {}, None),
+    ({'ovc_share': 'yes'}, {'ovc:share': 'no'}, 'its flavor says no')])
+def test_an_image_says_so_where_the_flavor_says_nothing(image, specs, why):
+    said = sharing.declined(an_instance(image=image, **specs))
+    assert said is why if why is None else why in said
 
 
 def test_the_first_project_on_a_host_may_share_and_the_second_stays_out_of_it():
@@ -73,5 +85,5 @@ def test_guests_from_which_nothing_may_be_taken_do_not_merge():
 
 def test_an_operator_who_wants_it_across_projects_gets_it_and_a_dry_run_changes_nothing():
     others = [here('x', 'b')]
-    assert why(others, settings=HostSettings(dry_run=False, ksm='all-tenants')) is None
+    assert why(others, settings=HostSettings(dry_run=False, ksm='all-tenants-despite-side-channels')) is None
     assert why(others, settings=HostSettings(dry_run=True)) is None

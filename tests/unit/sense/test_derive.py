@@ -10,7 +10,7 @@ from ovc_plugin import report
 from ovc_plugin.model import MIB, KsmState, Level, Plan
 from ovc_plugin.samples import GroupSample, GuestSample, MemorySample, MergedPages
 from ovc_plugin.sense.derive import derive
-from ovc_plugin.settings import Settings
+from ovc_plugin.settings import ALL_TENANTS, Settings
 from tests.builders import GIB, NOW, a_sample, facts, sampled
 
 SETTINGS = Settings()
@@ -193,7 +193,7 @@ def test_an_operator_is_told_for_as_long_as_sharing_is_paused_and_why():
 def test_an_operator_who_merges_across_tenants_is_told_the_risk_for_as_long_as_it_lasts():
     state = KsmState(run=1, saved=0, shared=0, pages_to_scan=100)
     both = a_sample(sampled('g1'), sampled('g2', project='p2'), ksm=state)
-    across = dataclasses.replace(SETTINGS, host=dataclasses.replace(SETTINGS.host, ksm='all-tenants'))
+    across = dataclasses.replace(SETTINGS, host=dataclasses.replace(SETTINGS.host, ksm=ALL_TENANTS))
     assert 'bit flips' in ''.join(derive(None, both, {}, 0, across).notes)
 
 
