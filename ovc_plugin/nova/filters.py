@@ -15,7 +15,7 @@ from oslo_log import log as logging
 
 from ovc_plugin.decide import placement
 from ovc_plugin.model import MIB, InFlight, Verdict
-from ovc_plugin.nova import current, explain, neighbours
+from ovc_plugin.nova import ballot, current, explain, neighbours
 from ovc_plugin.nova import host_state as states
 from ovc_plugin.report import ReportError
 from ovc_plugin.settings import Settings
@@ -44,13 +44,23 @@ def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now
 
 
 def passes(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
-    """The same as :func:`judge` without its words, which cost more than the sums; the weigher finds these again."""
+    """The same as :func:`judge` without its words, which cost more than the sums."""
     try:
         found = states.find(host_state, asking)
     except ReportError:
         return False
     if found is None:
         return judge(host_state, asking, settings, now).ok
+    fit = _fits(found, settings, now)
+    if fit and asking.count is not None:
+        try:
+            asking.votes[id(host_state)] = asking.count(host_state, found)
+        except Exception:  # no vote is no refusal: the weigher counts again, and says what is wrong
+            asking.count = None
+    return fit
+
+
+def _fits(found: states.Found, settings: Settings, now: float) -> bool:
     known, (guarantee, backed, demand) = found
     if guarantee < 0 or demand < 0 or known.short:
         return False
@@ -108,7 +118,7 @@ class _Filter(filters.BaseHostFilter):
 
     def _judge_all(self, hosts: list[typing.Any], spec_obj: typing.Any) -> list[typing.Any]:
         settings, now = current.get(), time.time()
-        asking = states.Asking(spec_obj, settings.shared)
+        asking = self._asking(spec_obj, settings, now)
         asking.of()  # a request that cannot be read is no host's fault
         passed: list[typing.Any] = []
         refused: list[tuple[typing.Any, str | None]] = []
@@ -129,6 +139,9 @@ class _Filter(filters.BaseHostFilter):
             _tell(refused, why, asking.guest, settings.scheduler.dry_run, bool(passed))
         return hosts if settings.scheduler.dry_run else passed
 
+    def _asking(self, spec_obj: typing.Any, settings: Settings, now: float) -> states.Asking:
+        return states.Asking(spec_obj, settings.shared)
+
     def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
         raise NotImplementedError
 
@@ -146,6 +159,13 @@ class OvercommitFilter(_Filter):
         explain.attach(lambda: current.get().shared)
 
     _passes = staticmethod(passes)
+
+    def _asking(self, spec_obj: typing.Any, settings: Settings, now: float) -> states.Asking:
+        asking = super()._asking(spec_obj, settings, now)
+        ballot.leave(spec_obj, asking.votes)
+        if ballot.wanted and not settings.scheduler.dry_run:
+            asking.count = ballot.Ballot(ballot.ALL, spec_obj, settings, now, asking).of
+        return asking
 
     def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
         return judge(host, asking, settings, now).reason

@@ -141,7 +141,10 @@ def left(host_state: typing.Any, known: Known, asking: Asking) -> tuple[int, int
     return found
 
 
-def find(host_state: typing.Any, asking: Asking) -> tuple[Known, tuple[int, int, int]] | None:
+Found = tuple[Known, tuple[int, int, int]]
+
+
+def find(host_state: typing.Any, asking: Asking) -> Found | None:
     """:func:`known` and :func:`left` in one; ``None`` when the host sends no report. This is most of what a request
     costs on a host, so what was found out before is looked up first.
 
