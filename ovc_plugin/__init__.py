@@ -17,7 +17,7 @@ hypervisor/    what we need of one, and libvirt
 privileged     the writes that need root, behind oslo.privsep; ``squeeze`` is what they do to control groups
 controller     the host loop: sense, decide, act, report; put together in ``assembly``
 foresight      feeds the predictor, and keeps what it learned
-contents       sketches of what guests hold, where the operator wants them
+contents       what guests share: counted by the kernel, and sketched where the operator wants it
 watch          cheap looks between two passes, and the kernel's alarm: when one is due at once
 chronicle      what was told to the log and to operators
 publish        state that must survive a restart, as files; ``keeping`` is the controller's use of them

@@ -56,7 +56,7 @@ class Controller:
         self._snapshot: HostSnapshot | None = None
         self._coming: dict[str, tuple[str, float]] = {}
         self._news: str | None = None
-        self._watch, self._sampler = watch or watching.plain(sensor), sampler
+        self._watch, self._sampler = watch or watching.plain(sensor), sampler or Sampler()
         self._told = Chronicle(host)
         self._kept = keeping.Keeper(host, store, self._told)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
@@ -141,7 +141,7 @@ class Controller:
             dry_run=self.settings.host.dry_run, earlier=self.report,
             predicted_peak=expected.peak + snapshot.others if expected else None,
             evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),
-            sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH) if self._sampler else '')
+            sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH))
         if not self.settings.host.dry_run:
             self._kept.remember_ksm(plan, snapshot.ksm, self._state)
         outcomes = self._actuator.apply(plan, dry_run=self.settings.host.dry_run)
@@ -163,8 +163,7 @@ class Controller:
         """What can wait until everything has been done."""
         if self._recorder is not None:
             self._told.unwritten('record', self._recorder.add(done, self.settings))
-        if self._sampler is not None:
-            self._sampler.look(done.snapshot, done.at)
+        self._sampler.look(done.snapshot, done.at)
 
     def leaving(self, guest: str) -> typing.ContextManager[None]:
         """While this lasts the guest is on its way to another host, whoever wanted it, and is held as it is."""
