@@ -26,6 +26,7 @@ from ovc_plugin.model import GuestSnapshot
 SPACE = 1 << 40
 KEPT = 32
 NAME = 6
+_FIRST, _SELDOM = 4, 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,8 +103,11 @@ def encode(contents: Contents, most: int, turn: int = 0) -> str:
     return text
 
 
-def decode(text: str) -> Contents:
-    """:raises ValueError: not written by :func:`encode`."""
+def decode(text: str, wanted: typing.Callable[[str], bool] = lambda name: True) -> Contents:
+    """Only the sketches of ``wanted`` images are read: they cost more than all else in a report.
+
+    :raises ValueError: not written by :func:`encode`.
+    """
     names, *parts = text.split(';')
     images, sketches, saved = set(), {}, {}
     for part in names.split(',') if names else ():
@@ -117,7 +121,8 @@ def decode(text: str) -> Contents:
         name, equals, packed = part.partition('=')
         if not equals or len(name) != NAME:
             raise ValueError(f'{part[:20]!r} is not a sketch')
-        sketches[name] = _unpacked(packed)
+        if wanted(name):
+            sketches[name] = _unpacked(packed)
     return Contents(images=frozenset(images), sketches=sketches, saved=saved)
 
 
@@ -151,16 +156,15 @@ def _unpacked(text: str) -> Sketch:
     return Sketch(tuple(values[:-1]), values[-1])
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class There:
-    """What guests of these ``images`` hold together: ``hashes``, all there are below ``limit``. ``known``: of any.
-    ``saved``: what the kernel counts there, by image."""
+    """What guests of these ``images`` hold together; ``saved`` is what the kernel counts there, by image. Their pages
+    (:meth:`Book.expected`) are put together when first asked for: few requests are for a host's trust domain."""
 
-    images: frozenset[str]
-    hashes: frozenset[int]
-    limit: int
-    known: bool
-    saved: typing.Mapping[str, float]
+    __slots__ = ('images', 'saved', 'pages')
+
+    def __init__(self, images: frozenset[str], saved: typing.Mapping[str, float]) -> None:
+        self.images, self.saved = images, saved
+        self.pages: Sketch | None = None
 
 
 class Book:
@@ -171,6 +175,16 @@ class Book:
         self._sketches: dict[str, tuple[str, Sketch]] = {}
         self._saved: dict[str, float] = {}
         self._alike: dict[str, float] = {}
+        self._told: dict[str, int] = {}
+
+    def wants(self, image: str) -> bool:
+        """Whether one more sketch of it is worth reading: the first few, and then one in many, as images change."""
+        told = self._told.get(image, 0)
+        if told:
+            self._told[image] = told + 1
+        else:
+            _renew(self._told, image, 1, self._most)
+        return told < _FIRST or told % _SELDOM == 0
 
     def learn(self, contents: Contents, teller: str = '') -> None:
         """``teller``: the host. Sketches of one image by two hosts are of two guests, and tell what those share."""
@@ -183,10 +197,16 @@ class Book:
             _renew(self._saved, name, share, self._most)
 
     def there(self, images: frozenset[str], saved: typing.Mapping[str, float] | None = None) -> There:
-        """What guests of these images hold, as far as their sketches are known."""
-        found = [told[1] for name in images if (told := self._sketches.get(name)) is not None]
-        return There(images, frozenset(h for sketch in found for h in sketch.hashes),
-                     min((sketch.limit for sketch in found), default=SPACE), bool(found) or not images, saved or {})
+        """What guests of these images hold, as far as is known."""
+        return There(images, saved or {})
+
+    def _pages(self, there: There) -> Sketch:
+        """All hashes of theirs below the smallest limit of the sketches that are known."""
+        if there.pages is None:
+            found = [told[1] for name in there.images if (told := self._sketches.get(name)) is not None]
+            there.pages = Sketch(tuple(sorted({h for sketch in found for h in sketch.hashes})),
+                                 min((sketch.limit for sketch in found), default=SPACE if not there.images else 0))
+        return there.pages
 
     def expected(self, image: str, there: There) -> float | None:
         """The share of a guest of this image that the host holds already.
@@ -202,11 +222,9 @@ class Book:
                 share = self._alike.get(image, 1.0)
             return share
         mine = self._sketches.get(image)
-        if mine is None or not there.known:
+        if mine is None or not (pages := self._pages(there)).limit:
             return None
-        limit = min(mine[1].limit, there.limit)
-        sample = [h for h in mine[1].hashes if h < limit]
-        return sum(h in there.hashes for h in sample) / len(sample) if sample else 0.0
+        return held(mine[1], (pages,))
 
 
 def _renew(kept: dict[str, typing.Any], name: str, value: object, most: int) -> None:

@@ -17,7 +17,7 @@ def read(report: HostReport) -> sketch.There | None:
     if not report.sketch:
         return None
     try:
-        contents = sketch.decode(report.sketch)
+        contents = sketch.decode(report.sketch, BOOK.wants)
     except ValueError as error:
         LOG.warning('%s: what its report says of page contents is left out (%s): install the same ovc-plugin release '
                     'on the host and the scheduler', report.host, error)

@@ -155,6 +155,13 @@ def test_a_book_estimates_from_what_any_host_told():
     assert 0.2 < book.expected('one', book.there(frozenset(('other', 'unknown')))) < 0.8
 
 
+def test_a_book_reads_the_first_sketches_of_an_image_and_then_few():
+    book, text = sketch.Book(), sketch.encode(sketch.Contents(images=frozenset(('abcdef',)),
+                                                              sketches={'abcdef': SKETCH}), 900)
+    read = [bool(sketch.decode(text, book.wants).sketches) for _ in range(200)]
+    assert all(read[:4]) and 4 < sum(read) < 10
+
+
 def test_a_book_forgets_the_oldest_when_it_is_full():
     book = sketch.Book(most=2)
     for name in ('a', 'b', 'c'):
