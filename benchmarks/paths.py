@@ -607,8 +607,8 @@ def main() -> int:
     for what in looked.broken:
         print(f'BROKEN: {what}')
     if looked.blind:
-        print(f'{looked.blind} looks at a host had no answer, last {looked.why_blind}; after {looked.blind_after} steps '
-              'a host never had one')
+        print(f'{looked.blind} looks at a host had no answer, last {looked.why_blind}; after {looked.blind_after} '
+              'steps a host never had one')
     cells_run = sum(len(column) for column in table.values())
     print(f'paths: cells={cells_run}/{asked} wrong={failed} looks={looked.looks} promises_broken={len(looked.broken)} '
           f'blind={looked.blind_after} '
