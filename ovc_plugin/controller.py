@@ -230,4 +230,5 @@ class Controller:
             'guests': [describe.guest_fields(g, self._told.guest_actions.get(g.uuid)) for g in snapshot.guests]
             if snapshot else [],
             'watch': self._watch.fields(), 'sources': self._sensor.sources.fields(),
-            'ksm': describe.ksm_fields(snapshot) if snapshot else None, **self._told.fields()}
+            'ksm': describe.ksm_fields(snapshot) if snapshot else None,
+            'prediction': self._foresight.fields() if self._foresight else None, **self._told.fields()}
