@@ -2,18 +2,23 @@
 # Copyright ovc_plugin contributors
 """What our filter and weigher cost nova-scheduler, beside what nova's own cost it: a part of benchmarks/cost.
 
-A world of hosts with 40 guests each, in two host aggregates, some full and some not, all reporting once a minute.
-Requests come from eight projects for four flavors, and between two of them a guest comes to one host in a hundred. Each
-request gets HostStates made anew from nova's own database objects, by nova's own code, as nova does. They go through
-nova's own handlers in the order in which a scheduler has them go: nova's default filters, ours, nova's default
-weighers, ours; each of the four is timed by itself. The default set is nova's default filters and weighers. Beside it
-stands all that nova spends on a host, the making of its HostState included; reading the database, which costs more, is
-in neither.
+A world of hosts with 40 guests each, in two host aggregates, some full and some not, all reporting once a minute. Each
+tells what the kernel has merged of its guests' images; one in two samples pages and tells as many sketches as a report
+holds, others each time; one in eight has guests of several trust domains. Requests come from eight projects for four
+flavors, and between two of them a guest comes to one host in a hundred. Each request gets HostStates made anew from
+nova's own database objects, by nova's own code, as nova does. They go through nova's own handlers in the order in which
+a scheduler has them go: nova's default filters, ours, nova's default weighers, ours; each of the four is timed by
+itself. The default set is nova's default filters and weighers. Beside it stands all that nova spends on a host, the
+making of its HostState included; reading the database, which costs more, is in neither.
+
+A request to which every report is new has no goal: it comes a minute or more after the one before it, reads once what a
+minute's requests would have read between them, and nobody queues behind it. What it costs is told.
 """
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import random
 import statistics
@@ -22,6 +27,9 @@ from typing import Any
 
 GOAL_US, GOAL_PERCENT, GOAL_BYTES = 10.0, 5.0, 2048
 GUESTS, PROJECTS, FLAVORS = 40, 8, 4
+IMAGES = 12  # of each project
+SAMPLES, MIXED = 2, 8  # one host in so many samples pages, and has guests of several trust domains
+REASON = '312 MB available of 65536 MB < 411 MB: memory is short; better for 5 s of 15 s'
 
 Row = tuple[str, str, str, bool | None]
 
@@ -42,19 +50,47 @@ class Cost:
         return self.states + self.nova_set
 
 
-def report_text(number: int, taken_at: float, chance: random.Random) -> str:
+@functools.cache
+def sketch_of(project: int, image: int, half: int) -> Any:
+    """Of one guest of 1 GiB; those of one image have half of their pages in common, those of one project a quarter."""
+    from ovc_plugin.decide import sketch
+    found: list[int] = []
+    for part, pages in ((f'p{project}', 65536), (f'p{project} {image}', 65536), (f'p{project} {image} {half}', 131072)):
+        chance, at = random.Random(part), 0.0
+        for _ in range(sketch.KEPT + 1):  # the smallest of so many evenly spread hashes, without drawing the others
+            at += chance.expovariate(pages)
+            found.append(int(at * sketch.SPACE))
+    return sketch.of(found)
+
+
+def contents(number: int, turn: int) -> str:
+    """What a host tells of page contents, by the product's own code."""
+    from ovc_plugin import report
+    from ovc_plugin.decide import sketch
+    project, chance = number % PROJECTS, random.Random(number)
+    names = {sketch.image_name(f'p{project}', f'image{image}'): image for image in range(IMAGES)}
+    here = dict(chance.sample(sorted(names.items()), 8))
+    told = {name: sketch_of(project, image, number) for name, image in here.items()}
+    saved = {name: chance.uniform(0, 0.4) for name in here if chance.random() < 0.7}
+    return sketch.encode(sketch.Contents(images=frozenset(here), sketches=told if number % SAMPLES == 0 else {},
+                                         saved=saved), report.LONGEST_SKETCH, turn)
+
+
+def report_text(number: int, taken_at: float, chance: random.Random, turn: int = 0, reason: str = REASON) -> str:
     """The report of a host with anything from nothing to nearly all committed; all that a report can say is in it."""
     from ovc_plugin import report
     from ovc_plugin.model import Level
+    domains = sorted(report.domain_name(f'p{(number + other) % PROJECTS}')
+                     for other in range(1 if number % MIXED else report.MOST_DOMAINS))
     total = chance.choice((128, 256, 512)) << 30
     committed = int(total * chance.uniform(0, 1.4))
     return report.encode(report.HostReport(
         host=f'compute{number}.example.org', taken_at=taken_at, level=chance.choice(list(Level)[:2]),
         total=total, reserve=total // 50, available=int(total * chance.uniform(0.1, 0.9)), committed=committed,
         reserved=committed // 2, claimed=committed, guests=GUESTS, reclaimable=total // 10, saved=total // 20,
-        swap_usable=total // 2, swap_used=total // 20, nova_reserved=512 << 20, reason='900 MB available >= 575 MB',
+        swap_usable=total // 2, swap_used=total // 20, nova_reserved=512 << 20, reason=reason,
         predicted_peak=int(total * chance.uniform(0.3, 0.9)), growth=chance.gauss(0, 3e6),
-        evaporation=total // 100, domains=(report.domain_name(f'p{number % PROJECTS}'),)))
+        evaporation=total // 100, domains=tuple(domains), sketch=contents(number, turn)))
 
 
 class World:
@@ -66,7 +102,7 @@ class World:
         self.due = [self.now - self.chance.uniform(0, 60) for _ in range(hosts)]
         self.texts = [report_text(number, at, self.chance) for number, at in enumerate(self.due)]
         pool = [[objects.Instance(uuid=f'00000000-0000-0000-{project:04d}-{number:012d}', project_id=f'p{project}',
-                                  image_ref=f'image{number % 5}', instance_type_id=number % 7)
+                                  image_ref=f'image{number % IMAGES}', instance_type_id=number % 7)
                  for number in range(400)] for project in range(PROJECTS)]
         self.guests = [{i.uuid: i for i in self.chance.sample(pool[number % PROJECTS], GUESTS)}
                        for number in range(hosts)]
@@ -92,7 +128,8 @@ class World:
         for number in new:
             self.due[number] += 60 * ((self.now - self.due[number]) // 60)
             # The world is ahead of the real clock, by which reports are judged.
-            self.texts[number] = report_text(number, time.time() - (self.now - self.due[number]), self.chance)
+            self.texts[number] = report_text(number, time.time() - (self.now - self.due[number]), self.chance,
+                                             int(self.now // 60))
         for number in self.chance.sample(range(self.count), max(1, self.count // 100)):
             self.nodes[number].free_ram_mb = (64 << 10) - self.chance.choice((0, 2048, 4096))
         return len(new)
@@ -174,7 +211,7 @@ def a_request(number: int) -> Any:
     return objects.RequestSpec(
         flavor=flavor, instance_uuid=f'00000000-0000-0000-0000-{number:012d}', project_id=f'p{number % PROJECTS}',
         num_instances=1, scheduler_hints={}, is_bfv=False, instance_group=None, pci_requests=None, numa_topology=None,
-        requested_destination=None, image=objects.ImageMeta(id=f'image{number % 5}',
+        requested_destination=None, image=objects.ImageMeta(id=f'image{number % IMAGES}',
                                                             properties=objects.ImageMetaProps()))
 
 
@@ -216,8 +253,8 @@ def rows(options: argparse.Namespace) -> tuple[list[Row], str]:
     told.append(('how it grows', f'{few} -> {many} hosts: {found[few].ours:.1f} -> {found[many].ours:.1f} us a host: '
                  f'{"linearly" if found[many].ours < 1.5 * found[few].ours else "faster than the hosts"}; nova\'s '
                  f'{found[few].nova:.0f} -> {found[many].nova:.0f}', '', None))
-    size = max(len(report_text(number, time.time(), random.Random(number))) for number in range(200))
-    told.append(('report', f'{size} bytes', f'< {GOAL_BYTES} bytes', size < GOAL_BYTES))
+    size = max(len(report_text(number, time.time(), random.Random(number), reason='r' * 1000)) for number in range(200))
+    told.append(('report, the longest', f'{size} bytes', f'< {GOAL_BYTES} bytes', size < GOAL_BYTES))
     line = ' '.join(f'us_{hosts}={cost.ours:.1f} all_new_us_{hosts}={cost.all_new:.1f} '
                     f'nova_us_{hosts}={cost.nova:.0f} nova_set_us_{hosts}={cost.nova_set:.0f} '
                     f'percent_of_all_{hosts}={cost.ours / cost.nova * 100:.1f} '

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,8 +33,11 @@ One host of the one-machine cloud; guests fill it until the controller balloons 
 nova-compute is stopped; "ovc release" is run while there is no room (it refuses, with the numbers), and again when
 guests have left; the plugin's lines are removed and nova is started without them; a guest is booted; "ovc check" looks.
 After each step: placement's ratio, the guests' sizes, limits, page sharing.
-Exit status 0: placement has nova's ratio, every guest its full size, no limit is lowered, page sharing is as it was
-found, nova without us boots a guest, and "ovc check" says that nothing is left.
+With --kill nova-compute is not stopped but killed with signal 9, and the lines are removed before "ovc release" is run:
+that alone then has to undo everything.
+Exit status 0: there was something to undo (the ratio above nova's, sharing on, guests below their full size, also when
+"ovc release" found no room); and in the end placement has nova's ratio, every guest its full size, no limit is lowered,
+page sharing is as it was found, nova without us boots a guest, and "ovc check" says that nothing is left.
 """
 
 
@@ -43,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
                               ('guest-memory', 512, 'MB'), ('fill', 330, 'MB each guest fills'),
                               ('leave', 2, 'guests that leave to make room')):
         top.add_argument(f'--{name}', type=int, default=value, help=f'{help} (default {value})')
+    top.add_argument('--kill', action='store_true', help='kill nova-compute instead of stopping it')
     return top
 
 
@@ -59,7 +65,11 @@ class Look:
     def row(self, full: int) -> tuple[str, ...]:
         small = [size for size in self.sizes.values() if size < full]
         return (self.step, f'{self.ratio:g}', f'{len(small)} of {len(self.sizes)}',
-                f'{sum(full - size for size in small) // MB}', str(self.limits), self.ksm)
+                f'{self.lacking(full) // MB}', str(self.limits), self.ksm)
+
+    def lacking(self, full: int) -> int:
+        """Bytes that guests lack of their full size."""
+        return sum(full - size for size in self.sizes.values())
 
 
 class Scene:
@@ -129,10 +139,13 @@ class Scene:
         sizes = watch._balloons(self.host).values()
         return sum(self.full - size for size in sizes) > 100 * MB
 
+    def remove_lines(self) -> None:
+        (self.cloud.state.etc / 'nova-mode.conf').write_text(STOCK)
+
     def restart_without(self) -> None:
         """Remove the plugin's lines, and start nova's services again."""
         runner, options = self.cloud.runner, self.cloud.options
-        (self.cloud.state.etc / 'nova-mode.conf').write_text(STOCK)
+        self.remove_lines()
         changed = [parts.scheduler(runner, options), parts.compute(runner, self.host.name)]
         runner.stop(changed)
         for part in changed:
@@ -152,21 +165,21 @@ def play(scene: Scene) -> tuple[list[Look], dict[str, bool], str]:
     code, _ = scene.outside('check', '--role', 'controller', '--probe')
     held['ovc check finds no error on the controller'] = code == 0
     scene.inside('explain', 'vm0', '--host', scene.host.name)
-    compute = parts.compute(cloud.runner, scene.host.name)
-    cloud.runner.stop([compute])
-    looks.append(scene.look('nova-compute stopped'))
-    held['a clean stop restores placement\'s ratio'] = looks[-1].ratio == 1.0
-    held['a clean stop restores page sharing'] = looks[-1].ksm == scene.ksm_before
+    held['there is something to undo'] = (
+        looks[0].ratio > 1.0 and looks[0].ksm == '1' != scene.ksm_before and looks[0].lacking(scene.full) > 0)
+    held |= killed(scene, looks) if options.kill else stopped(scene, looks)
     crowded, text = scene.inside('release', '--wait', '4')
     looks.append(scene.look('ovc release, no room'))
-    small = sum(scene.full - size for size in looks[-1].sizes.values())
-    held['without room it says what is missing'] = (crowded == 1 and 'move guests away' in text) or small == 0
+    held['without room it says what is missing'] = (
+        crowded == 1 and 'move guests away' in text and looks[-1].lacking(scene.full) > 0)
     leave(scene, servers)
     roomy, text = scene.inside('release', '--wait', '60')
     time.sleep(5)
     looks.append(scene.look(f'ovc release, {options.leave} left'))
     held['with room everybody has its full size'] = roomy == 0 and all(
         size == scene.full for size in looks[-1].sizes.values())
+    held['ovc release leaves nothing of ours'] = (
+        looks[-1].ratio, looks[-1].limits, looks[-1].ksm) == (1.0, 0, scene.ksm_before)
     scene.restart_without()
     delete(scene, list(servers)[:options.leave + 1])
     fresh = scene.boot('fresh', 'ovc.touch=50')
@@ -182,11 +195,27 @@ def play(scene: Scene) -> tuple[list[Look], dict[str, bool], str]:
              'ovc check says that nothing is left': code == 0 and said,
              'ratio, limits and page sharing stay so': (last.ratio, last.limits, last.ksm) == (
                  1.0, 0, scene.ksm_before)}
-    line = (f'turnoff: guests={len(servers)} ratio={looks[0].ratio:g}->{last.ratio:g} '
-            f'lacked_mb={sum(scene.full - s for s in looks[0].sizes.values()) // MB}->'
-            f'{sum(scene.full - s for s in last.sizes.values()) // MB} limits={last.limits} '
+    line = (f'turnoff: by={"kill" if options.kill else "stop"} guests={len(servers)} '
+            f'ratio={looks[0].ratio:g}->{last.ratio:g} '
+            f'lacked_mb={looks[0].lacking(scene.full) // MB}->{last.lacking(scene.full) // MB} limits={last.limits} '
             f'ksm={looks[0].ksm}->{last.ksm} fresh={status} check={code}')
     return looks, held, line
+
+
+def stopped(scene: Scene, looks: list[Look]) -> dict[str, bool]:
+    scene.cloud.runner.stop([parts.compute(scene.cloud.runner, scene.host.name)])
+    looks.append(scene.look('nova-compute stopped'))
+    return {'a clean stop restores placement\'s ratio': looks[-1].ratio == 1.0,
+            'a clean stop restores page sharing': looks[-1].ksm == scene.ksm_before}
+
+
+def killed(scene: Scene, looks: list[Look]) -> dict[str, bool]:
+    """Nothing is given back, and the lines are gone before anybody cleans up."""
+    os.kill(scene.cloud.pid(f'compute-{scene.host.name}'), signal.SIGKILL)
+    scene.cloud.runner.stop([parts.compute(scene.cloud.runner, scene.host.name)])  # the runner has yet to notice
+    scene.remove_lines()
+    looks.append(scene.look('nova-compute killed'))
+    return {'a kill leaves all to ovc release': (looks[-1].ratio, looks[-1].ksm) == (looks[0].ratio, looks[0].ksm)}
 
 
 def leave(scene: Scene, servers: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ leases         limits lowered for a moment, and the watchdog that puts them back
 controller     the host loop: sense, decide, act, report; put together in ``assembly``
 foresight      feeds the predictor, and keeps what it learned
 arrivals       guests on their way to here, whose trust domains count already
-contents       sketches of what guests hold, where the operator wants them
+contents       what guests share: counted by the kernel, and sketched where the operator wants it
 watch          cheap looks between two passes, and the kernel's alarm: when one is due at once
 chronicle      what was told to the log and to operators
 publish        state that must survive a restart, as files; ``keeping`` is the controller's use of them

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Samples what guests hold, slowly: one guest of each image, some pages a pass, until its sketch is complete.
+"""What a host tells of its guests' contents: what the kernel has merged of each image, and sketches of them.
 
-Off unless ``[ovc_host] sample_pages`` says otherwise: it reads guests' memory, with a root helper of its own.
+Sketches are sampled slowly: one guest of each image, some pages a pass, until it is complete; and not at all unless
+``[ovc_host] sample_pages`` says so: that reads guests' memory, with a root helper of its own.
 """
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ from ovc_plugin.model import GuestSnapshot, HostSnapshot
 LOG = logging.getLogger(__name__)
 AGAIN = 86400.0  # seconds until an image is looked at anew
 _REST = 600.0    # and after a guest that could not be read
+# A page is merged at the kernel's second look at the earliest; the round that a guest came into does not count.
+_ROUNDS = 3
 
 # (pid, size, first page, pages, salt, below) -> (next page or 0, hashes)
 Reader = typing.Callable[[int, int, int, int, str, int], 'tuple[int, list[int]]']
@@ -38,10 +41,12 @@ class _Scan:
 
 
 class Sampler:
-    """``pages`` are looked at in each pass; ``pid_of`` finds the process of a guest by its name."""
+    """``pages`` are looked at in each pass, none without a ``reader``; ``pid_of`` finds the process of a guest by its
+    name."""
 
-    def __init__(self, reader: Reader, pid_of: typing.Callable[[str], int], pages: int) -> None:
+    def __init__(self, reader: Reader | None = None, pid_of: typing.Callable[[str], int] = int, pages: int = 0) -> None:
         self._reader, self._pid_of, self._pages = reader, pid_of, pages
+        self._since: dict[str, int] = {}
         self._sketches: dict[str, sketch.Sketch] = {}
         self._due: dict[str, float] = {}
         self._scan: _Scan | None = None
@@ -49,6 +54,8 @@ class Sampler:
 
     def look(self, snapshot: HostSnapshot, now: float) -> None:
         """Go on with the guest under way, or begin with one whose image is due. Never raises."""
+        if self._reader is None:
+            return
         sharing = {g.uuid: g for g in snapshot.running if g.can_share and g.image and not g.untouchable}
         if self._scan is None or self._scan.uuid not in sharing:
             self._scan = self._next(sharing.values(), now)
@@ -76,9 +83,21 @@ class Sampler:
         return None
 
     def told(self, snapshot: HostSnapshot, most: int) -> str:
-        """What the report says of contents: the images that share here, and other sketches each time."""
+        """What the report says of contents: the images that share here, what the kernel has merged of them, and other
+        sketches each time."""
         self._turn += 1
         images = frozenset(sketch.image_name(g.trust_domain, g.image)
                            for g in snapshot.running if g.can_share and g.image)
         known = {name: found for name, found in self._sketches.items() if name in images}
-        return sketch.encode(sketch.Contents(images=images, sketches=known), most, self._turn)
+        saved = sketch.measured(snapshot.running, self._scanned(snapshot))
+        if self._reader is None and not saved:
+            return ''
+        return sketch.encode(sketch.Contents(images=images, sketches=known, saved=saved), most, self._turn)
+
+    def _scanned(self, snapshot: HostSnapshot) -> frozenset[str]:
+        """The guests that the kernel has looked through; where it does not count its rounds, those that save."""
+        rounds = snapshot.ksm.full_scans if snapshot.ksm else None
+        if rounds is None:
+            return frozenset(g.uuid for g in snapshot.running if g.saved)
+        self._since = {g.uuid: min(rounds, self._since.get(g.uuid, rounds)) for g in snapshot.running}
+        return frozenset(uuid for uuid, since in self._since.items() if rounds >= since + _ROUNDS)

@@ -54,7 +54,7 @@ class Controller:
         self._earlier: HostSample | None = None
         self._snapshot: HostSnapshot | None = None
         self._arrivals = arrivals.Arrivals()
-        self._watch, self._sampler = watch or watching.plain(sensor), sampler
+        self._watch, self._sampler = watch or watching.plain(sensor), sampler or Sampler()
         self._told = Chronicle(host)
         self._kept = keeping.Keeper(host, store, self._told)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
@@ -170,14 +170,13 @@ class Controller:
             dry_run=self.dry_run, earlier=self.report,
             predicted_peak=expected.peak + snapshot.others if expected else None,
             evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),
-            sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH) if self._sampler else '')
+            sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH))
 
     def _afterwards(self, done: replay.Pass) -> None:
         """What can wait until everything has been done."""
         if self._recorder is not None:
             self._told.unwritten('record', self._recorder.add(done, self.settings))
-        if self._sampler is not None:
-            self._sampler.look(done.snapshot, done.at)
+        self._sampler.look(done.snapshot, done.at)
 
     def leaving(self, guest: str) -> typing.ContextManager[None]:
         """While this lasts the guest is on its way to another host, whoever wanted it, and is held as it is."""
@@ -236,4 +235,5 @@ class Controller:
             'guests': [describe.guest_fields(g, self._told.guest_actions.get(g.uuid)) for g in snapshot.guests]
             if snapshot else [],
             'watch': self._watch.fields(), 'sources': self._sensor.sources.fields(),
-            'ksm': describe.ksm_fields(snapshot) if snapshot else None, **self._told.fields()}
+            'ksm': describe.ksm_fields(snapshot) if snapshot else None,
+            'prediction': self._foresight.fields() if self._foresight else None, **self._told.fields()}

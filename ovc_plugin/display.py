@@ -109,6 +109,22 @@ def _next(status: Fields) -> str:
     return f"one more guest of {mb(told.get('memory'))} MB {verdict}: {told.get('reason')}"
 
 
+def _predicted(status: Fields) -> str:
+    """How often the expected peaks proved too low."""
+    told = status.get('prediction')
+    if not isinstance(told, dict):
+        return ''
+    if told.get('error'):
+        return f'predictor {told.get("predictor")} failed, nothing is predicted: {told["error"]}'
+    parts = [f'{_span(one["horizon"])} {one["missed"]} of {one["judged"]} ({one["share"]:.1%}, margin '
+             f'{one["margin"]:.2f})' for one in told.get('horizons') or () if one.get('judged')]
+    return f'predicted peaks that were too low: {"; ".join(parts)}' if parts else ''
+
+
+def _span(horizon: float) -> str:
+    return f'{horizon / 3600:.0f} h' if horizon >= 3600 else f'{horizon / 60:.0f} min'
+
+
 def _host_notes(view: HostView, report: Fields) -> list[str]:
     if view.status is None:
         return [str(view.error), _last_words(view, report)]
@@ -123,6 +139,7 @@ def _host_notes(view: HostView, report: Fields) -> list[str]:
     watched = f'watched: {watch["means"]}' if isinstance(watch, dict) and watch.get('means') else ''
     return [note for note in (
         report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked, more, watched,
+        _predicted(view.status),
         *(str(note) for note in (notes if isinstance(notes, list) else ()) if note != error)) if note]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import typing
 
 from ovc_plugin import publish
 from ovc_plugin.decide.demand import GuestDemand, HostDemand, Steps
@@ -32,6 +33,7 @@ class Foresight:
         self._name, self._predictor, self._store = name, predictor, store
         self._steps = Steps()
         self.error: str | None = None
+        self._last: Prediction | None = None
 
     def recall(self) -> None:
         """Go on with what was learned before a restart, by the same predictor."""
@@ -55,10 +57,22 @@ class Foresight:
             if text != self.error:
                 LOG.exception('predictor %s failed; nothing is predicted ([ovc_host] predictor names another)',
                               self._name)
-            self.error = text
+            self.error, self._last = text, None
             return None
-        self.error = None
+        self.error, self._last = None, found
         return found
+
+    def fields(self) -> dict[str, typing.Any]:
+        """For operators: what is expected and why, and by horizon how often that proved too low so far, where the
+        predictor counts it (``errors()``, as :meth:`ovc_plugin.decide.predict.Calibrated.errors`)."""
+        errors: list[dict[str, typing.Any]] = []
+        try:
+            count = getattr(self._predictor, 'errors', None)
+            errors = list(count()) if callable(count) else []
+        except Exception as error:  # as in see()
+            LOG.debug('predictor %s cannot say how it did (%s)', self._name, error)
+        return {'predictor': self._name, 'reason': self._last.reason if self._last else None, 'error': self.error,
+                'horizons': errors}
 
     def _keep(self) -> None:
         try:

@@ -36,7 +36,10 @@ class Tuning:
 
 
 class Track:
-    """The margin of one horizon, and the predictions not yet proven: ``[due, peak, missed]``."""
+    """The margin of one horizon, and the predictions not yet proven: ``[due, peak, missed]``.
+
+    ``proven``: predictions whose time is over, ``missed``: those that were too low, from when that was seen.
+    """
 
     __slots__ = ('margin', 'pending', 'every', 'proven', 'missed')
 
@@ -56,6 +59,11 @@ class Track:
             self.proven += 1
             if not self.pending.popleft()[2]:
                 self.margin = max(0.0, self.margin - tuning.gain * tuning.target)
+
+    @property
+    def judged(self) -> int:
+        """Predictions of which it is known whether they held."""
+        return self.proven + sum(1 for entry in self.pending if entry[2])
 
     def arrived(self, limit: int) -> None:
         """Guests that came later were admitted on top of what was predicted."""

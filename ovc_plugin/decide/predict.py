@@ -172,18 +172,26 @@ class Calibrated:
             used += most if now is None else now
         return Guests(used, new, bound, round(math.sqrt(squares)), cold)
 
+    def errors(self) -> list[dict[str, typing.Any]]:
+        """How the predictions so far held, by horizon in seconds: how many were ``judged`` and how many too low."""
+        return [{'horizon': h, 'judged': track.judged, 'missed': track.missed, 'margin': track.margin,
+                 'share': track.missed / track.judged if track.judged else None} for h, track in self.tracks.items()]
+
     def to_dict(self) -> dict[str, typing.Any]:
         return {'now': self._now, 'sums': self._sums[-self._keep:],
                 'margins': {str(int(h)): track.margin for h, track in self.tracks.items()},
+                'judged': {str(int(h)): [track.judged, track.missed] for h, track in self.tracks.items()},
                 'guests': {uuid: [w.steps, w.last, w.days, w.sums] for uuid, w in self._watched.items()}}
 
     def from_dict(self, kept: typing.Mapping[str, typing.Any]) -> None:
-        """Predictions that were pending are not judged: nobody looked in between."""
+        """Predictions that were pending are not judged: nobody looked in between. An older release kept no counts."""
         margins = {h: float(kept['margins'].get(str(int(h)), self.tuning.margin)) for h in self.horizons}
+        judged = {h: [int(n) for n in kept.get('judged', {}).get(str(int(h)), (0, 0))] for h in self.horizons}
         watched = {str(uuid): Watch(int(steps), [int(day) for day in days], [int(day) for day in sums], int(last))
                    for uuid, (steps, last, days, sums) in kept['guests'].items()}
         self._now, self._sums = int(kept['now']), [int(amount) for amount in kept['sums']]
         self._watched, self._present, self._scanned = watched, frozenset(watched), None
         for horizon, track in self.tracks.items():
             track.margin = min(WIDEST, max(0.0, margins[horizon]))
+            track.proven, track.missed = judged[horizon]
             track.pending.clear()

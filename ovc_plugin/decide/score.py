@@ -36,9 +36,10 @@ def affinity(report: HostReport, domain: str, alike: bool, held: float | None = 
     """The share of its memory that a guest may expect to save by page sharing on this host.
 
     ``domain`` names the request's trust domain, ``alike`` says that a guest of the same image (without one, of the same
-    flavor) and domain is here. What guests here save is the kernel's own count over their memory. Where several domains
-    are, or another one, sharing pauses and nothing is expected, unless everybody's pages may meet there. ``held``: the
-    share of such a guest that the host holds already, where pages are sampled (:mod:`ovc_plugin.decide.sketch`).
+    flavor) and domain is here. Where several domains are, or another one, sharing pauses and nothing is expected,
+    unless everybody's pages may meet there. ``held``: what is known of the guest's own image
+    (:meth:`ovc_plugin.decide.sketch.Book.expected`): the kernel's count of it, or an estimate where pages are sampled.
+    Without, what all guests here save is the kernel's count over their memory.
     """
     if report.sharing == 'none' or report.sharing != 'all' and report.domains != (domain,):
         return 0.0

@@ -9,6 +9,9 @@ sketch of 32 hashes tells the share held with a standard deviation of at most 9 
 A host names the images of its guests and tells a sketch of some of them; a scheduler learns an image's sketch from
 whatever host has told it (:class:`Book`). One sketch of a whole host would not do: a guest is a small part of it, and
 hardly a hash of the guest's would be among the smallest of the host's.
+
+A sketch is an estimate, and what the kernel has merged is a count. So a host also tells what its guests of an image
+save, and guests of that image are judged by it.
 """
 from __future__ import annotations
 
@@ -18,9 +21,12 @@ import dataclasses
 import hashlib
 import typing
 
+from ovc_plugin.model import GuestSnapshot
+
 SPACE = 1 << 40
 KEPT = 32
 NAME = 6
+_FIRST, _SELDOM = 4, 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,16 +62,39 @@ def image_name(domain: str, image: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a host tells of its guests that share: the images there are, and the sketches of some of them."""
+    """What a host tells of its guests that share: the images there are, the sketches of some of them, and by image the
+    share (0..1) of its guests' memory that the kernel has merged away (:func:`measured`)."""
 
     images: frozenset[str] = frozenset()
     sketches: typing.Mapping[str, Sketch] = dataclasses.field(default_factory=dict)
+    saved: typing.Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def measured(guests: typing.Iterable[GuestSnapshot], scanned: typing.Container[str]) -> dict[str, float]:
+    """By image, the share of their memory that guests save by the kernel's own count (``GuestSnapshot.saved``).
+
+    Only of guests that it has looked through (``scanned``: their uuids), and only of two or more: one alone has no
+    twin to merge with, and says nothing of what a second would save.
+    """
+    found: dict[str, list[int]] = {}
+    for guest in guests:
+        if guest.can_share and guest.image and guest.saved is not None and guest.uuid in scanned:
+            total = found.setdefault(image_name(guest.trust_domain, guest.image), [0, 0, 0])
+            for index, amount in enumerate((1, guest.saved, guest.maximum)):
+                total[index] += amount
+    return {name: min(1.0, saved / memory) for name, (count, saved, memory) in found.items() if count > 1 and memory}
 
 
 def encode(contents: Contents, most: int, turn: int = 0) -> str:
-    """At most ``most`` characters: all names that fit, then as many sketches as fit, other ones with each ``turn``."""
-    names = sorted(contents.images)[:max(0, most) // (NAME + 1)]
-    text = ','.join(names)
+    """At most ``most`` characters: all names that fit, each with the percent that is measured, then as many sketches as
+    fit, other ones with each ``turn``."""
+    names, text = [], ''
+    for name in sorted(contents.images):
+        part = f'{name}:{contents.saved[name]:.0%}'.rstrip('%') if name in contents.saved else name
+        if len(text) + len(part) + 1 > most:
+            break
+        names.append(name)
+        text += f',{part}' if text else part
     told = sorted(n for n in names if n in contents.sketches)
     for name in told[turn % len(told):] + told[:turn % len(told)] if told else ():
         part = f';{name}={_packed(contents.sketches[name])}'
@@ -74,16 +103,27 @@ def encode(contents: Contents, most: int, turn: int = 0) -> str:
     return text
 
 
-def decode(text: str) -> Contents:
-    """:raises ValueError: not written by :func:`encode`."""
+def decode(text: str, wanted: typing.Callable[[str], bool] = lambda name: True) -> Contents:
+    """Only the sketches of ``wanted`` images are read: they cost more than all else in a report.
+
+    :raises ValueError: not written by :func:`encode`.
+    """
     names, *parts = text.split(';')
-    sketches = {}
+    images, sketches, saved = set(), {}, {}
+    for part in names.split(',') if names else ():
+        name, colon, percent = part.partition(':')
+        if colon:
+            if not percent.isdecimal() or int(percent) > 100:
+                raise ValueError(f'{part[:20]!r} is not a share of an image')
+            saved[name] = int(percent) / 100
+        images.add(name)
     for part in parts:
         name, equals, packed = part.partition('=')
         if not equals or len(name) != NAME:
             raise ValueError(f'{part[:20]!r} is not a sketch')
-        sketches[name] = _unpacked(packed)
-    return Contents(images=frozenset(n for n in names.split(',') if n), sketches=sketches)
+        if wanted(name):
+            sketches[name] = _unpacked(packed)
+    return Contents(images=frozenset(images), sketches=sketches, saved=saved)
 
 
 def _packed(sketch: Sketch) -> str:
@@ -116,14 +156,15 @@ def _unpacked(text: str) -> Sketch:
     return Sketch(tuple(values[:-1]), values[-1])
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class There:
-    """What guests of these ``images`` hold together: ``hashes``, all there are below ``limit``. ``known``: of any."""
+    """What guests of these ``images`` hold together; ``saved`` is what the kernel counts there, by image. Their pages
+    (:meth:`Book.expected`) are put together when first asked for: few requests are for a host's trust domain."""
 
-    images: frozenset[str]
-    hashes: frozenset[int]
-    limit: int
-    known: bool
+    __slots__ = ('images', 'saved', 'pages')
+
+    def __init__(self, images: frozenset[str], saved: typing.Mapping[str, float]) -> None:
+        self.images, self.saved = images, saved
+        self.pages: Sketch | None = None
 
 
 class Book:
@@ -131,32 +172,64 @@ class Book:
 
     def __init__(self, most: int = 10000) -> None:
         self._most = most
-        self._sketches: dict[str, Sketch] = {}
+        self._sketches: dict[str, tuple[str, Sketch]] = {}
+        self._saved: dict[str, float] = {}
+        self._alike: dict[str, float] = {}
+        self._told: dict[str, int] = {}
 
-    def learn(self, contents: Contents) -> None:
+    def wants(self, image: str) -> bool:
+        """Whether one more sketch of it is worth reading: the first few, and then one in many, as images change."""
+        told = self._told.get(image, 0)
+        if told:
+            self._told[image] = told + 1
+        else:
+            _renew(self._told, image, 1, self._most)
+        return told < _FIRST or told % _SELDOM == 0
+
+    def learn(self, contents: Contents, teller: str = '') -> None:
+        """``teller``: the host. Sketches of one image by two hosts are of two guests, and tell what those share."""
         for name, sketch in contents.sketches.items():
-            self._sketches.pop(name, None)
-            self._sketches[name] = sketch
-        while len(self._sketches) > self._most:
-            del self._sketches[next(iter(self._sketches))]
+            other = self._sketches.pop(name, None)
+            if other is not None and other[0] != teller:
+                _renew(self._alike, name, held(sketch, (other[1],)), self._most)
+            _renew(self._sketches, name, (teller, sketch), self._most)
+        for name, share in contents.saved.items():
+            _renew(self._saved, name, share, self._most)
 
-    def there(self, images: frozenset[str]) -> There:
-        """What is known of a host with guests of these images; good until its next report."""
-        found = [sketch for name in images if (sketch := self._sketches.get(name)) is not None]
-        return There(images, frozenset(h for sketch in found for h in sketch.hashes),
-                     min((sketch.limit for sketch in found), default=SPACE), bool(found) or not images)
+    def there(self, images: frozenset[str], saved: typing.Mapping[str, float] | None = None) -> There:
+        """What guests of these images hold, as far as is known."""
+        return There(images, saved or {})
+
+    def _pages(self, there: There) -> Sketch:
+        """All hashes of theirs below the smallest limit of the sketches that are known."""
+        if there.pages is None:
+            found = [told[1] for name in there.images if (told := self._sketches.get(name)) is not None]
+            there.pages = Sketch(tuple(sorted({h for sketch in found for h in sketch.hashes})),
+                                 min((sketch.limit for sketch in found), default=SPACE if not there.images else 0))
+        return there.pages
 
     def expected(self, image: str, there: There) -> float | None:
         """The share of a guest of this image that the host holds already.
 
-        ``None`` where nothing is known of the image, or of none of those there. The same image counts as the best
-        there can be: its guests differ in what they have written only.
+        ``None`` where nothing is known of the image, or of none of those there. Of the same image, what the kernel has
+        merged comes first, here or else on other hosts; then what sketches of two guests have in common. A sketch of
+        one guest cannot say how far another differs: the two count as equal until one of these is known, which takes
+        that they meet.
         """
         if image in there.images:
-            return 1.0
+            share = there.saved.get(image, self._saved.get(image))
+            if share is None and image in self._sketches:
+                share = self._alike.get(image, 1.0)
+            return share
         mine = self._sketches.get(image)
-        if mine is None or not there.known:
+        if mine is None or not (pages := self._pages(there)).limit:
             return None
-        limit = min(mine.limit, there.limit)
-        sample = [h for h in mine.hashes if h < limit]
-        return sum(h in there.hashes for h in sample) / len(sample) if sample else 0.0
+        return held(mine[1], (pages,))
+
+
+def _renew(kept: dict[str, typing.Any], name: str, value: object, most: int) -> None:
+    """Keep this as the newest of at most ``most``."""
+    kept.pop(name, None)
+    kept[name] = value
+    if len(kept) > most:
+        del kept[next(iter(kept))]

@@ -13,14 +13,14 @@ BOOK = sketch.Book()
 
 
 def read(report: HostReport) -> sketch.There | None:
-    """Learn what a new report tells; ``None`` when its host samples nothing, or says what cannot be read."""
+    """Learn what a new report tells; ``None`` when its host tells nothing, or says what cannot be read."""
     if not report.sketch:
         return None
     try:
-        contents = sketch.decode(report.sketch)
+        contents = sketch.decode(report.sketch, BOOK.wants)
     except ValueError as error:
         LOG.warning('%s: what its report says of page contents is left out (%s): install the same ovc-plugin release '
                     'on the host and the scheduler', report.host, error)
         return None
-    BOOK.learn(contents)
-    return BOOK.there(contents.images)
+    BOOK.learn(contents, report.host)
+    return BOOK.there(contents.images, contents.saved)

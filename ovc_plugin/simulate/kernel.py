@@ -53,6 +53,8 @@ class Kernel:
         self.killed: list[str] = []
         self.orders: list[Order] = []
         self._writes = 0
+        self._scanned = self._dissolved = 0.0  # bytes
+        self._rounds = 0.0
 
     @property
     def available(self) -> int:
@@ -65,7 +67,9 @@ class Kernel:
     @property
     def ksm(self) -> KsmState:
         saved = sum(g.merged for g in self.guests)
-        return KsmState(run=self.ksm_run, saved=saved, shared=saved // 4, pages_to_scan=self.ksm_pages)
+        return KsmState(run=self.ksm_run, saved=saved, shared=saved // 4, pages_to_scan=self.ksm_pages,
+                        sleep=SCAN_WAKEUP, scanned=int(self._scanned / PAGE), full_scans=int(self._rounds),
+                        dissolved=int(self._dissolved / PAGE), cpu=self._scanned / SCAN_LIMIT)
 
     def step(self, when: float, seconds: float) -> None:
         guests = [g for g in self.guests if g.alive]
@@ -81,7 +85,9 @@ class Kernel:
         waiting = 0.0
         for guest in busy:
             if guest.alive:
+                merged = guest.merged
                 guest.grant(part, seconds)
+                self._dissolved += merged - guest.merged
                 self.swap_ins += guest.swap_ins
                 waiting = max(waiting, guest.waited)
         for guest in guests:
@@ -143,7 +149,8 @@ class Kernel:
         self.orders = [order for order in self.orders if order.amount > 0]
 
     def _merge(self, guests: list[Guest], seconds: float) -> None:
-        """Equal pages meet at the speed of the scan; of each image, one copy stays."""
+        """Equal pages meet at the speed of the scan, which goes through all that guests hold; of each image, one copy
+        stays."""
         groups: dict[str, list[tuple[Guest, int]]] = {}
         for guest in guests:
             if guest.alive and guest.habit.alike:
@@ -151,6 +158,8 @@ class Kernel:
                 groups.setdefault(guest.habit.image, []).append((guest, size))
         total = sum(size for group in groups.values() for _, size in group)
         speed = min(SCAN_LIMIT, self.ksm_pages * PAGE / SCAN_WAKEUP)
+        self._scanned += speed * seconds
+        self._rounds += speed * seconds / max(PAGE, sum(g.backed - g.warm - g.cold for g in guests if g.alive))
         for group in groups.values():
             for guest, size in group:
                 possible = size * (len(group) - 1) // len(group)

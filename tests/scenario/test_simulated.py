@@ -113,6 +113,31 @@ def test_equal_guests_save_memory_until_they_write():
     assert saved(400.0 * MIB) < saved(0.0) / 2
 
 
+def sharing(alike: int, seconds: int):
+    """Four guests of 1 GiB each that hold so much alike, and ours on them."""
+    habits = [Habit(name=f'g{n}', manner='alike', maximum=2 * GIB, reservation=GIB, demand=Demand(base=GIB),
+                    alike=alike, image='common') for n in range(4)]
+    return World(Machine(total=16 * GIB, reserve=GIB, swap=0), habits, Ours(HostSettings())).run(seconds).kernel
+
+
+def test_the_scanner_of_a_modelled_host_counts_its_rounds_and_what_they_cost():
+    earlier, later = sharing(MIB, 60).ksm, sharing(MIB, 120).ksm
+    assert later.scanned > earlier.scanned > 0 and later.full_scans > earlier.full_scans
+    assert 0 < later.cpu < 120 and later.dissolved == 0
+
+
+def test_a_scanner_that_finds_next_to_nothing_is_slowed_down_and_one_that_does_is_not_at_first():
+    fast = sharing(GIB // 2, 30).ksm_pages
+    assert sharing(MIB, 1200).ksm_pages < fast / 4
+
+
+def test_what_guests_write_of_merged_pages_is_counted_as_dissolved():
+    habits = [Habit(name=f'g{n}', manner='alike', maximum=2 * GIB, reservation=GIB, demand=Demand(base=GIB),
+                    alike=GIB // 2, image='common', rewrites=40.0 * MIB) for n in range(4)]
+    world = World(Machine(total=16 * GIB, reserve=GIB, swap=0), habits, Ours(HostSettings())).run(120)
+    assert world.kernel.ksm.dissolved > 0
+
+
 @pytest.mark.parametrize('seed', range(6))
 def test_a_quick_look_finds_urgent_what_a_full_one_does(monkeypatch, seed):
     recipe = generate.recipe(f'looks {seed}', guests=10, ticks=60)

@@ -14,7 +14,8 @@ import pytest
 from ovc_plugin import pages, report
 from ovc_plugin.contents import AGAIN, Sampler
 from ovc_plugin.decide import sketch
-from tests.builders import NOW, a_guest, a_host
+from ovc_plugin.model import KsmState
+from tests.builders import GIB, NOW, a_guest, a_host
 
 CHANCE = random.Random(3)
 COMMON = [CHANCE.randrange(sketch.SPACE) for _ in range(3000)]
@@ -99,6 +100,38 @@ def test_projects_are_told_apart():
     one.look(host, NOW)
     one.look(host, NOW)
     assert len(told(one, host).sketches) == 2
+
+
+def scanned(rounds: int | None, saved: int, **changes):
+    """A host with two guests of one image after so many rounds of the kernel's scanner."""
+    return a_host(*(a_guest(name, image='debian', saved=saved) for name in 'ab'), **changes,
+                  ksm=KsmState(run=1, saved=2 * saved, shared=saved, pages_to_scan=100, full_scans=rounds))
+
+
+def test_what_guests_save_is_told_once_the_kernel_has_looked_through_them():
+    one, name = Sampler(), sketch.image_name('p1', 'debian')
+    assert [told(one, scanned(rounds, 0)).saved for rounds in (7, 9)] == [{}, {}]
+    assert told(one, scanned(10, GIB // 20)).saved == {name: 0.05}
+    assert told(one, scanned(11, 0)).saved == {name: 0.0}
+
+
+def test_rounds_that_begin_anew_are_counted_anew():
+    one = Sampler()
+    told(one, scanned(700, GIB // 4))
+    assert told(one, scanned(1, 0)).saved == {}
+    assert told(one, scanned(4, GIB // 4)).saved
+
+
+def test_where_rounds_are_not_counted_only_what_was_saved_tells_of_a_look():
+    assert told(Sampler(), scanned(None, 0)).saved == {}
+    assert told(Sampler(), scanned(None, GIB // 4)).saved
+
+
+def test_a_host_that_samples_nothing_reads_nothing_and_tells_what_the_kernel_counts():
+    one = Sampler()
+    one.look(scanned(None, 0), NOW)
+    assert one.told(scanned(None, 0), report.LONGEST_SKETCH) == ''
+    assert one.told(scanned(None, GIB // 4), report.LONGEST_SKETCH) == f'{sketch.image_name("p1", "debian")}:25'
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from ovc_plugin import predictors, publish
+from ovc_plugin import display, predictors, publish
 from ovc_plugin.foresight import HORIZON, Foresight, demand
 from ovc_plugin.model import MIB
 from tests.builders import a_guest, a_host
@@ -84,6 +84,33 @@ def test_a_predictor_that_fails_predicts_nothing_and_says_so_once(tmp_path, capl
     assert over_days(foresight, 0.1) is None
     assert foresight.error == 'ZeroDivisionError: a mistake'
     assert sum('predictor broken failed' in r.message for r in caplog.records) == 1
+
+
+def test_operators_are_told_what_is_expected_and_how_often_it_was_wrong(tmp_path):
+    foresight = made(tmp_path)
+    last = over_days(foresight, 3, resident=200 * MIB)
+    told = foresight.fields()
+    assert (told['predictor'], told['reason'], told['error']) == ('calibrated', last.reason, None)
+    assert {one['horizon'] for one in told['horizons']} == {300.0, 3600.0, 86400.0}
+    assert all(one['judged'] and one['missed'] == 0 for one in told['horizons'])
+
+
+def test_a_predictor_that_does_not_count_or_fails_at_it_is_told_without(tmp_path):
+    assert made(tmp_path, 'host_max').fields()['horizons'] == []
+
+    class Broken:
+        def errors(self): raise ZeroDivisionError('a mistake')
+    assert Foresight('broken', Broken(), publish.Store(str(tmp_path), 'host.peaks')).fields()['horizons'] == []
+
+
+def test_status_shows_how_often_predictions_were_wrong():
+    horizons = [{'horizon': 86400.0, 'judged': 200, 'missed': 3, 'share': 0.015, 'margin': 0.78},
+                {'horizon': 300.0, 'judged': 0, 'missed': 0, 'share': None, 'margin': 0.75}]
+    status = {'prediction': {'predictor': 'calibrated', 'reason': '', 'error': None, 'horizons': horizons}}
+    assert display._predicted(status) == 'predicted peaks that were too low: 24 h 3 of 200 (1.5%, margin 0.78)'
+    status['prediction']['error'] = 'ValueError: no'
+    assert display._predicted(status) == 'predictor calibrated failed, nothing is predicted: ValueError: no'
+    assert display._predicted({'prediction': None}) == display._predicted({}) == ''
 
 
 def test_a_store_that_cannot_be_written_costs_nothing_but_memory(tmp_path):

@@ -45,3 +45,21 @@ def test_a_broken_promise_is_seen_in_the_hosts_own_figures(monkeypatch):
     assert told(500, 500) == ['guests may touch 1256 MB > 1236 MB']
     looked.owed['b'] = 400 * MB
     assert 'guarantees need 956 MB > 936 MB' in told(500, 500)
+
+
+@pytest.mark.parametrize('silent, counted', [(3, 0), (99, 1)])
+def test_a_host_that_stays_silent_after_a_step_is_no_promise_kept(silent, counted, monkeypatch):
+    paths = load('paths', monkeypatch)
+    monkeypatch.setattr(paths.time, 'sleep', lambda seconds: None)
+    looked = paths.Watch(types.SimpleNamespace(hosts=[types.SimpleNamespace(name='h1')]), {})
+    tries = []
+
+    def of(host):
+        tries.append(host)
+        if len(tries) <= silent:
+            raise OSError('no answer')
+        return iter(())
+
+    looked._of = of
+    looked.look_after('boot, fits')
+    assert (looked.blind_after, looked.blind) == (counted, min(silent, paths.ANSWERS_WITHIN))

@@ -175,6 +175,33 @@ def test_a_miss_widens_the_margin_at_once_and_success_narrows_it_slowly():
         assert gained >= Tuning().gain * 0.98 > 50 * lost_a_step and track.missed >= 1
 
 
+def test_how_often_it_was_wrong_is_told_by_horizon_and_outlives_a_restart():
+    predictor = taught(Calibrated(Tuning(margin=0.0)), 3 * DAY_STEPS, a_guest(limit=2 * GIB))
+    taught(predictor, 1, a_guest(used=2 * GIB, limit=2 * GIB))
+    told = {one['horizon']: one for one in predictor.errors()}
+    assert set(told) == set(HORIZONS)
+    day = told[DAY]
+    assert 0 < day['missed'] <= day['judged'] and day['share'] == day['missed'] / day['judged']
+    assert day['margin'] == predictor.tracks[DAY].margin > 0
+    again = Calibrated()
+    again.from_dict(json.loads(json.dumps(predictor.to_dict())))
+    assert again.errors() == predictor.errors()
+
+
+def test_nothing_judged_is_no_share():
+    assert all(one['share'] is None and one['judged'] == 0 for one in Calibrated().errors())
+
+
+def test_what_an_older_release_kept_without_counts_is_taken_over():
+    kept = taught(Calibrated(), 2 * DAY_STEPS, a_guest()).to_dict()
+    del kept['judged']
+    again = Calibrated()
+    again.from_dict(kept)
+    assert again.errors()[0]['judged'] == 0
+    assert again.peak(a_host(a_guest()), HOUR) == taught(Calibrated(), 2 * DAY_STEPS, a_guest()).peak(
+        a_host(a_guest()), HOUR)
+
+
 def test_guests_admitted_after_a_prediction_do_not_prove_it_wrong():
     predictor = taught(Calibrated(), 8 * DAY_STEPS, a_guest('a'))
     taught(predictor, 10, a_guest('a'), a_guest('b', used=7 * GIB))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from ovc_plugin import report as reports
 from ovc_plugin.decide import score, sketch
 from ovc_plugin.nova import book
@@ -14,6 +16,11 @@ CHANCE = random.Random(5)
 COMMON, ONE, OTHER = ([CHANCE.randrange(sketch.SPACE) for _ in range(5000)] for _ in range(3))
 DEBIAN, FEDORA, UBUNTU = (sketch.image_name('p1', image) for image in ('debian', 'fedora', 'ubuntu'))
 DOMAIN = reports.domain_name('p1')
+
+
+@pytest.fixture(autouse=True)
+def a_new_book(monkeypatch):
+    monkeypatch.setattr(book, 'BOOK', sketch.Book())
 
 
 def told(**held: list[int]) -> reports.HostReport:
@@ -29,6 +36,16 @@ def test_a_host_with_the_same_image_is_preferred_to_one_with_a_kin_and_that_to_a
     votes = [score.affinity(a_report(domains=(DOMAIN,)), DOMAIN, False, book.BOOK.expected(DEBIAN, there))
              for there in (same, kin, stranger)]
     assert votes[0] == 1.0 > votes[1] > votes[2] == 0.0
+
+
+def test_a_measured_saving_votes_the_same_with_sketches_and_without():
+    votes = []
+    for sketches in ({}, {DEBIAN: sketch.of(COMMON + ONE)}):
+        contents = sketch.Contents(images=frozenset((DEBIAN,)), sketches=sketches, saved={DEBIAN: 0.05})
+        report = a_report(domains=(DOMAIN,), claimed=16 << 30, saved=16 << 30,
+                          sketch=sketch.encode(contents, reports.LONGEST_SKETCH))
+        votes.append(score.affinity(report, DOMAIN, True, book.BOOK.expected(DEBIAN, book.read(report))))
+    assert votes == [0.05, 0.05]
 
 
 def test_another_trust_domain_gets_no_vote_whatever_its_pages():

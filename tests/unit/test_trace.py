@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What benchmarks/predict makes of a trace, and says of what is none."""
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+
+from tests.unit.test_benchmarks import load
+
+HEAD = 'Timestamp [ms];\tCPU cores;\tMemory capacity provisioned [KB];\tMemory usage [KB]'
+MIB, BEGAN = 1 << 20, 1375308176
+
+
+@pytest.fixture
+def traces(monkeypatch) -> types.ModuleType:
+    return load('predict_trace', monkeypatch)
+
+
+def write(path, *rows: tuple[float, int, int], head: str = HEAD) -> None:
+    """Rows of (seconds from the beginning, MiB provisioned, MiB used)."""
+    lines = [f'{BEGAN + at};\t2;\t{limit * 1024}.0;\t{used * 1024}.0' for at, limit, used in rows]
+    path.write_text('\n'.join([head, *lines]) + '\n')
+
+
+def test_each_file_is_a_guest_and_each_five_minutes_a_step(traces, tmp_path):
+    write(tmp_path / '10.csv', (600, 2048, 30))
+    write(tmp_path / '2.csv', (0, 1024, 10), (300, 1024, 20))
+    used, limit = traces.read(tmp_path)
+    assert (used // MIB).tolist() == [[10, 20, -1], [-1, -1, 30]]
+    assert (limit // MIB).tolist() == [[1024, 1024, 0], [0, 0, 2048]]
+
+
+def test_a_sample_told_twice_counts_by_the_larger_and_a_late_one_leaves_no_hole(traces, tmp_path):
+    write(tmp_path / '1.csv', (0, 1024, 10), (0, 1024, 15), (299, 1024, 12), (601, 1024, 20))
+    assert (traces.read(tmp_path)[0] // MIB).tolist() == [[15, 15, 20]]
+
+
+def test_a_guest_that_was_off_for_a_while_is_off(traces, tmp_path):
+    write(tmp_path / '1.csv', (0, 1024, 10), (900, 1024, 20))
+    assert (traces.read(tmp_path)[0] // MIB).tolist() == [[10, -1, -1, 20]]
+
+
+def test_milliseconds_are_told_from_seconds(traces, tmp_path):
+    (tmp_path / '1.csv').write_text(f'{HEAD}\n' + ''.join(
+        f'{(BEGAN + at) * 1000};\t2;\t1048576;\t1024\n' for at in (0, 300)))
+    assert traces.read(tmp_path)[0].tolist() == [[MIB, MIB]]
+
+
+@pytest.mark.parametrize('text, says', [
+    ('', 'has no column "Timestamp [ms]"'), ('a;b\n1;2\n', 'has no column "Timestamp [ms]"'),
+    (f'{HEAD}\n1375308176;\t2;\tmuch;\t1\n', 'line 2 is not a sample'), (f'{HEAD}\n', 'no file has a sample')])
+def test_what_is_no_trace_is_named_with_the_form_it_should_have(traces, tmp_path, text, says):
+    (tmp_path / '1.csv').write_text(text)
+    with pytest.raises(traces.TraceError, match='each file is one guest') as raised:
+        traces.read(tmp_path)
+    assert says in str(raised.value) and str(tmp_path) in str(raised.value)
+
+
+def test_an_empty_directory_and_a_file_of_another_kind_are_refused(traces, tmp_path):
+    with pytest.raises(traces.TraceError, match=r'has no \.csv file'):
+        traces.read(tmp_path)
+    (tmp_path / 'one.npz').write_text('no')
+    with pytest.raises(traces.TraceError, match=r'one\.npz cannot be read .*give an \.npz'):
+        traces.read(tmp_path / 'one.npz')
+    with pytest.raises(traces.TraceError, match='nowhere cannot be read'):
+        traces.read(tmp_path / 'nowhere')
+
+
+def test_an_npz_is_read_as_before(traces, tmp_path):
+    np.savez(tmp_path / 'one.npz', used_mib=np.array([[1, traces.OFF]], np.uint32),
+             prov_mib=np.array([[9, 9]], np.uint32), step_s=300)
+    used, limit = traces.read(tmp_path / 'one.npz')
+    assert used.tolist() == [[MIB, -1]] and limit.tolist() == [[9 * MIB, 0]]
+    np.savez(tmp_path / 'two.npz', used_mib=np.zeros((1, 2)), prov_mib=np.zeros((1, 2)), step_s=60)
+    with pytest.raises(traces.TraceError, match=r'two\.npz: a step is 60 s'):
+        traces.read(tmp_path / 'two.npz')
