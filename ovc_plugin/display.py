@@ -153,7 +153,8 @@ def state(guest: Fields) -> str:
         return f'untouchable: {why}'
     ways = [way for way, can in (('balloon', 'can_balloon'), ('swap', 'can_swap'), ('sharing', 'can_share'))
             if guest.get(can)]
-    silent = '' if _number(guest.get('stats_age')) else '; says nothing of its memory, so it is not ballooned'
+    speaks = any(_number(guest.get(age)) for age in ('stats_age', 'published_age'))
+    silent = '' if speaks else '; says nothing of its memory, so it is not ballooned'
     if guest.get('busy'):
         silent = '; boots, pauses or moves, so it is not ballooned now'
     return f'reached by {", ".join(ways) or "no mechanism"}{silent}'

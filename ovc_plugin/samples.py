@@ -76,7 +76,8 @@ class MergedPages:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GuestSample:
     """``guest_swap_in`` (bytes) and ``major_faults`` are rates between the last two times that the guest spoke,
-    ``published`` the working set that it has told, where it told one lately."""
+    ``published`` the working set that it has told, where it told one lately, ``published_age`` how old that was, where
+    it is known to be counted on."""
 
     facts: GuestFacts
     group: GroupSample | None = None
@@ -84,6 +85,7 @@ class GuestSample:
     guest_swap_in: float | None = None
     major_faults: float | None = None
     published: int | None = None
+    published_age: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,9 +98,10 @@ class HostSettings:
         low=0.001, high=1)
     stall_hard: float = knob(0.40, 'The same for HARD. Related: stall_soft.', low=0.001, high=1)
     ask_guests: bool = knob(
-        False, 'Ask guests, through their QEMU guest agent and twice a minute, for the working set that the script '
-        'etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their maximum. Not '
-        'where nova-compute runs on eventlet.')
+        False, 'Ask guests, through their QEMU guest agent and four times a minute, for the working set that the '
+        'script etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their '
+        'maximum, instead of their statistics or where they have none, for stats_max_age. Not where nova-compute runs '
+        'on eventlet.')
     stats_max_age: float = knob(
         30.0, 'Seconds after which what a guest says of its memory is too old to shrink it by.', low=1, high=3600,
         unit='s')

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typing
 
-from ovc_plugin.decide import balloon, progress
+from ovc_plugin.decide import balloon, need, progress
 from ovc_plugin.decide.rule import NOTHING, Part, Situation
 from ovc_plugin.decide.share import Claim, share_out
 from ovc_plugin.decide.state import Asked, LadderState
@@ -32,8 +32,8 @@ def relieve(situation: Situation) -> Part:
             spare -= amount
             actions.append(SetBalloon(
                 guest=guest.uuid, target=min(guest.maximum, size + amount), previous=size,
-                reason=f'{guest.name} can use {(guest.usable or 0) // MIB} MB of {(guest.actual or 0) // MIB} MB, and '
-                       f'needs {lack // MIB} MB more than {size // MIB} MB'))
+                reason=f'{need.spoken(guest, situation.settings)}, and needs {lack // MIB} MB more than '
+                       f'{size // MIB} MB'))
     # Memory that the shortage was counted to need for this is no new shortage.
     return Part(actions=tuple(actions), credit=-sum(a.target - a.previous for a in actions))
 

@@ -2,10 +2,10 @@
 # Copyright ovc_plugin contributors
 """What a guest needs: what it could not give up without swapping itself; fast up, slow down.
 
-A guest's own word gives actual - usable. The need follows it up at once, and down with a time constant, so that a
-guest between two bursts is not taken for idle (after Waldspurger, OSDI'02: respond rapidly to increases in usage, and
-more gradually to decreases). Where a guest that was shrunk reads its files or its own swap again, its need is raised:
-what it calls usable is in use.
+A guest's own word gives actual - usable, or the working set that it publishes, which knows better what of it is in
+use. The need follows it up at once, and down with a time constant, so that a guest between two bursts is not taken for
+idle (after Waldspurger, OSDI'02: respond rapidly to increases in usage, and more gradually to decreases). Where a guest
+that was shrunk reads its files or its own swap again, its need is raised: what it calls usable is in use.
 """
 from __future__ import annotations
 
@@ -30,6 +30,41 @@ class Estimate:
 
     amount: int
     confidence: float
+
+
+class Word(typing.NamedTuple):
+    """What a guest ``said`` that it cannot do without (bytes), and how many seconds ago."""
+
+    said: int
+    age: float
+
+
+def word(guest: GuestSnapshot, settings: HostSettings) -> Word | None:
+    """The guest's last word; ``None`` where it says nothing, or its size is unknown.
+
+    A working set that it publishes counts instead of its statistics, and where it has none, but no longer than those
+    would (promise 6). It is within [reservation, maximum].
+    """
+    if guest.actual is None:
+        return None
+    if _publishes(guest, settings):
+        return Word(guest.published or 0, guest.published_age or 0.0)
+    if guest.usable is None or guest.stats_age is None:
+        return None
+    return Word(max(0, guest.actual - guest.usable), guest.stats_age)
+
+
+def _publishes(guest: GuestSnapshot, settings: HostSettings) -> bool:
+    return (guest.published is not None and guest.published_age is not None
+            and guest.published_age <= settings.stats_max_age)
+
+
+def spoken(guest: GuestSnapshot, settings: HostSettings) -> str:
+    """The same as a reason says it."""
+    actual = (guest.actual or 0) // MIB
+    if _publishes(guest, settings):
+        return f'{guest.name} publishes a working set of {(guest.published or 0) // MIB} MB of {actual} MB'
+    return f'{guest.name} can use {(guest.usable or 0) // MIB} MB of {actual} MB without swapping'
 
 
 def estimate(guest: GuestSnapshot, known: Need | None, now: float) -> Estimate:
@@ -59,33 +94,33 @@ def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, N
            settings: HostSettings, now: float) -> dict[str, Need]:
     """The needs of these guests after what they said since; those that never spoke are missing.
 
-    A word that is older than the guest's last change of size tells of another size, and is not used: usable is told
+    A word that is older than the guest's last change of size tells of another size, and is not used: a word comes
     rarely, actual is known at once.
     """
     found = {}
     for guest in guests:
         known, mine = before.get(guest.uuid), asked.get(guest.uuid)
-        if guest.actual is None or guest.usable is None or guest.stats_age is None:
+        last = word(guest, settings)
+        if last is None:
             if known is not None:
                 found[guest.uuid] = known
             continue
-        heard_at = now - guest.stats_age
+        heard_at = now - last.age
         if known is not None and mine is not None and mine.gave_way_at == now:
-            found[guest.uuid] = dataclasses.replace(known, slow=max(known.slow, guest.actual + _AGAIN * guest.maximum))
+            found[guest.uuid] = dataclasses.replace(
+                known, slow=max(known.slow, (guest.actual or 0) + _AGAIN * guest.maximum))
             continue
         if known is None or known.heard_at > now:  # the first word, or a clock that was set back
-            said = float(max(0, guest.actual - guest.usable))
-            found[guest.uuid] = Need(slow=said, raised=0.0, heard_at=heard_at)
+            found[guest.uuid] = Need(slow=float(last.said), raised=0.0, heard_at=heard_at)
         elif heard_at < known.heard_at + _LATER or (mine is not None and heard_at <= mine.moved_at):
             found[guest.uuid] = known
         else:
-            found[guest.uuid] = _heard(guest, known, heard_at, settings)
+            found[guest.uuid] = _heard(guest, known, last.said, heard_at, settings)
     return found
 
 
-def _heard(guest: GuestSnapshot, known: Need, heard_at: float, settings: HostSettings) -> Need:
+def _heard(guest: GuestSnapshot, known: Need, said: int, heard_at: float, settings: HostSettings) -> Need:
     actual = guest.actual or 0
-    said = max(0, actual - (guest.usable or 0))
     kept = math.exp((known.heard_at - heard_at) / settings.need_slow) if settings.need_slow else 0.0
     slow = max(float(said), said + (known.slow - said) * kept)
     raised = known.raised * kept ** _FORGETS

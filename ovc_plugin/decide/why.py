@@ -34,7 +34,10 @@ def has(guest: GuestSnapshot) -> list[str]:
              if guest.usable is not None and guest.stats_age is not None else '; it says nothing of its memory')
     read_back = f', {guest.refaults:.0f} pages/s read back' if guest.refaults else ''
     merged = f'; {_mb(guest.saved)} of it merged away' if guest.saved is not None else ''
-    return [f'balloon: {_mb(guest.actual)}{asked}{spoke}',
+    published = ([] if guest.published is None else [
+        f'it publishes a working set of {_mb(guest.published)} (within what it is guaranteed and its maximum), '
+        + ('not yet known to be alive' if guest.published_age is None else f'{guest.published_age:.0f} s old')])
+    return [f'balloon: {_mb(guest.actual)}{asked}{spoke}', *published,
             f'the host backs {_mb(guest.resident)} with memory and {_mb(guest.swapped)} with swap{read_back}{merged}']
 
 
@@ -101,9 +104,10 @@ def _waits(guest: GuestSnapshot, plan: Plan, asked: Asked | None, spare: int, se
         return f'it could give {_mb(spare)} < {_mb(least)}, the smallest change worth asking for'
     if asked is None or plan.level >= Level.CRITICAL:
         return None
-    if guest.stats_age is not None and now - guest.stats_age <= asked.moved_at:
+    word = need.word(guest, settings)
+    if word is not None and now - word.age <= asked.moved_at:
         return (f'settling: it moved {now - asked.moved_at:.0f} s ago, and has said nothing of its memory since '
-                f'(for {guest.stats_age:.0f} s)')
+                f'(for {word.age:.0f} s)')
     if asked.change > 0 and now - asked.at < settings.turn_after:
         return f'it was given memory {now - asked.at:.0f} s ago < {settings.turn_after:.0f} s (turn_after)'
     return None

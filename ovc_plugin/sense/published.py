@@ -14,18 +14,39 @@ import typing
 
 LOG = logging.getLogger(__name__)
 PATH = '/run/ovc/working-set'
-EVERY, LONGEST = 30.0, 3600.0   # seconds between two questions to a guest that answers, and to one that never does
-LIFE = 100.0                    # seconds for which an answer is believed
-_BREATH = 0.2                   # seconds between two guests
+EVERY, LONGEST = 15.0, 3600.0   # seconds between two questions to a guest that answers, and to one that never does
+LIFE = 100.0                    # seconds for which an answer is shown; the rules believe it for less
+_BREATH = 0.1                   # seconds between two guests
+
+
+class Told(typing.NamedTuple):
+    """Bytes, and how old they are at most; ``None`` until the guest's number was seen to count on: the file of a script
+    that has died can still be read."""
+
+    amount: int
+    age: float | None
 
 
 @dataclasses.dataclass
 class _Known:
+    """``told_at`` is when the ``number`` was first read, ``lag`` how many seconds the guest takes for one."""
+
     due: float = 0.0
     pause: float = EVERY
     number: int | None = None
     amount: int = 0
     told_at: float | None = None
+    lag: float | None = None
+
+    def take(self, amount: int, number: int, now: float) -> None:
+        if number == self.number:  # one that stands still is that of a script which has died
+            return
+        self.lag = None
+        if self.number is not None and self.told_at is not None:
+            counted, seconds = number - self.number, now - self.told_at
+            if 0 < counted <= 2 * seconds + 1:  # by more it does not count, but was started anew
+                self.lag = seconds / counted
+        self.amount, self.number, self.told_at = amount, number, now
 
 
 class Published:
@@ -38,15 +59,16 @@ class Published:
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def follow(self, uuids: typing.Iterable[str]) -> dict[str, int]:
-        """Ask these guests from now on; bytes of those that have told lately."""
+    def follow(self, uuids: typing.Iterable[str]) -> dict[str, Told]:
+        """Ask these guests from now on; the words of those that have told lately."""
         self._known = {uuid: self._known.get(uuid) or _Known() for uuid in uuids}
         if self._thread is None and self._known:
             self._thread = threading.Thread(target=self._run, name='ovc-published', daemon=True)
             self._thread.start()
         self._changed.set()
         now = self._clock()
-        return {uuid: known.amount for uuid, known in self._known.items()
+        return {uuid: Told(known.amount, None if known.lag is None else now - known.told_at + known.lag)
+                for uuid, known in self._known.items()
                 if known.told_at is not None and now - known.told_at <= LIFE}
 
     def ask_due(self) -> float:
@@ -66,8 +88,7 @@ class Published:
             LOG.debug('guest %s publishes nothing: %s', uuid, error)
             known.pause = min(LONGEST, 2 * known.pause)
         else:
-            if number != known.number:  # a number that stands still is that of a script which has died
-                known.amount, known.number, known.told_at = amount, number, self._clock()
+            known.take(amount, number, self._clock())
             known.pause = EVERY
         known.due = self._clock() + known.pause
 

@@ -91,7 +91,8 @@ class Sensor:
         if guests is None or self._publications is None:
             return guests
         told = self._publications.follow(g.facts.uuid for g in guests if g.facts.running)
-        return tuple(dataclasses.replace(g, published=told.get(g.facts.uuid)) for g in guests)
+        return tuple(dataclasses.replace(g, published=word.amount, published_age=word.age)
+                     if (word := told.get(g.facts.uuid)) is not None else g for g in guests)
 
     def _booting(self, guest: GuestFacts) -> GuestFacts:
         """Busy, where the guest has not said a word and its process is young: its driver may load any moment."""
