@@ -38,8 +38,8 @@ class GuestSnapshot:
     ``image`` what it was made from.
     ``pressure`` is the share of time (0..1) in which its own processes waited for memory on the host, ``guest_swap_in``
     (bytes) and ``major_faults`` are what the guest itself reads back per second, ``published`` the working set that it
-    has told, within [reservation, maximum], ``published_age`` its age, ``None`` where it must not be acted on. ``busy``:
-    it boots, pauses or moves, and is not asked for memory.
+    has told, within [reservation, maximum], ``published_age`` its age, ``None`` where it must not be acted on.
+    ``busy``: it boots, pauses or moves, and is not asked for memory.
     """
 
     uuid: str

@@ -12,6 +12,7 @@ from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample,
 from ovc_plugin.settings import Settings
 
 PAGE = 4096
+_AHEAD = 5.0  # seconds by which a word may be newer than its pass: that began before the guest was read, which may wait
 
 
 def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int], reserve: int,
@@ -127,7 +128,7 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
     if complaint:
         notes.append(f'guest {facts.name}: {complaint}')
     untouchable = facts.untouchable or _opted_out(facts, notes)
-    spoke = None if now is None or not facts.last_update else max(0.0, now - facts.last_update)
+    spoke = _age(facts, now, notes)
     actual, usable, age = _believed(facts, spoke, notes)
     sane = now is not None and actual == facts.actual and usable == facts.usable
     published, published_age = _published(sample, reservation, spoke, sane)
@@ -210,6 +211,18 @@ def _weight(facts: GuestFacts, notes: list[str]) -> float:
                      '1 is taken')
         return 1.0
     return weight
+
+
+def _age(facts: GuestFacts, now: float | None, notes: list[str]) -> float | None:
+    """Seconds since the guest spoke; unknown, not 0, where that was in what is the future after the clock was set
+    back."""
+    if now is None or not facts.last_update:
+        return None
+    if facts.last_update > now + _AHEAD:
+        notes.append(f'guest {facts.name}: spoke in the future, so the clock was set back; it is not shrunk until it '
+                     'speaks again')
+        return None
+    return max(0.0, now - facts.last_update)
 
 
 def _believed(facts: GuestFacts, age: float | None, notes: list[str]) -> tuple[int | None, int | None, float | None]:
