@@ -45,7 +45,16 @@ class GuestFacts:
     seen: int | None = None
     swap_in: int | None = None
     major_faults: int | None = None
-    pressures: typing.Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What a guest counts of its own pressure since it booted, by name, told ``at`` (seconds since the epoch):
+    ``oom_kills``, ``alloc_stalls`` (a task had to look for memory itself), and pages looked at and taken, by the
+    kernel's thread (``async_scans``, ``async_reclaims``) and by such tasks (``direct_scans``, ``direct_reclaims``)."""
+
+    at: float
+    counts: typing.Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +86,7 @@ class MergedPages:
 class GuestSample:
     """``guest_swap_in`` (bytes) and ``major_faults`` are rates between the last two times that the guest spoke,
     ``published`` the working set that it has told, where it told one lately, ``published_age`` how old that was, where
-    it is known to be counted on."""
+    it is known to be counted on. ``pressures`` are the rates of what is ``counted``, per second."""
 
     facts: GuestFacts
     group: GroupSample | None = None
@@ -86,6 +95,8 @@ class GuestSample:
     major_faults: float | None = None
     published: int | None = None
     published_age: float | None = None
+    counted: Counted | None = None
+    pressures: typing.Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

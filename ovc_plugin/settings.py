@@ -102,6 +102,11 @@ class HostSettings:
         'script etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their '
         'maximum, instead of their statistics or where they have none, for stats_max_age. Not where nova-compute runs '
         'on eventlet.')
+    ask_monitor: bool = knob(
+        False, 'Ask guests for the pressure that they count themselves (stalls, direct reclaim, kills; Linux 6.12 and '
+        'QEMU 9.2), four times a minute, so that one that was shrunk too far is seen sooner. It goes through QEMU\'s '
+        'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Not where nova-compute runs on '
+        'eventlet.')
     stats_max_age: float = knob(
         30.0, 'Seconds after which what a guest says of its memory is too old to shrink it by.', low=1, high=3600,
         unit='s')

@@ -8,18 +8,14 @@ import logging
 import time
 import typing
 
-from ovc_plugin.hypervisor import definition, guest_file
+from ovc_plugin.hypervisor import definition, guest_file, monitor
 from ovc_plugin.model import MIB
-from ovc_plugin.samples import GuestFacts
+from ovc_plugin.samples import Counted, GuestFacts
 
 LOG = logging.getLogger(__name__)
 DEFINITION_LIFE = 300.0
 DIRTY_LIFE, DIRTY_SECONDS = 60.0, 1
 _AGENT_SECONDS = 2
-
-# What newer guests tell of their own pressure (Linux 6.12, QEMU 9.2), by libvirt's name and ours; absent elsewhere.
-_PRESSURES = tuple((f'balloon.{name}', name) for name in (
-    'oom_kill', 'alloc_stall', 'async_scan', 'direct_scan', 'async_reclaim', 'direct_reclaim'))
 
 
 class BusyGuest(RuntimeError):
@@ -98,6 +94,16 @@ class LibvirtHypervisor:
         domain = self._connect().lookupByUUIDString(uuid)
         return guest_file.read(lambda request: qemu.qemuAgentCommand(domain, request, _AGENT_SECONDS, 0), path)
 
+    def read_pressures(self, uuid: str) -> Counted:
+        """What a guest counts of its own pressure, through QEMU's monitor; libvirt marks the guest as tainted by that.
+
+        :raises monitor.Untold: it counts nothing of this.
+        :raises Exception: it does not answer.
+        """
+        qemu = importlib.import_module('libvirt_qemu')
+        domain = self._connect().lookupByUUIDString(uuid)
+        return monitor.counted(lambda request: qemu.qemuMonitorCommand(domain, request, 0))
+
     def _facts(self, domain: typing.Any, stats: dict[str, typing.Any]) -> GuestFacts | None:
         uuid, number = domain.UUIDString(), domain.ID()
         try:
@@ -124,7 +130,6 @@ class LibvirtHypervisor:
             busy=running and (state != lv.VIR_DOMAIN_RUNNING or self._moves(domain, uuid)), movable=known.movable,
             seen=_kib(stats, 'balloon.available'), swap_in=_kib(stats, 'balloon.swap_in'),
             major_faults=stats.get('balloon.major_fault'),
-            pressures={name: int(stats[key]) for key, name in _PRESSURES if key in stats},
             dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
 
     def _moves(self, domain: typing.Any, uuid: str) -> bool:

@@ -31,7 +31,7 @@ class Guests:
         self.texts, self.asked, self.now = texts, [], 1000.0
         monkeypatch.setattr(published.time, 'sleep', lambda seconds: None)
         self.published = published.Published(self.read, clock=lambda: self.now)
-        self.published._thread = self  # the test asks when it is due
+        self.published.seldom._thread = self  # the test asks when it is due
 
     def read(self, uuid, path):
         self.asked.append(uuid)
@@ -45,7 +45,7 @@ class Guests:
     def told(self, seconds):
         self.published.follow(self.texts)
         self.now += seconds
-        self.published.ask_due()
+        self.published.seldom.ask_due()
         return self.published.follow(self.texts)
 
 
