@@ -64,7 +64,7 @@ class GuestSnapshot:
     pressure: float | None = None
     guest_swap_in: float | None = None
     major_faults: float | None = None
-    pressures: typing.Mapping[str, float] = dataclasses.field(default_factory=dict)
+    pressures: typing.Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
     published: int | None = None
     published_age: float | None = None
     busy: bool = False

@@ -147,7 +147,8 @@ class HostSettings:
         256 * MIB, 'Most memory moved to swap from one guest in one pass.', low=1 * MIB, high=64 << 30, unit='MiB')
     refault_limit: float = knob(
         200.0, 'Pages per second read back from swap above which a guest is not swapped further, except at level '
-        'CRITICAL.', low=0, high=1e6)
+        'CRITICAL. A guest that was shrunk and itself reads back as much, or reclaims as much in haste, is not shrunk '
+        'further.', low=0, high=1e6)
     ksm: str = knob(
         'auto', 'Page sharing. "auto": merge while all guests that can merge belong to one trust domain (project), '
         'pause otherwise; nova starts guests of further projects unmergeable. "off": never. "leave": do not touch the '

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from ovc_plugin.decide import need
 from ovc_plugin.decide.host import decide_host, reclaimable
 from ovc_plugin.decide.state import Asked, LadderState, Need
@@ -75,3 +77,50 @@ def test_a_published_word_from_before_the_guest_moved_is_not_used():
 def test_the_reason_says_by_what_word():
     plan, _ = decide_host(a_host(publishing(400 * MIB), available=500 * MIB), LadderState(), OPTIONS, NOW)
     assert any('g1 publishes a working set of 400 MB of 1024 MB; floor' in a.reason for a in plan.actions)
+
+
+HARM = [dict(major_faults=201.0), dict(guest_swap_in=201 * 4096.0), dict(pressures={'direct_reclaims': 201.0}),
+        dict(pressures={'alloc_stalls': 11.0}), dict(pressures={'oom_kills': 0.1}), dict(pressure=0.41)]
+CALM = [{}, dict(major_faults=199.0), dict(guest_swap_in=199 * 4096.0), dict(pressures={'direct_reclaims': 199.0}),
+        dict(pressures={'alloc_stalls': 9.0, 'oom_kills': 0.0, 'async_reclaims': 1e6}), dict(pressure=0.39)]
+
+
+def needed(**changes):
+    """What a guest that was shrunk to 768 MB is found to need after its next word, of which it calls 512 MB usable."""
+    guest = a_guest(**dict(actual=768 * MIB, usable=512 * MIB, stats_age=0.0) | changes)
+    known = {'uuid-g1': Need(slow=256.0 * MIB, raised=0.0, heard_at=NOW - 10)}
+    return need.amount(guest, need.follow([guest], known, {}, OPTIONS, NOW)['uuid-g1'])
+
+
+@pytest.mark.parametrize('harm', HARM)
+def test_a_guest_that_was_shrunk_and_suffers_needs_all_that_it_has(harm):
+    assert needed(**harm) == 768 * MIB
+
+
+@pytest.mark.parametrize('calm', CALM)
+def test_a_guest_that_suffers_little_needs_what_it_says(calm):
+    assert needed(**calm) == 256 * MIB
+
+
+@pytest.mark.parametrize('harm', HARM)
+def test_of_a_guest_that_was_not_shrunk_no_suffering_is_laid_to_the_balloon(harm):
+    assert needed(actual=GIB, usable=768 * MIB, **harm) == 256 * MIB
+
+
+def test_what_a_guest_reads_back_from_its_hosts_swap_is_not_laid_to_the_balloon():
+    assert needed(refaults=5000.0) == 256 * MIB
+    assert needed(refaults=5000.0, pressure=0.9) == 256 * MIB, 'it waits for these'
+    assert needed(refaults=5000.0, pressure=0.9, guest_swap_in=5000 * 4096.0) == 768 * MIB
+
+
+def test_suffering_is_forgotten_slowly():
+    raised = {'uuid-g1': Need(slow=256.0 * MIB, raised=512.0 * MIB, heard_at=NOW - OPTIONS.need_slow)}
+    guest = a_guest(actual=768 * MIB, usable=512 * MIB, stats_age=0.0)
+    after = need.amount(guest, need.follow([guest], raised, {}, OPTIONS, NOW)['uuid-g1'])
+    assert 640 * MIB < after < 768 * MIB
+
+
+@pytest.mark.parametrize('harm', HARM)
+def test_the_harm_is_said_with_both_numbers(harm):
+    assert ' > ' in need.harm(a_guest(**harm), OPTIONS)
+    assert need.harm(a_guest(), OPTIONS) is None
