@@ -157,7 +157,10 @@ def state(guest: Fields) -> str:
     silent = '' if speaks else '; says nothing of its memory, so it is not ballooned'
     if guest.get('busy'):
         silent = '; boots, pauses or moves, so it is not ballooned now'
-    return f'reached by {", ".join(ways) or "no mechanism"}{silent}'
+    needs = ''
+    if _number(guest.get('need')) and _number(guest.get('need_confidence')):
+        needs = f'; needs {mb(guest["need"])} MB (confidence {guest["need_confidence"]:.2f})'
+    return f'reached by {", ".join(ways) or "no mechanism"}{silent}{needs}'
 
 
 def _last_action(guest: Fields, now: float) -> list[str]:

@@ -14,6 +14,9 @@ from ovc_plugin.decide.state import Asked, LadderState, Need
 from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
 
+Decide = typing.Callable[[HostSnapshot, LadderState, HostSettings, float], tuple[Plan, LadderState]]
+Fields = dict[str, typing.Any]
+
 
 def may(guest: GuestSnapshot) -> list[str]:
     """What the guest may have and is owed."""
@@ -25,8 +28,8 @@ def may(guest: GuestSnapshot) -> list[str]:
     return lines
 
 
-def has(guest: GuestSnapshot) -> list[str]:
-    """What the guest holds now, as far as it is known."""
+def has(guest: GuestSnapshot, state: LadderState, settings: HostSettings, now: float) -> list[str]:
+    """What the guest holds now, as far as it is known, and how much of that it is thought to need."""
     if not guest.running:
         return ['it is stopped, and holds no memory']
     asked = f', asked to be {_mb(guest.target)}' if guest.target not in (None, guest.actual) else ''
@@ -38,7 +41,24 @@ def has(guest: GuestSnapshot) -> list[str]:
         f'it publishes a working set of {_mb(guest.published)} (within what it is guaranteed and its maximum), '
         + ('not yet known to be alive' if guest.published_age is None else f'{guest.published_age:.0f} s old')])
     return [f'balloon: {_mb(guest.actual)}{asked}{spoke}', *published,
-            f'the host backs {_mb(guest.resident)} with memory and {_mb(guest.swapped)} with swap{read_back}{merged}']
+            f'the host backs {_mb(guest.resident)} with memory and {_mb(guest.swapped)} with swap{read_back}{merged}',
+            _needs(guest, state.needs.get(guest.uuid), settings, now)]
+
+
+def _needs(guest: GuestSnapshot, known: Need | None, settings: HostSettings, now: float) -> str:
+    found = need.estimate(guest, known, now)
+    how = (f'by what it said {max(0.0, now - known.heard_at):.0f} s ago' if known is not None else
+           'its size is not known at all' if guest.resident is None else 'by what its host backs, as it says nothing')
+    suffers, more = need.harm(guest, settings), int(known.raised) if known is not None else 0
+    raised = f', raised by {_mb(more)} since it suffered' if more >= MIB else ''
+    return (f'it needs {_mb(found.amount)} ({how}{raised}; confidence {found.confidence:.2f})'
+            + (f'; it suffers: {suffers}' if suffers else ''))
+
+
+def fields(guest: GuestSnapshot, state: LadderState, now: float, last_actions: typing.Mapping[str, Fields]) -> Fields:
+    """The guest for the status, with what it is thought to need."""
+    found = need.estimate(guest, state.needs.get(guest.uuid), now)
+    return describe.guest_fields(guest, last_actions.get(guest.uuid), need=found.amount, confidence=found.confidence)
 
 
 def why(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, state: LadderState, settings: HostSettings,
@@ -123,6 +143,9 @@ def _stuck(guest: GuestSnapshot, asked: Asked | None, settings: HostSettings, no
 def _silence(guest: GuestSnapshot, settings: HostSettings) -> str | None:
     if balloon.fresh(guest, settings):
         return None
+    if (guest.usable is None or guest.stats_age is None) and guest.published_age is not None:
+        return (f'the working set that it publishes is {guest.published_age:.0f} s old > '
+                f'{settings.stats_max_age:.0f} s (stats_max_age)')
     if guest.usable is None or guest.stats_age is None:
         return ('it says nothing of its memory: give it a statistics period (nova: [libvirt] mem_stats_period_seconds) '
                 'and a balloon driver')
@@ -154,10 +177,6 @@ def _shared(snapshot: HostSnapshot, guest: GuestSnapshot) -> str:
     return f'merged with guests of its trust domain ({guest.trust_domain or "none"})'
 
 
-Decide = typing.Callable[[HostSnapshot, LadderState, HostSettings, float], tuple[Plan, LadderState]]
-Fields = dict[str, typing.Any]
-
-
 def explain(snapshot: HostSnapshot | None, state: LadderState, settings: HostSettings, now: float, wanted: str,
             decide: Decide, last_actions: typing.Mapping[str, Fields]) -> Fields:
     """All of it, as JSON-able data, for each guest that ``wanted`` names; none where it is unknown here."""
@@ -167,8 +186,8 @@ def explain(snapshot: HostSnapshot | None, state: LadderState, settings: HostSet
     plan, _ = decide(snapshot, state, settings, now)
     return {'host': snapshot.host, 'age': now - snapshot.taken_at, 'level': plan.level.name, 'reason': plan.reason,
             'available': snapshot.available, 'total': snapshot.total, 'dry_run': settings.dry_run,
-            'guests': [{'uuid': g.uuid, 'name': g.name, 'title': g.title, 'may': may(g), 'has': has(g),
-                        'next': why(snapshot, g, plan, state, settings, now),
+            'guests': [{'uuid': g.uuid, 'name': g.name, 'title': g.title, 'may': may(g),
+                        'has': has(g, state, settings, now), 'next': why(snapshot, g, plan, state, settings, now),
                         'last_action': last_actions.get(g.uuid)} for g in guests]}
 
 

@@ -206,6 +206,7 @@ def test_the_status_is_plain_data_with_the_reason_of_the_last_action(tmp_path):
     told = json.loads(json.dumps(host.controller.status()))
     assert told['report']['level'] == 'SOFT' and told['tick']['passes'] == 1
     assert 'MB short' in told['guests'][0]['last_action']['reason']
+    assert told['guests'][0]['need'] == GIB // 2 and told['guests'][0]['need_confidence'] > 0.9
 
 
 class Applied:
