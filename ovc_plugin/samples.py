@@ -63,6 +63,7 @@ class GroupSample:
 
     ``cached`` bytes of what is charged are file pages, which the kernel drops when it must. ``can_reclaim`` is false
     where the kernel offers no way to swap this group alone. ``pressure`` is PSI ``some`` over 10 s, as a share (0..1).
+    ``refaults_guessed``: the kernel does not count such pages, and major faults stand for them.
     """
 
     usage: int
@@ -70,6 +71,7 @@ class GroupSample:
     can_reclaim: bool = True
     swapped: int | None = None
     refault_pages: int | None = None
+    refaults_guessed: bool = False
     pressure: float | None = None
 
 

@@ -84,8 +84,16 @@ class Sensor:
             return None
         for uuid in self._groups.keys() - {g.uuid for g in guests if g.running}:
             del self._groups[uuid]
-        return tuple(GuestSample(facts=self._booting(g), group=self._group(g, notes) if g.running else None)
-                     for g in guests)
+        found = tuple(GuestSample(facts=self._booting(g), group=self._group(g, notes) if g.running else None)
+                      for g in guests)
+        groups = [g.group for g in found if g.group is not None]
+        if any(group.refaults_guessed for group in groups):
+            notes.append('this kernel does not count what single guests read back from swap '
+                         '(workingset_refault_anon); major faults of their processes are taken for it')
+        elif any(group.refault_pages is None for group in groups):
+            notes.append('this kernel counts neither what single guests read back from swap nor their major faults; '
+                         'swapping does not back off from a guest that reads back')
+        return found
 
     def _asked(self, guests: tuple[GuestSample, ...] | None) -> tuple[GuestSample, ...] | None:
         """With what guests have answered that were asked aside."""
