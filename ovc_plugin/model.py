@@ -40,7 +40,8 @@ class GuestSnapshot:
     (bytes) and ``major_faults`` are what the guest itself reads back per second, ``pressures`` (by
     name, as in ``samples.Counted``) what else it suffers per second, ``published`` the working set that it
     has told, within [reservation, maximum], ``published_age`` its age, ``None`` where it must not be acted on.
-    ``busy``: it boots, pauses or moves, and is not asked for memory.
+    ``busy``: it boots, pauses or moves, and is not asked for memory. ``gives_way``: its balloon deflates by itself when
+    it runs out of memory.
     """
 
     uuid: str
@@ -69,6 +70,7 @@ class GuestSnapshot:
     published_age: float | None = None
     busy: bool = False
     can_balloon: bool = False
+    gives_way: bool = True
     can_share: bool = True
     can_swap: bool = False
     can_migrate: bool = False

@@ -15,9 +15,9 @@ class GuestFacts:
 
     ``last_update`` is when the guest last spoke of its memory (seconds since the epoch). ``reservation`` and
     ``weight`` are the texts of the flavor's extra specs. ``project`` is ``None`` where no owner is recorded.
-    ``seen`` is the memory that its kernel has to give, without what that keeps itself. ``movable``: it can
-    go to another host while it runs, and that frees memory here. ``dirty_rate`` is in bytes per second, where it was
-    measured lately.
+    ``seen`` is the memory that its kernel has to give, without what that keeps itself. ``gives_way``: its balloon
+    deflates by itself when it runs out of memory. ``movable``: it can go to another host while it runs, and that frees
+    memory here. ``dirty_rate`` is in bytes per second, where it was measured lately.
     """
 
     uuid: str
@@ -30,6 +30,7 @@ class GuestFacts:
     rss: int | None = None
     last_update: float | None = None
     has_balloon: bool = False
+    gives_way: bool = True
     mergeable: bool = True
     untouchable: str | None = None
     managed: bool = False

@@ -27,8 +27,9 @@ def fresh(guest: GuestSnapshot, settings: HostSettings) -> bool:
 
 
 def floor(guest: GuestSnapshot, level: Level, settings: HostSettings, known: Need | None) -> int:
-    """The least target at this level (promise 3): reservation, and need with the cushion; half of it at CRITICAL."""
-    cushion = int(settings.cushion * guest.maximum / (2 if level >= Level.CRITICAL else 1))
+    """The least target at this level (promise 3): reservation, and need with the cushion; half of it at CRITICAL, where
+    the balloon gives way if that was too little. Else the guest's kernel would kill."""
+    cushion = int(settings.cushion * guest.maximum / (2 if level >= Level.CRITICAL and guest.gives_way else 1))
     return min(guest.maximum, max(guest.reservation, need.amount(guest, known) + max(cushion, 16 * MIB)))
 
 

@@ -18,16 +18,19 @@ _TIGHT = 0.05  # a guest that leaves less than this share of its memory unused w
 
 
 def relieve(situation: Situation) -> Part:
-    """Below HARD, guests that need more than they have are given what they lack of it.
+    """Below HARD, guests that need more than they have are given what they lack of it; at HARD those alone whose
+    balloon does not give way: they cannot help themselves, and their kernel would kill.
 
     Without this a guest that was shrunk while idle would starve on a host that never has much over.
     """
-    if situation.level >= Level.HARD:
+    if situation.level >= Level.CRITICAL:
         return NOTHING
     actions, spare = [], situation.spare
     for guest, size, lack in _wants(situation.snapshot, situation.state, situation.settings, situation.now):
         least = max(balloon.LEAST, int(situation.settings.dead_band * guest.maximum))
         amount = min(-(-lack // balloon.PAGE), spare // balloon.PAGE) * balloon.PAGE
+        if situation.level is Level.HARD and guest.gives_way:
+            continue
         if amount >= least and guest.uuid not in situation.turned:
             spare -= amount
             actions.append(SetBalloon(

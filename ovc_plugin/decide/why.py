@@ -23,6 +23,9 @@ def may(guest: GuestSnapshot) -> list[str]:
     source = f' (by {guest.reservation_from})' if guest.reservation_from else ''
     lines = [f'maximum {_mb(guest.maximum)}, and {_mb(guest.overhead)} that it costs its host beyond that',
              f'guaranteed {_mb(guest.reservation)}{source}, weight {guest.weight:g}']
+    if guest.can_balloon and not guest.gives_way:
+        lines.append('its balloon does not give way when it runs out of memory (autodeflate=\'on\' in <memballoon> '
+                     'would make it): it keeps its whole cushion at any level, and is given what it lacks at HARD too')
     if guest.untouchable:
         lines.append(f'untouchable ({guest.untouchable}): it counts at its full size')
     return lines

@@ -19,10 +19,12 @@ _STAYS = ('memoryBacking/hugepages', 'launchSecurity', 'cputune/vcpusched', 'dev
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """What a domain's XML says; texts of extra specs are not interpreted here."""
+    """What a domain's XML says; texts of extra specs are not interpreted here. ``gives_way``: the balloon deflates by
+    itself when the guest runs out of memory."""
 
     maximum: int
     has_balloon: bool
+    gives_way: bool
     mergeable: bool
     untouchable: str | None
     managed: bool
@@ -60,6 +62,7 @@ def read(xml: str) -> Definition:
         specs |= {f'ovc:{name}': value for name, value in own.attrib.items()}
     return Definition(
         maximum=maximum, has_balloon=balloon is not None and balloon.get('model') != 'none',
+        gives_way=balloon is not None and balloon.get('autodeflate') == 'on',
         # whatever backs its memory: QEMU marks firmware and video memory of its own mergeable too
         mergeable=domain.find('memoryBacking/nosharepages') is None,
         untouchable=untouchable,

@@ -153,7 +153,7 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         can_migrate=facts.running and facts.movable and not facts.busy and untouchable == facts.untouchable,
         dirty_rate=facts.dirty_rate, pressure=group.pressure if group else None, guest_swap_in=sample.guest_swap_in,
         major_faults=sample.major_faults, pressures=sample.pressures, published=published, published_age=published_age,
-        busy=facts.busy, untouchable=untouchable,
+        busy=facts.busy, gives_way=facts.gives_way, untouchable=untouchable,
         trust_domain=facts.project or f'guest:{facts.uuid}', title=facts.title, image=facts.image,
         reservation_from='ovc:reservation' if facts.reservation is not None else 'option default_reservation')
 

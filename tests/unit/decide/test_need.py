@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from ovc_plugin.decide import need
+from ovc_plugin.decide import balloon, need
 from ovc_plugin.decide.host import decide_host, reclaimable
 from ovc_plugin.decide.state import Asked, LadderState, Need
 from ovc_plugin.model import MIB, Level, SetBalloon
@@ -15,6 +15,7 @@ from ovc_plugin.settings import HostSettings
 from tests.builders import GIB, NOW, a_guest, a_host
 
 OPTIONS = HostSettings(balloon_step=1.0)
+KNOWN = Need(slow=256.0 * MIB, raised=0.0, heard_at=NOW - 2)
 
 
 def shrunk_to(guest, *, now=NOW, state=None, settings=OPTIONS):
@@ -124,3 +125,19 @@ def test_suffering_is_forgotten_slowly():
 def test_the_harm_is_said_with_both_numbers(harm):
     assert ' > ' in need.harm(a_guest(**harm), OPTIONS)
     assert need.harm(a_guest(), OPTIONS) is None
+
+
+@pytest.mark.parametrize('gives_way, part', [(True, 2), (False, 1)])
+def test_a_guest_that_its_own_kernel_would_kill_keeps_its_whole_cushion(gives_way, part):
+    floor = balloon.floor(a_guest(gives_way=gives_way), Level.CRITICAL, OPTIONS, KNOWN)
+    assert floor == 256 * MIB + int(OPTIONS.cushion * GIB / part)
+
+
+@pytest.mark.parametrize('stall, relieved', [(0.2, {'uuid-helpless', 'uuid-able'}), (0.5, {'uuid-helpless'})])
+def test_a_guest_that_cannot_help_itself_is_given_what_it_lacks_at_hard_too(stall, relieved):
+    """A host that waits much for its memory (stall) may have some that is free."""
+    small = dict(actual=GIB // 2, target=GIB // 2, usable=0, can_swap=False)
+    host = a_host(a_guest('helpless', gives_way=False, **small), a_guest('able', **small), stall=stall)
+    plan, _ = decide_host(host, LadderState(), OPTIONS, NOW)
+    assert plan.level == (Level.SOFT if stall < 0.4 else Level.HARD)
+    assert {a.guest for a in plan.actions if isinstance(a, SetBalloon) and a.target > a.previous} == relieved

@@ -97,6 +97,11 @@ def test_what_it_may_have_says_where_the_guarantee_comes_from():
     assert 'guaranteed 256 MB (by ovc:reservation), weight 2' in lines
 
 
+def test_a_balloon_that_does_not_give_way_is_said_with_what_that_changes():
+    assert 'it keeps its whole cushion at any level' in ' '.join(why.may(a_guest(gives_way=False)))
+    assert 'give way' not in ' '.join(why.may(a_guest()))
+
+
 def has(guest: GuestSnapshot, known: Need | None = None) -> str:
     state = LadderState(needs={} if known is None else {guest.uuid: known})
     return ' '.join(why.has(guest, state, HostSettings(), NOW))

@@ -76,6 +76,13 @@ def test_no_balloon_device_is_no_balloon():
     assert definition.read(domain('<devices><memballoon model="virtio"/></devices>')).has_balloon
 
 
+@pytest.mark.parametrize('balloon, gives_way', [
+    ('<memballoon model="virtio" autodeflate="on"/>', True), ('<memballoon model="virtio" autodeflate="off"/>', False),
+    ('<memballoon model="virtio"/>', False), ('', False)])
+def test_a_balloon_gives_way_only_where_it_was_told_to(balloon, gives_way):
+    assert definition.read(domain(f'<devices>{balloon}</devices>')).gives_way is gives_way
+
+
 @pytest.mark.parametrize('text', ['', '<domain/>', '<domain><memory>lots</memory></domain>', 'x'])
 def test_a_broken_definition_is_an_error_that_says_so(text):
     with pytest.raises(ValueError, match='domain definition'):
