@@ -17,7 +17,8 @@ class GuestFacts:
     ``weight`` are the texts of the flavor's extra specs. ``project`` is ``None`` where no owner is recorded.
     ``seen`` is the memory that its kernel has to give, without what that keeps itself. ``gives_way``: its balloon
     deflates by itself when it runs out of memory. ``movable``: it can go to another host while it runs, and that frees
-    memory here. ``dirty_rate`` is in bytes per second, where it was measured lately.
+    memory here. ``dirty_rate`` is in bytes per second, where it was measured lately. ``complaint`` is what an operator
+    must know of how it was read.
     """
 
     uuid: str
@@ -40,6 +41,7 @@ class GuestFacts:
     overcommit: str | None = None
     title: str = ''
     image: str = ''
+    complaint: str = ''
     busy: bool = False
     movable: bool = False
     dirty_rate: float | None = None

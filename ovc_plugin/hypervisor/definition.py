@@ -33,6 +33,7 @@ class Definition:
     title: str = ''
     image: str = ''
     movable: bool = True
+    complaint: str = ''
 
 
 def read(xml: str) -> Definition:
@@ -71,6 +72,19 @@ def read(xml: str) -> Definition:
         managed=nova is not None, extra_specs=specs, movable=all(domain.find(path) is None for path in _STAYS),
         project=project.get('uuid') if project is not None else specs.get('ovc:trust-domain'))
 
+
+def unread(name: str, maximum: int | None, error: Exception) -> Definition:
+    """What is assumed of a guest whose definition cannot be read: nothing may be taken from it, and it may share pages
+    with others, as libvirt's guests do unless told otherwise.
+
+    :raises ValueError: nor is its size known.
+    """
+    if not maximum:
+        raise ValueError(f'guest {name}: neither its definition ({error}) nor its size can be read') from error
+    return Definition(maximum=maximum, has_balloon=False, gives_way=False, mergeable=True, managed=False, project=None,
+                      untouchable=f'its definition cannot be read: {error}', extra_specs={}, movable=False,
+                      complaint=f'its definition cannot be read ({error}); it counts at its full size and is left '
+                      'alone, and the others go on')
 
 
 def _image(nova: etree.Element | None, own: etree.Element | None) -> str:

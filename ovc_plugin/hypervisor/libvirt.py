@@ -42,8 +42,11 @@ class LibvirtHypervisor:
     def guests(self) -> list[GuestFacts]:
         """All defined guests.
 
-        :raises libvirt.libvirtError: the hypervisor does not answer, or not of a guest that was never read before.
-        :raises ValueError: such a guest's definition cannot be understood.
+        A guest whose definition was never understood is taken by its statistics alone, at its full size and as
+        untouchable.
+
+        :raises libvirt.libvirtError: the hypervisor does not answer.
+        :raises ValueError: nothing tells the size of such a guest; it must not count as nothing.
         """
         lv = self._libvirt
         kinds = lv.VIR_DOMAIN_STATS_STATE | lv.VIR_DOMAIN_STATS_BALLOON
@@ -111,10 +114,9 @@ class LibvirtHypervisor:
         except (self._libvirt.libvirtError, ValueError, KeyError) as error:
             if getattr(error, 'get_error_code', lambda: 0)() == self._libvirt.VIR_ERR_NO_DOMAIN:
                 return None  # it ended between the two calls
-            if uuid not in self._definitions:
-                raise  # a guest that is there and unknown must not count as nothing
             LOG.debug('definition of guest %s cannot be read this time: %s', uuid, error)
-            known = self._definitions[uuid][2]
+            known = self._definitions[uuid][2] if uuid in self._definitions else definition.unread(
+                uuid, _kib(stats, 'balloon.maximum'), error)
         lv, state = self._libvirt, stats.get('state.state')
         specs = known.extra_specs
         running = number >= 0 and state not in (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_CRASHED)
@@ -130,7 +132,7 @@ class LibvirtHypervisor:
             busy=running and (state != lv.VIR_DOMAIN_RUNNING or self._moves(domain, uuid)), movable=known.movable,
             seen=_kib(stats, 'balloon.available'), swap_in=_kib(stats, 'balloon.swap_in'),
             major_faults=stats.get('balloon.major_fault'),
-            dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
+            complaint=known.complaint, dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
 
     def _moves(self, domain: typing.Any, uuid: str) -> bool:
         """Whether a guest that was found being moved still is; a call for each of those, and for no other."""

@@ -127,6 +127,8 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
          ('option default_reservation', settings.shared.default_reservation)], facts.maximum)
     if complaint:
         notes.append(f'guest {facts.name}: {complaint}')
+    if facts.complaint:
+        notes.append(f'guest {facts.name}: {facts.complaint}')
     untouchable = facts.untouchable or _opted_out(facts, notes)
     spoke = _age(facts, now, notes)
     actual, usable, age = _believed(facts, spoke, notes)
