@@ -14,7 +14,7 @@ _UNITS = {'b': 1, 'bytes': 1, 'kb': 1000, 'k': 1024, 'kib': 1024, 'mb': 10**6, '
 # What a guest has that cannot go with it while it runs, or may not stand still for it. Hugepages can, and free nothing
 # that other guests could use.
 _STAYS = ('memoryBacking/hugepages', 'launchSecurity', 'cputune/vcpusched', 'devices/hostdev',
-          "devices/interface[@type='hostdev']", "devices/interface[@type='vdpa']")
+          "devices/interface[@type='hostdev']", "devices/interface[@type='vdpa']", "devices/disk[@type='vhostvdpa']")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,7 @@ def _untouchable(domain: etree.Element) -> str | None:
                       ("devices/interface[@type='hostdev']", 'passed-through device'),
                       ("devices/interface[@type='vdpa']", 'passed-through device'),
                       ("devices/disk[@type='nvme']", 'passed-through device'),
+                      ("devices/disk[@type='vhostvdpa']", 'passed-through device'),
                       ("cpu/numa/cell[@memAccess='shared']", 'file-backed memory')):
         if domain.find(path) is not None:
             return why
@@ -113,7 +114,6 @@ def _untouchable(domain: etree.Element) -> str | None:
         return f'{source.get("type")}-backed memory'
     if domain.find("memoryBacking/access[@mode='shared']") is not None:
         return 'file-backed memory'  # libvirt then backs it by a file of its own choice
-    mode = domain.find('numatune/memory')
-    if mode is not None and mode.get('mode', 'strict') == 'strict' and domain.find('cputune/vcpupin') is not None:
-        return 'pinned NUMA memory'
-    return None
+    # wherever its processors may run: what is strictly of one node can be taken from that node alone
+    bound = [*domain.findall('numatune/memory'), *domain.findall('numatune/memnode')]
+    return 'pinned NUMA memory' if any(one.get('mode', 'strict') == 'strict' for one in bound) else None

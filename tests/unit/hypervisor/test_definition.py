@@ -45,6 +45,12 @@ def test_a_guest_without_nova_may_speak_for_itself():
     ('<devices><interface type="hostdev"/></devices>', 'passed-through device'),
     ('<cputune><vcpupin vcpu="0" cpuset="1"/></cputune><numatune><memory mode="strict"/></numatune>',
      'pinned NUMA memory'),
+    ('<numatune><memory mode="strict" nodeset="0"/></numatune>', 'pinned NUMA memory'),
+    ('<numatune><memory nodeset="0"/></numatune>', 'pinned NUMA memory'),
+    ('<numatune><memnode cellid="0" mode="strict" nodeset="1"/></numatune>', 'pinned NUMA memory'),
+    ('<numatune><memory mode="preferred" nodeset="0"/></numatune>', None),
+    ('<cputune><vcpupin vcpu="0" cpuset="1"/></cputune><numatune><memory mode="interleave"/></numatune>', None),
+    ('<devices><disk type="vhostvdpa" device="disk"/></devices>', 'passed-through device'),
     ('<devices><hostdev type="usb" mode="subsystem"/></devices>', None),
     ('<memoryBacking><nosharepages/></memoryBacking>', None),
     ('', None)])
@@ -59,6 +65,7 @@ def test_untouchables_are_recognised(inside, why):
     ('<memoryBacking><hugepages/></memoryBacking><devices><hostdev type="pci"/></devices>', False),
     ('<devices><hostdev type="usb"/></devices>', False), ('<devices><hostdev type="mdev"/></devices>', False),
     ('<devices><interface type="hostdev"/></devices>', False), ('<devices><interface type="vdpa"/></devices>', False),
+    ('<devices><disk type="vhostvdpa"/></devices>', False),
     ('<devices><interface type="bridge"/></devices>', True), ('<launchSecurity type="sev"/>', False),
     ('<cputune><vcpusched vcpus="0" scheduler="fifo"/></cputune>', False)])
 def test_who_could_go_to_another_host_while_it_runs(inside, movable):
