@@ -121,9 +121,23 @@ def _host_notes(view: HostView, report: Fields) -> list[str]:
     more = _next(view.status)
     watch = view.status.get('watch')
     watched = f'watched: {watch["means"]}' if isinstance(watch, dict) and watch.get('means') else ''
+    sources = view.status.get('sources')
     return [note for note in (
         report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked, more, watched,
+        _sources(sources) if isinstance(sources, dict) else '',
         *(str(note) for note in (notes if isinstance(notes, list) else ()) if note != error)) if note]
+
+
+def _sources(told: Fields) -> str:
+    """What was read, how long each took, how often it failed, and what fails now."""
+    parts = []
+    for name, record in told.items():
+        if not isinstance(record, dict) or not _number(record.get('seconds')):
+            continue
+        often = f', failed {record["failed"]} times' if _number(record.get('failed')) and record['failed'] else ''
+        error = f', now: {record["error"]}' if record.get('error') else ''
+        parts.append(f'{name} {1000 * record["seconds"]:.1f} ms{often}{error}')
+    return f'read: {"; ".join(parts)}' if parts else ''
 
 
 def _last_words(view: HostView, report: Fields) -> str:

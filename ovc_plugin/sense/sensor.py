@@ -41,7 +41,9 @@ class Sensor:
         told = self.sources.attempt(
             'guests', self._hypervisor.guests, Exception,
             'hypervisor did not answer; its guests are held as they are until it does', notes)
-        grouped = self.sources.read('groups', lambda: self._grouped(told, notes))
+        broken: list[Exception] = []
+        grouped = self.sources.read('groups', lambda: self._grouped(told, notes, broken))
+        self.sources.failed('groups', broken)
         sharing = self.sources.attempt('sharing', self._ksm.read, files,
                                        'page sharing cannot be read: this kernel has no KSM', notes)
         guests = self.sources.read('merged', lambda: self._ksm.divide(sharing, grouped, self._pid, now, notes))
@@ -79,12 +81,13 @@ class Sensor:
     def _refaults(self) -> int | None:
         return cgroup.refaults(self.boundary) if self.boundary else vmstat.refaults(self.proc)
 
-    def _grouped(self, guests: list[GuestFacts] | None, notes: list[str]) -> tuple[GuestSample, ...] | None:
+    def _grouped(self, guests: list[GuestFacts] | None, notes: list[str],
+                 broken: list[Exception]) -> tuple[GuestSample, ...] | None:
         if guests is None:
             return None
         for uuid in self._groups.keys() - {g.uuid for g in guests if g.running}:
             del self._groups[uuid]
-        found = tuple(GuestSample(facts=self._booting(g), group=self._group(g, notes) if g.running else None)
+        found = tuple(GuestSample(facts=self._booting(g), group=self._group(g, notes, broken) if g.running else None)
                       for g in guests)
         groups = [g.group for g in found if g.group is not None]
         if any(group.refaults_guessed for group in groups):
@@ -119,7 +122,7 @@ class Sensor:
             return guest
         return dataclasses.replace(guest, busy=young)
 
-    def _group(self, guest: GuestFacts, notes: list[str]) -> GroupSample | None:
+    def _group(self, guest: GuestFacts, notes: list[str], broken: list[Exception]) -> GroupSample | None:
         try:
             path = self._find_group(guest)
             if path is None:
@@ -129,6 +132,7 @@ class Sensor:
             return cgroup.group(path)
         except (OSError, ValueError) as error:
             self._groups.pop(guest.uuid, None)
+            broken.append(error)
             notes.append(f'guest {guest.name}: its control group cannot be read this time ({error})')
             return None
 

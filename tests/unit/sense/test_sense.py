@@ -280,3 +280,23 @@ def test_what_the_kernel_does_not_count_of_swapped_guests_is_noted_once(tmp_path
     a_v1_group(world.group, usage=GIB, total_swap=0, **stat)
     told = [note for note in world.sample().notes if 'read back' in note]
     assert len(told) == (said is not None) and (said or '') in ''.join(told)
+
+
+def test_a_group_that_cannot_be_read_counts_as_a_failure_of_its_source(tmp_path):
+    world = World(tmp_path)
+    world.sample()
+    assert world.sensor.sources.fields()['groups']['failed'] == 0
+    (world.group / 'memory.stat').unlink()
+    assert world.sample().guests[0].group is None
+    told = world.sensor.sources.fields()['groups']
+    assert (told['read'], told['failed']) == (2, 1) and 'memory.stat' in told['error']
+    a_v1_group(world.group, usage=GIB, total_swap=0)
+    world.sample()
+    assert world.sensor.sources.fields()['groups']['error'] is None
+
+
+def test_a_vmstat_that_cannot_be_read_costs_the_rates_and_not_the_memory(tmp_path):
+    root = a_proc(tmp_path)
+    (root / 'vmstat').unlink()
+    found = proc.memory(root)
+    assert (found.available, found.swap_in_pages, found.swap_out_pages) == (10 * GIB, None, None)
