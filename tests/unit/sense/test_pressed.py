@@ -15,9 +15,11 @@ from ovc_plugin.hypervisor.patient import Patient
 from ovc_plugin.samples import Counted
 from ovc_plugin.sense import pressed
 from ovc_plugin.sense.derive import derive
+from ovc_plugin.sense.published import Told as Word
+from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.sense.spoken import Spoken
 from ovc_plugin.settings import Settings
-from tests.builders import NOW, a_sample, sampled
+from tests.builders import NOW, FakeHypervisor, a_proc, a_sample, facts, sampled
 
 UNTOLD = 2 ** 64 - 1
 OLD = {'stat-swap-in': 0, 'stat-major-faults': 7, 'stat-htlb-pgalloc': UNTOLD}
@@ -113,3 +115,23 @@ def test_counters_become_rates_between_two_words():
     assert rates(first, (NOW + 10, {'alloc_stalls': 150}), (NOW + 10, {'alloc_stalls': 150})) == {'alloc_stalls': 5.0}
     assert rates(first, (NOW + 10, {'alloc_stalls': 3, 'oom_kills': 0})) == {'oom_kills': 0.0}, 'it was started anew'
     assert rates(first, (NOW - 10, {'alloc_stalls': 150})) == {}
+
+
+class Told(dict):
+    """Answers of guests that were asked aside."""
+
+    def follow(self, uuids):
+        self.asked = list(uuids)
+        return self
+
+
+def test_a_pass_takes_what_guests_answered_aside_and_asks_only_those_that_run(tmp_path):
+    guests = FakeHypervisor(facts('g1'), facts('g2'), facts('off', running=False))
+    published = Told({'uuid-g1': Word(400, 3.0)})
+    counts = Told({'uuid-g2': Counted(at=NOW, counts={'oom_kills': 1})})
+    sensor = Sensor('h1', guests, run_path=str(tmp_path), proc_root=str(a_proc(tmp_path / 'proc')),
+                    ksm_root=str(tmp_path), publications=published, pressures=counts)
+    found = {g.facts.name: g for g in sensor.sample(NOW).guests}
+    assert published.asked == counts.asked == ['uuid-g1', 'uuid-g2']
+    assert (found['g1'].published, found['g1'].published_age, found['g1'].counted) == (400, 3.0, None)
+    assert found['g2'].published is None and found['g2'].counted.counts == {'oom_kills': 1}
