@@ -239,3 +239,13 @@ def test_sharing_knows_of_a_guest_of_another_project_before_it_arrives(tmp_path)
     host.now += 200
     host.controller.run_pass()
     assert host.controller._snapshot.arriving == (), 'it never came'
+
+
+def test_after_the_clock_was_set_back_a_guest_that_hangs_is_not_shrunk(tmp_path):
+    """Promise 6: its last word is of an hour ahead, and stays so for an hour."""
+    host = Host(tmp_path, sampled(last_update=NOW), available=10 * GIB)
+    host.run()
+    host.now, host.available = NOW - 3600, 500 * MIB
+    for _ in range(5):
+        host.run(60)
+    assert host.hypervisor.asked == [] and host.controller.status()['guests'][0]['stats_age'] is None
