@@ -17,7 +17,8 @@ from ovc_plugin.contents import Sampler
 from ovc_plugin.controller import Controller
 from ovc_plugin.foresight import Foresight
 from ovc_plugin.hypervisor.patient import Patient
-from ovc_plugin.sense import published
+from ovc_plugin.samples import Counted
+from ovc_plugin.sense import pressed, published
 from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import HostSettings, Settings
 
@@ -37,7 +38,8 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
     libvirt = LibvirtHypervisor(connect)
     hypervisor = Patient(libvirt)
     sensor = Sensor(host, hypervisor, options.boundary, run_path=options.run_path,
-                    ksm_helper=privileged.merged_pages, publications=_publications(libvirt.read_guest_file, options))
+                    ksm_helper=privileged.merged_pages, publications=_publications(libvirt.read_guest_file, options),
+                    pressures=_pressures(hypervisor.read_pressures, options))
     if not options.require_swap_backing:
         LOG.warning('%s: require_swap_backing is off: guests may be promised more than memory and swap can hold, and '
                     'the kernel may then kill them', host)
@@ -63,6 +65,10 @@ def _sampler(options: HostSettings) -> Sampler | None:
 def _publications(read: typing.Callable[[str, str], str], options: HostSettings) -> published.Published | None:
     """An agent that hangs would hold all of a nova-compute on eventlet, which has no poll()."""
     return published.Published(read) if options.ask_guests and hasattr(select, 'poll') else None
+
+
+def _pressures(read: typing.Callable[[str], Counted], options: HostSettings) -> pressed.Pressed | None:
+    return pressed.Pressed(read) if options.ask_monitor and hasattr(select, 'poll') else None
 
 
 def _lift_leftovers(host: str) -> None:

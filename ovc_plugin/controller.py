@@ -232,7 +232,7 @@ class Controller:
         return {
             'report': report.to_dict(self.report) if self.report else None, 'tick': tick,
             'dry_run': self.dry_run, 'next_guest': self._next_guest(now),
-            'guests': [describe.guest_fields(g, self._told.guest_actions.get(g.uuid)) for g in snapshot.guests]
+            'guests': [why.fields(g, self._state, now, self._told.guest_actions) for g in snapshot.guests]
             if snapshot else [],
             'watch': self._watch.fields(), 'sources': self._sensor.sources.fields(),
             'ksm': describe.ksm_fields(snapshot) if snapshot else None,

@@ -53,8 +53,11 @@ def action_fields(outcome: Outcome, now: float, names: typing.Mapping[str, str])
             'dry': outcome.dry, 'freed': outcome.freed}
 
 
-def guest_fields(guest: GuestSnapshot, last_action: dict[str, typing.Any] | None) -> dict[str, typing.Any]:
-    return {f.name: getattr(guest, f.name) for f in dataclasses.fields(guest)} | {'last_action': last_action}
+def guest_fields(guest: GuestSnapshot, last_action: dict[str, typing.Any] | None, *, need: int | None = None,
+                 confidence: float | None = None) -> dict[str, typing.Any]:
+    """``need`` is in bytes, ``confidence`` how far that can be trusted (0..1)."""
+    return {f.name: getattr(guest, f.name) for f in dataclasses.fields(guest)} | {
+        'last_action': last_action, 'need': need, 'need_confidence': confidence}
 
 
 def ksm_fields(snapshot: HostSnapshot) -> dict[str, typing.Any] | None:

@@ -137,10 +137,24 @@ def _host_notes(view: HostView, report: Fields) -> list[str]:
     more = _next(view.status)
     watch = view.status.get('watch')
     watched = f'watched: {watch["means"]}' if isinstance(watch, dict) and watch.get('means') else ''
+    sources = view.status.get('sources')
     return [note for note in (
         report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked, more, watched,
         _predicted(view.status),
+        _sources(sources) if isinstance(sources, dict) else '',
         *(str(note) for note in (notes if isinstance(notes, list) else ()) if note != error)) if note]
+
+
+def _sources(told: Fields) -> str:
+    """What was read, how long each took, how often it failed, and what fails now."""
+    parts = []
+    for name, record in told.items():
+        if not isinstance(record, dict) or not _number(record.get('seconds')):
+            continue
+        often = f', failed {record["failed"]} times' if _number(record.get('failed')) and record['failed'] else ''
+        error = f', now: {record["error"]}' if record.get('error') else ''
+        parts.append(f'{name} {1000 * record["seconds"]:.1f} ms{often}{error}')
+    return f'read: {"; ".join(parts)}' if parts else ''
 
 
 def _last_words(view: HostView, report: Fields) -> str:
@@ -170,10 +184,14 @@ def state(guest: Fields) -> str:
         return f'untouchable: {why}'
     ways = [way for way, can in (('balloon', 'can_balloon'), ('swap', 'can_swap'), ('sharing', 'can_share'))
             if guest.get(can)]
-    silent = '' if _number(guest.get('stats_age')) else '; says nothing of its memory, so it is not ballooned'
+    speaks = any(_number(guest.get(age)) for age in ('stats_age', 'published_age'))
+    silent = '' if speaks else '; says nothing of its memory, so it is not ballooned'
     if guest.get('busy'):
         silent = '; boots, pauses or moves, so it is not ballooned now'
-    return f'reached by {", ".join(ways) or "no mechanism"}{silent}'
+    needs = ''
+    if _number(guest.get('need')) and _number(guest.get('need_confidence')):
+        needs = f'; needs {mb(guest["need"])} MB (confidence {guest["need_confidence"]:.2f})'
+    return f'reached by {", ".join(ways) or "no mechanism"}{silent}{needs}'
 
 
 def _last_action(guest: Fields, now: float) -> list[str]:

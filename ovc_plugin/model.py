@@ -37,8 +37,11 @@ class GuestSnapshot:
     ``reservation_from`` says where the reservation comes from; ``title`` is the name that the cloud's users gave it,
     ``image`` what it was made from.
     ``pressure`` is the share of time (0..1) in which its own processes waited for memory on the host, ``guest_swap_in``
-    (bytes) and ``major_faults`` are what the guest itself reads back per second, ``published`` the working set that it
-    has told. ``busy``: it boots, pauses or moves, and is not asked for memory.
+    (bytes) and ``major_faults`` are what the guest itself reads back per second, ``pressures`` (by
+    name, as in ``samples.Counted``) what else it suffers per second, ``published`` the working set that it
+    has told, within [reservation, maximum], ``published_age`` its age, ``None`` where it must not be acted on.
+    ``busy``: it boots, pauses or moves, and is not asked for memory. ``gives_way``: its balloon deflates by itself when
+    it runs out of memory.
     """
 
     uuid: str
@@ -62,9 +65,12 @@ class GuestSnapshot:
     pressure: float | None = None
     guest_swap_in: float | None = None
     major_faults: float | None = None
+    pressures: typing.Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
     published: int | None = None
+    published_age: float | None = None
     busy: bool = False
     can_balloon: bool = False
+    gives_way: bool = True
     can_share: bool = True
     can_swap: bool = False
     can_migrate: bool = False

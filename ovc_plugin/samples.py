@@ -15,9 +15,10 @@ class GuestFacts:
 
     ``last_update`` is when the guest last spoke of its memory (seconds since the epoch). ``reservation`` and
     ``weight`` are the texts of the flavor's extra specs. ``project`` is ``None`` where no owner is recorded.
-    ``seen`` is the memory that its kernel has to give, without what that keeps itself. ``movable``: it can
-    go to another host while it runs, and that frees memory here. ``dirty_rate`` is in bytes per second, where it was
-    measured lately.
+    ``seen`` is the memory that its kernel has to give, without what that keeps itself. ``gives_way``: its balloon
+    deflates by itself when it runs out of memory. ``movable``: it can go to another host while it runs, and that frees
+    memory here. ``dirty_rate`` is in bytes per second, where it was measured lately. ``complaint`` is what an operator
+    must know of how it was read.
     """
 
     uuid: str
@@ -30,6 +31,7 @@ class GuestFacts:
     rss: int | None = None
     last_update: float | None = None
     has_balloon: bool = False
+    gives_way: bool = True
     mergeable: bool = True
     untouchable: str | None = None
     managed: bool = False
@@ -39,13 +41,23 @@ class GuestFacts:
     overcommit: str | None = None
     title: str = ''
     image: str = ''
+    complaint: str = ''
     busy: bool = False
     movable: bool = False
     dirty_rate: float | None = None
     seen: int | None = None
     swap_in: int | None = None
     major_faults: int | None = None
-    pressures: typing.Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What a guest counts of its own pressure since it booted, by name, told ``at`` (seconds since the epoch):
+    ``oom_kills``, ``alloc_stalls`` (a task had to look for memory itself), and pages looked at and taken, by the
+    kernel's thread (``async_scans``, ``async_reclaims``) and by such tasks (``direct_scans``, ``direct_reclaims``)."""
+
+    at: float
+    counts: typing.Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +66,7 @@ class GroupSample:
 
     ``cached`` bytes of what is charged are file pages, which the kernel drops when it must. ``can_reclaim`` is false
     where the kernel offers no way to swap this group alone. ``pressure`` is PSI ``some`` over 10 s, as a share (0..1).
+    ``refaults_guessed``: the kernel does not count such pages, and major faults stand for them.
     """
 
     usage: int
@@ -61,6 +74,7 @@ class GroupSample:
     can_reclaim: bool = True
     swapped: int | None = None
     refault_pages: int | None = None
+    refaults_guessed: bool = False
     pressure: float | None = None
 
 
@@ -76,7 +90,8 @@ class MergedPages:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GuestSample:
     """``guest_swap_in`` (bytes) and ``major_faults`` are rates between the last two times that the guest spoke,
-    ``published`` the working set that it has told, where it told one lately."""
+    ``published`` the working set that it has told, where it told one lately, ``published_age`` how old that was, where
+    it is known to be counted on. ``pressures`` are the rates of what is ``counted``, per second."""
 
     facts: GuestFacts
     group: GroupSample | None = None
@@ -84,6 +99,9 @@ class GuestSample:
     guest_swap_in: float | None = None
     major_faults: float | None = None
     published: int | None = None
+    published_age: float | None = None
+    counted: Counted | None = None
+    pressures: typing.Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

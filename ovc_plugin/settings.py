@@ -103,9 +103,15 @@ class HostSettings:
         low=0.001, high=1)
     stall_hard: float = knob(0.40, 'The same for HARD. Related: stall_soft.', low=0.001, high=1)
     ask_guests: bool = knob(
-        False, 'Ask guests, through their QEMU guest agent and twice a minute, for the working set that the script '
-        'etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their maximum. Not '
-        'where nova-compute runs on eventlet.')
+        False, 'Ask guests, through their QEMU guest agent and four times a minute, for the working set that the '
+        'script etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their '
+        'maximum, instead of their statistics or where they have none, for stats_max_age. Not where nova-compute runs '
+        'on eventlet.')
+    ask_monitor: bool = knob(
+        False, 'Ask guests for the pressure that they count themselves (stalls, direct reclaim, kills; Linux 6.12 and '
+        'QEMU 9.2), four times a minute, so that one that was shrunk too far is seen sooner. It goes through QEMU\'s '
+        'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Not where nova-compute runs on '
+        'eventlet.')
     stats_max_age: float = knob(
         30.0, 'Seconds after which what a guest says of its memory is too old to shrink it by.', low=1, high=3600,
         unit='s')
@@ -150,7 +156,8 @@ class HostSettings:
         low=1 * MIB, high=64 << 30, unit='MiB')
     refault_limit: float = knob(
         200.0, 'Pages per second read back from swap above which a guest is not swapped further, except at level '
-        'CRITICAL.', low=0, high=1e6)
+        'CRITICAL. A guest that was shrunk and itself reads back as much, or reclaims as much in haste, is not shrunk '
+        'further.', low=0, high=1e6)
     ksm: str = knob(
         'auto', 'Page sharing. "auto": merge while all guests that can merge belong to one trust domain (project), '
         'pause otherwise; nova starts guests of further projects unmergeable. "off": never. "leave": do not touch the '

@@ -22,13 +22,14 @@ _WORTH = 0.25  # free memory of which less than this share is backed is not wort
 
 def fresh(guest: GuestSnapshot, settings: HostSettings) -> bool:
     """Whether what the guest said of itself may be acted on (promise 6)."""
-    return (guest.actual is not None and guest.usable is not None and guest.stats_age is not None
-            and guest.stats_age <= settings.stats_max_age)
+    word = need.word(guest, settings)
+    return word is not None and word.age <= settings.stats_max_age
 
 
 def floor(guest: GuestSnapshot, level: Level, settings: HostSettings, known: Need | None) -> int:
-    """The least target at this level (promise 3): reservation, and need with the cushion; half of it at CRITICAL."""
-    cushion = int(settings.cushion * guest.maximum / (2 if level >= Level.CRITICAL else 1))
+    """The least target at this level (promise 3): reservation, and need with the cushion; half of it at CRITICAL, where
+    the balloon gives way if that was too little. Else the guest's kernel would kill."""
+    cushion = int(settings.cushion * guest.maximum / (2 if level >= Level.CRITICAL and guest.gives_way else 1))
     return min(guest.maximum, max(guest.reservation, need.amount(guest, known) + max(cushion, 16 * MIB)))
 
 
@@ -150,7 +151,8 @@ def _stern(situation: Situation) -> bool:
 def _may_turn(guest: GuestSnapshot, mine: Asked, situation: Situation, stern: bool) -> bool:
     """Nobody is shrunk on a word that could not be used. Below HARD a word is spent once. Who was given memory keeps it
     for a while, unless there is no other way."""
-    spoke_at = situation.now - (guest.stats_age or 0.0)
+    word = need.word(guest, situation.settings)
+    spoke_at = situation.now - (word.age if word else 0.0)
     if not need.used(situation.state.needs.get(guest.uuid), spoke_at):
         return False
     if stern:
@@ -182,12 +184,12 @@ def _shares(givers: list[Giver], todo: float, situation: Situation) -> list[tupl
 
 
 def _action(giver: Giver, freed: int, situation: Situation) -> SetBalloon | None:
-    guest, actual, usable = giver.guest, giver.guest.actual or 0, giver.guest.usable or 0
+    guest, actual = giver.guest, giver.guest.actual or 0
     amount = min(giver.most, max(giver.least, giver.yields.taken(freed)))
     target = max(-(-(actual - amount) // PAGE), -(-giver.lowest // PAGE)) * PAGE
     if actual - target < giver.least - PAGE:
         return None
     return SetBalloon(
         guest=guest.uuid, target=target, previous=actual,
-        reason=f'level {situation.level.name}, {situation.short // MIB} MB short: {guest.name} can use '
-               f'{usable // MIB} MB of {actual // MIB} MB without swapping; floor {giver.lowest // MIB} MB')
+        reason=f'level {situation.level.name}, {situation.short // MIB} MB short: '
+               f'{need.spoken(guest, situation.settings)}; floor {giver.lowest // MIB} MB')

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typing
 
-from ovc_plugin.decide import balloon, progress
+from ovc_plugin.decide import balloon, need, progress
 from ovc_plugin.decide.rule import NOTHING, Part, Situation
 from ovc_plugin.decide.share import Claim, share_out
 from ovc_plugin.decide.state import Asked, LadderState
@@ -18,22 +18,25 @@ _TIGHT = 0.05  # a guest that leaves less than this share of its memory unused w
 
 
 def relieve(situation: Situation) -> Part:
-    """Below HARD, guests that need more than they have are given what they lack of it.
+    """Below HARD, guests that need more than they have are given what they lack of it; at HARD those alone whose
+    balloon does not give way: they cannot help themselves, and their kernel would kill.
 
     Without this a guest that was shrunk while idle would starve on a host that never has much over.
     """
-    if situation.level >= Level.HARD:
+    if situation.level >= Level.CRITICAL:
         return NOTHING
     actions, spare = [], situation.spare
     for guest, size, lack in _wants(situation.snapshot, situation.state, situation.settings, situation.now):
         least = max(balloon.LEAST, int(situation.settings.dead_band * guest.maximum))
         amount = min(-(-lack // balloon.PAGE), spare // balloon.PAGE) * balloon.PAGE
+        if situation.level is Level.HARD and guest.gives_way:
+            continue
         if amount >= least and guest.uuid not in situation.turned:
             spare -= amount
             actions.append(SetBalloon(
                 guest=guest.uuid, target=min(guest.maximum, size + amount), previous=size,
-                reason=f'{guest.name} can use {(guest.usable or 0) // MIB} MB of {(guest.actual or 0) // MIB} MB, and '
-                       f'needs {lack // MIB} MB more than {size // MIB} MB'))
+                reason=f'{need.spoken(guest, situation.settings)}, and needs {lack // MIB} MB more than '
+                       f'{size // MIB} MB'))
     # Memory that the shortage was counted to need for this is no new shortage.
     return Part(actions=tuple(actions), credit=-sum(a.target - a.previous for a in actions))
 

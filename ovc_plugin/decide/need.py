@@ -2,10 +2,10 @@
 # Copyright ovc_plugin contributors
 """What a guest needs: what it could not give up without swapping itself; fast up, slow down.
 
-A guest's own word gives actual - usable. The need follows it up at once, and down with a time constant, so that a
-guest between two bursts is not taken for idle (after Waldspurger, OSDI'02: respond rapidly to increases in usage, and
-more gradually to decreases). Where a guest that was shrunk reads its files or its own swap again, its need is raised:
-what it calls usable is in use.
+A guest's own word gives actual - usable, or the working set that it publishes, which knows better what of it is in
+use. The need follows it up at once, and down with a time constant, so that a guest between two bursts is not taken for
+idle (after Waldspurger, OSDI'02: respond rapidly to increases in usage, and more gradually to decreases). Where a guest
+that was shrunk suffers (``harm``), its need is raised: what it calls usable is in use.
 """
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from ovc_plugin.decide.state import Asked, Need
 from ovc_plugin.model import MIB, GuestSnapshot
 from ovc_plugin.settings import HostSettings
 
-_RAISE = 0.02         # of its maximum, at the first word that tells of faults; twice as much at each further one
+_STALLS = 10.0        # times a second that its tasks had to look for memory themselves
 _LATER = 0.5          # seconds by which a word must differ to be another one
 _SHRUNK = 4 * MIB
+_PAGE = 4096
 _FORGETS = 0.2        # how much slower it is forgotten that a guest had too little
 _AGAIN = 0.25         # of its maximum: what a guest that grew by itself will want next
 
@@ -30,6 +31,41 @@ class Estimate:
 
     amount: int
     confidence: float
+
+
+class Word(typing.NamedTuple):
+    """What a guest ``said`` that it cannot do without (bytes), and how many seconds ago."""
+
+    said: int
+    age: float
+
+
+def word(guest: GuestSnapshot, settings: HostSettings) -> Word | None:
+    """The guest's last word; ``None`` where it says nothing, or its size is unknown.
+
+    A working set that it publishes counts instead of its statistics, and where it has none, but no longer than those
+    would (promise 6). It is within [reservation, maximum].
+    """
+    if guest.actual is None:
+        return None
+    if _publishes(guest, settings):
+        return Word(guest.published or 0, guest.published_age or 0.0)
+    if guest.usable is None or guest.stats_age is None:
+        return None
+    return Word(max(0, guest.actual - guest.usable), guest.stats_age)
+
+
+def _publishes(guest: GuestSnapshot, settings: HostSettings) -> bool:
+    return (guest.published is not None and guest.published_age is not None
+            and guest.published_age <= settings.stats_max_age)
+
+
+def spoken(guest: GuestSnapshot, settings: HostSettings) -> str:
+    """The same as a reason says it."""
+    actual = (guest.actual or 0) // MIB
+    if _publishes(guest, settings):
+        return f'{guest.name} publishes a working set of {(guest.published or 0) // MIB} MB of {actual} MB'
+    return f'{guest.name} can use {(guest.usable or 0) // MIB} MB of {actual} MB without swapping'
 
 
 def estimate(guest: GuestSnapshot, known: Need | None, now: float) -> Estimate:
@@ -55,40 +91,64 @@ def used(known: Need | None, spoke_at: float) -> bool:
     return known is not None and spoke_at < known.heard_at + _LATER
 
 
+def harm(guest: GuestSnapshot, settings: HostSettings) -> str | None:
+    """What a guest suffers that shows its size to be too small, if it was shrunk; the first of it that is found.
+
+    Pages that it reads back from its host's swap (``refaults``) are no such sign. They were within its size, and the
+    host took them: were its need raised by them, the balloon, with which the guest chooses what it gives, would be
+    taken away from it just when swap, where the host guesses, hurts it, and more would be swapped instead. Swap itself
+    backs off from such a guest (``swap.follow``). So the time that it waits on its host counts only where it is not for
+    these.
+    """
+    limit, told = settings.refault_limit, guest.pressures
+    waits = guest.pressure if (guest.refaults or 0.0) <= limit else None
+    for what, much, most in (
+            ('major faults a second', guest.major_faults, limit),
+            ('pages a second read back from its own swap', (guest.guest_swap_in or 0.0) / _PAGE, limit),
+            ('pages a second that its tasks reclaimed themselves', told.get('direct_reclaims'), limit),
+            ('times a second that its tasks had to look for memory', told.get('alloc_stalls'), _STALLS),
+            ('tasks a second killed for want of memory', told.get('oom_kills'), 0.0),
+            ('% of the time waiting for memory of its host', None if waits is None else 100 * waits,
+             100 * settings.stall_hard)):
+        if much is not None and much > most:
+            return f'{much:.3g} {what} > {most:g}'
+    return None
+
+
 def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, Need], asked: typing.Mapping[str, Asked],
            settings: HostSettings, now: float) -> dict[str, Need]:
     """The needs of these guests after what they said since; those that never spoke are missing.
 
-    A word that is older than the guest's last change of size tells of another size, and is not used: usable is told
+    A word that is older than the guest's last change of size tells of another size, and is not used: a word comes
     rarely, actual is known at once.
     """
     found = {}
     for guest in guests:
         known, mine = before.get(guest.uuid), asked.get(guest.uuid)
-        if guest.actual is None or guest.usable is None or guest.stats_age is None:
+        last = word(guest, settings)
+        if last is None:
             if known is not None:
                 found[guest.uuid] = known
             continue
-        heard_at = now - guest.stats_age
+        heard_at = now - last.age
         if known is not None and mine is not None and mine.gave_way_at == now:
-            found[guest.uuid] = dataclasses.replace(known, slow=max(known.slow, guest.actual + _AGAIN * guest.maximum))
+            found[guest.uuid] = dataclasses.replace(
+                known, slow=max(known.slow, (guest.actual or 0) + _AGAIN * guest.maximum))
             continue
         if known is None or known.heard_at > now:  # the first word, or a clock that was set back
-            said = float(max(0, guest.actual - guest.usable))
-            found[guest.uuid] = Need(slow=said, raised=0.0, heard_at=heard_at)
+            found[guest.uuid] = Need(slow=float(last.said), raised=0.0, heard_at=heard_at)
         elif heard_at < known.heard_at + _LATER or (mine is not None and heard_at <= mine.moved_at):
             found[guest.uuid] = known
         else:
-            found[guest.uuid] = _heard(guest, known, heard_at, settings)
+            found[guest.uuid] = _heard(guest, known, last.said, heard_at, settings)
     return found
 
 
-def _heard(guest: GuestSnapshot, known: Need, heard_at: float, settings: HostSettings) -> Need:
+def _heard(guest: GuestSnapshot, known: Need, said: int, heard_at: float, settings: HostSettings) -> Need:
     actual = guest.actual or 0
-    said = max(0, actual - (guest.usable or 0))
     kept = math.exp((known.heard_at - heard_at) / settings.need_slow) if settings.need_slow else 0.0
     slow = max(float(said), said + (known.slow - said) * kept)
     raised = known.raised * kept ** _FORGETS
-    if (guest.major_faults or 0.0) > settings.refault_limit and actual < guest.maximum - _SHRUNK:
+    if actual < guest.maximum - _SHRUNK and harm(guest, settings) is not None:
         raised = max(raised, actual - slow)  # what it calls usable is in use: its need is all that it has
     return Need(slow=slow, raised=raised, heard_at=heard_at)

@@ -14,19 +14,25 @@ from ovc_plugin.decide.state import Asked, LadderState, Need
 from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
 
+Decide = typing.Callable[[HostSnapshot, LadderState, HostSettings, float], tuple[Plan, LadderState]]
+Fields = dict[str, typing.Any]
+
 
 def may(guest: GuestSnapshot) -> list[str]:
     """What the guest may have and is owed."""
     source = f' (by {guest.reservation_from})' if guest.reservation_from else ''
     lines = [f'maximum {_mb(guest.maximum)}, and {_mb(guest.overhead)} that it costs its host beyond that',
              f'guaranteed {_mb(guest.reservation)}{source}, weight {guest.weight:g}']
+    if guest.can_balloon and not guest.gives_way:
+        lines.append('its balloon does not give way when it runs out of memory (autodeflate=\'on\' in <memballoon> '
+                     'would make it): it keeps its whole cushion at any level, and is given what it lacks at HARD too')
     if guest.untouchable:
         lines.append(f'untouchable ({guest.untouchable}): it counts at its full size')
     return lines
 
 
-def has(guest: GuestSnapshot) -> list[str]:
-    """What the guest holds now, as far as it is known."""
+def has(guest: GuestSnapshot, state: LadderState, settings: HostSettings, now: float) -> list[str]:
+    """What the guest holds now, as far as it is known, and how much of that it is thought to need."""
     if not guest.running:
         return ['it is stopped, and holds no memory']
     asked = f', asked to be {_mb(guest.target)}' if guest.target not in (None, guest.actual) else ''
@@ -34,8 +40,28 @@ def has(guest: GuestSnapshot) -> list[str]:
              if guest.usable is not None and guest.stats_age is not None else '; it says nothing of its memory')
     read_back = f', {guest.refaults:.0f} pages/s read back' if guest.refaults else ''
     merged = f'; {_mb(guest.saved)} of it merged away' if guest.saved is not None else ''
-    return [f'balloon: {_mb(guest.actual)}{asked}{spoke}',
-            f'the host backs {_mb(guest.resident)} with memory and {_mb(guest.swapped)} with swap{read_back}{merged}']
+    published = ([] if guest.published is None else [
+        f'it publishes a working set of {_mb(guest.published)} (within what it is guaranteed and its maximum), '
+        + ('not yet known to be alive' if guest.published_age is None else f'{guest.published_age:.0f} s old')])
+    return [f'balloon: {_mb(guest.actual)}{asked}{spoke}', *published,
+            f'the host backs {_mb(guest.resident)} with memory and {_mb(guest.swapped)} with swap{read_back}{merged}',
+            _needs(guest, state.needs.get(guest.uuid), settings, now)]
+
+
+def _needs(guest: GuestSnapshot, known: Need | None, settings: HostSettings, now: float) -> str:
+    found = need.estimate(guest, known, now)
+    how = (f'by what it said {max(0.0, now - known.heard_at):.0f} s ago' if known is not None else
+           'its size is not known at all' if guest.resident is None else 'by what its host backs, as it says nothing')
+    suffers, more = need.harm(guest, settings), int(known.raised) if known is not None else 0
+    raised = f', raised by {_mb(more)} since it suffered' if more >= MIB else ''
+    return (f'it needs {_mb(found.amount)} ({how}{raised}; confidence {found.confidence:.2f})'
+            + (f'; it suffers: {suffers}' if suffers else ''))
+
+
+def fields(guest: GuestSnapshot, state: LadderState, now: float, last_actions: typing.Mapping[str, Fields]) -> Fields:
+    """The guest for the status, with what it is thought to need."""
+    found = need.estimate(guest, state.needs.get(guest.uuid), now)
+    return describe.guest_fields(guest, last_actions.get(guest.uuid), need=found.amount, confidence=found.confidence)
 
 
 def why(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, state: LadderState, settings: HostSettings,
@@ -101,9 +127,10 @@ def _waits(guest: GuestSnapshot, plan: Plan, asked: Asked | None, spare: int, se
         return f'it could give {_mb(spare)} < {_mb(least)}, the smallest change worth asking for'
     if asked is None or plan.level >= Level.CRITICAL:
         return None
-    if guest.stats_age is not None and now - guest.stats_age <= asked.moved_at:
+    word = need.word(guest, settings)
+    if word is not None and now - word.age <= asked.moved_at:
         return (f'settling: it moved {now - asked.moved_at:.0f} s ago, and has said nothing of its memory since '
-                f'(for {guest.stats_age:.0f} s)')
+                f'(for {word.age:.0f} s)')
     if asked.change > 0 and now - asked.at < settings.turn_after:
         return f'it was given memory {now - asked.at:.0f} s ago < {settings.turn_after:.0f} s (turn_after)'
     return None
@@ -119,6 +146,9 @@ def _stuck(guest: GuestSnapshot, asked: Asked | None, settings: HostSettings, no
 def _silence(guest: GuestSnapshot, settings: HostSettings) -> str | None:
     if balloon.fresh(guest, settings):
         return None
+    if (guest.usable is None or guest.stats_age is None) and guest.published_age is not None:
+        return (f'the working set that it publishes is {guest.published_age:.0f} s old > '
+                f'{settings.stats_max_age:.0f} s (stats_max_age)')
     if guest.usable is None or guest.stats_age is None:
         return ('it says nothing of its memory: give it a statistics period (nova: [libvirt] mem_stats_period_seconds) '
                 'and a balloon driver')
@@ -150,10 +180,6 @@ def _shared(snapshot: HostSnapshot, guest: GuestSnapshot) -> str:
     return f'merged with guests of its trust domain ({guest.trust_domain or "none"})'
 
 
-Decide = typing.Callable[[HostSnapshot, LadderState, HostSettings, float], tuple[Plan, LadderState]]
-Fields = dict[str, typing.Any]
-
-
 def explain(snapshot: HostSnapshot | None, state: LadderState, settings: HostSettings, now: float, wanted: str,
             decide: Decide, last_actions: typing.Mapping[str, Fields]) -> Fields:
     """All of it, as JSON-able data, for each guest that ``wanted`` names; none where it is unknown here."""
@@ -163,8 +189,8 @@ def explain(snapshot: HostSnapshot | None, state: LadderState, settings: HostSet
     plan, _ = decide(snapshot, state, settings, now)
     return {'host': snapshot.host, 'age': now - snapshot.taken_at, 'level': plan.level.name, 'reason': plan.reason,
             'available': snapshot.available, 'total': snapshot.total, 'dry_run': settings.dry_run,
-            'guests': [{'uuid': g.uuid, 'name': g.name, 'title': g.title, 'may': may(g), 'has': has(g),
-                        'next': why(snapshot, g, plan, state, settings, now),
+            'guests': [{'uuid': g.uuid, 'name': g.name, 'title': g.title, 'may': may(g),
+                        'has': has(g, state, settings, now), 'next': why(snapshot, g, plan, state, settings, now),
                         'last_action': last_actions.get(g.uuid)} for g in guests]}
 
 

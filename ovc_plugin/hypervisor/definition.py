@@ -15,15 +15,17 @@ _UNITS = {'b': 1, 'bytes': 1, 'kb': 1000, 'k': 1024, 'kib': 1024, 'mb': 10**6, '
 # What a guest has that cannot go with it while it runs, or may not stand still for it. Hugepages can, and free nothing
 # that other guests could use.
 _STAYS = ('memoryBacking/hugepages', 'launchSecurity', 'cputune/vcpusched', 'devices/hostdev',
-          "devices/interface[@type='hostdev']", "devices/interface[@type='vdpa']")
+          "devices/interface[@type='hostdev']", "devices/interface[@type='vdpa']", "devices/disk[@type='vhostvdpa']")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """What a domain's XML says; texts of extra specs are not interpreted here."""
+    """What a domain's XML says; texts of extra specs are not interpreted here. ``gives_way``: the balloon deflates by
+    itself when the guest runs out of memory."""
 
     maximum: int
     has_balloon: bool
+    gives_way: bool
     mergeable: bool
     untouchable: str | None
     managed: bool
@@ -32,6 +34,7 @@ class Definition:
     title: str = ''
     image: str = ''
     movable: bool = True
+    complaint: str = ''
 
 
 def read(xml: str) -> Definition:
@@ -61,6 +64,7 @@ def read(xml: str) -> Definition:
         specs |= {f'ovc:{name}': value for name, value in own.attrib.items()}
     return Definition(
         maximum=maximum, has_balloon=balloon is not None and balloon.get('model') != 'none',
+        gives_way=balloon is not None and balloon.get('autodeflate') == 'on',
         # whatever backs its memory: QEMU marks firmware and video memory of its own mergeable too
         mergeable=domain.find('memoryBacking/nosharepages') is None,
         untouchable=untouchable,
@@ -69,6 +73,19 @@ def read(xml: str) -> Definition:
         managed=nova is not None, extra_specs=specs, movable=all(domain.find(path) is None for path in _STAYS),
         project=project.get('uuid') if project is not None else specs.get('ovc:trust-domain'))
 
+
+def unread(name: str, maximum: int | None, error: Exception) -> Definition:
+    """What is assumed of a guest whose definition cannot be read: nothing may be taken from it, and it may share pages
+    with others, as libvirt's guests do unless told otherwise.
+
+    :raises ValueError: nor is its size known.
+    """
+    if not maximum:
+        raise ValueError(f'guest {name}: neither its definition ({error}) nor its size can be read') from error
+    return Definition(maximum=maximum, has_balloon=False, gives_way=False, mergeable=True, managed=False, project=None,
+                      untouchable=f'its definition cannot be read: {error}', extra_specs={}, movable=False,
+                      complaint=f'its definition cannot be read ({error}); it counts at its full size and is left '
+                      'alone, and the others go on')
 
 
 def _image(nova: etree.Element | None, own: etree.Element | None) -> str:
@@ -89,6 +106,7 @@ def _untouchable(domain: etree.Element) -> str | None:
                       ("devices/interface[@type='hostdev']", 'passed-through device'),
                       ("devices/interface[@type='vdpa']", 'passed-through device'),
                       ("devices/disk[@type='nvme']", 'passed-through device'),
+                      ("devices/disk[@type='vhostvdpa']", 'passed-through device'),
                       ("cpu/numa/cell[@memAccess='shared']", 'file-backed memory')):
         if domain.find(path) is not None:
             return why
@@ -97,7 +115,6 @@ def _untouchable(domain: etree.Element) -> str | None:
         return f'{source.get("type")}-backed memory'
     if domain.find("memoryBacking/access[@mode='shared']") is not None:
         return 'file-backed memory'  # libvirt then backs it by a file of its own choice
-    mode = domain.find('numatune/memory')
-    if mode is not None and mode.get('mode', 'strict') == 'strict' and domain.find('cputune/vcpupin') is not None:
-        return 'pinned NUMA memory'
-    return None
+    # wherever its processors may run: what is strictly of one node can be taken from that node alone
+    bound = [*domain.findall('numatune/memory'), *domain.findall('numatune/memnode')]
+    return 'pinned NUMA memory' if any(one.get('mode', 'strict') == 'strict' for one in bound) else None

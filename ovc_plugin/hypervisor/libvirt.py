@@ -8,18 +8,14 @@ import logging
 import time
 import typing
 
-from ovc_plugin.hypervisor import definition, guest_file
+from ovc_plugin.hypervisor import definition, guest_file, monitor
 from ovc_plugin.model import MIB
-from ovc_plugin.samples import GuestFacts
+from ovc_plugin.samples import Counted, GuestFacts
 
 LOG = logging.getLogger(__name__)
 DEFINITION_LIFE = 300.0
 DIRTY_LIFE, DIRTY_SECONDS = 60.0, 1
 _AGENT_SECONDS = 2
-
-# What newer guests tell of their own pressure (Linux 6.12, QEMU 9.2), by libvirt's name and ours; absent elsewhere.
-_PRESSURES = tuple((f'balloon.{name}', name) for name in (
-    'oom_kill', 'alloc_stall', 'async_scan', 'direct_scan', 'async_reclaim', 'direct_reclaim'))
 
 
 class BusyGuest(RuntimeError):
@@ -46,8 +42,11 @@ class LibvirtHypervisor:
     def guests(self) -> list[GuestFacts]:
         """All defined guests.
 
-        :raises libvirt.libvirtError: the hypervisor does not answer, or not of a guest that was never read before.
-        :raises ValueError: such a guest's definition cannot be understood.
+        A guest whose definition was never understood is taken by its statistics alone, at its full size and as
+        untouchable.
+
+        :raises libvirt.libvirtError: the hypervisor does not answer.
+        :raises ValueError: nothing tells the size of such a guest; it must not count as nothing.
         """
         lv = self._libvirt
         kinds = lv.VIR_DOMAIN_STATS_STATE | lv.VIR_DOMAIN_STATS_BALLOON
@@ -98,6 +97,16 @@ class LibvirtHypervisor:
         domain = self._connect().lookupByUUIDString(uuid)
         return guest_file.read(lambda request: qemu.qemuAgentCommand(domain, request, _AGENT_SECONDS, 0), path)
 
+    def read_pressures(self, uuid: str) -> Counted:
+        """What a guest counts of its own pressure, through QEMU's monitor; libvirt marks the guest as tainted by that.
+
+        :raises monitor.Untold: it counts nothing of this.
+        :raises Exception: it does not answer.
+        """
+        qemu = importlib.import_module('libvirt_qemu')
+        domain = self._connect().lookupByUUIDString(uuid)
+        return monitor.counted(lambda request: qemu.qemuMonitorCommand(domain, request, 0))
+
     def _facts(self, domain: typing.Any, stats: dict[str, typing.Any]) -> GuestFacts | None:
         uuid, number = domain.UUIDString(), domain.ID()
         try:
@@ -105,10 +114,9 @@ class LibvirtHypervisor:
         except (self._libvirt.libvirtError, ValueError, KeyError) as error:
             if getattr(error, 'get_error_code', lambda: 0)() == self._libvirt.VIR_ERR_NO_DOMAIN:
                 return None  # it ended between the two calls
-            if uuid not in self._definitions:
-                raise  # a guest that is there and unknown must not count as nothing
             LOG.debug('definition of guest %s cannot be read this time: %s', uuid, error)
-            known = self._definitions[uuid][2]
+            known = self._definitions[uuid][2] if uuid in self._definitions else definition.unread(
+                uuid, _kib(stats, 'balloon.maximum'), error)
         lv, state = self._libvirt, stats.get('state.state')
         specs = known.extra_specs
         running = number >= 0 and state not in (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_CRASHED)
@@ -117,15 +125,14 @@ class LibvirtHypervisor:
             actual=_kib(stats, 'balloon.current') if running else None, usable=_kib(stats, 'balloon.usable'),
             unused=_kib(stats, 'balloon.unused'),
             rss=_kib(stats, 'balloon.rss'), last_update=stats.get('balloon.last-update') or None,
-            has_balloon=known.has_balloon, mergeable=known.mergeable, untouchable=known.untouchable,
-            managed=known.managed, project=known.project, reservation=specs.get('ovc:reservation'),
-            title=known.title, image=known.image,
+            has_balloon=known.has_balloon, gives_way=known.gives_way, mergeable=known.mergeable,
+            untouchable=known.untouchable, managed=known.managed, project=known.project,
+            reservation=specs.get('ovc:reservation'), title=known.title, image=known.image,
             weight=specs.get('ovc:weight'), overcommit=specs.get('ovc:overcommit'),
             busy=running and (state != lv.VIR_DOMAIN_RUNNING or self._moves(domain, uuid)), movable=known.movable,
             seen=_kib(stats, 'balloon.available'), swap_in=_kib(stats, 'balloon.swap_in'),
             major_faults=stats.get('balloon.major_fault'),
-            pressures={name: int(stats[key]) for key, name in _PRESSURES if key in stats},
-            dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
+            complaint=known.complaint, dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
 
     def _moves(self, domain: typing.Any, uuid: str) -> bool:
         """Whether a guest that was found being moved still is; a call for each of those, and for no other."""

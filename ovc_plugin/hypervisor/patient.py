@@ -12,7 +12,7 @@ import threading
 import typing
 
 from ovc_plugin.hypervisor.protocol import Hypervisor
-from ovc_plugin.samples import GuestFacts
+from ovc_plugin.samples import Counted, GuestFacts
 
 SECONDS = 2.5
 MOST = 8
@@ -41,6 +41,10 @@ class Patient:
         measure = getattr(self._inner, 'measure_dirty', None)
         if measure is not None:
             self._patiently('dirty rates', measure, uuids)
+
+    def read_pressures(self, uuid: str) -> Counted:
+        """:raises TimeoutError: no answer in time; what the hypervisor raises otherwise."""
+        return self._patiently(f'guest {uuid}', self._inner.read_pressures, uuid)  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> typing.Any:
         """What else the hypervisor can do, as it is: calls that have patience of their own."""

@@ -150,6 +150,8 @@ def untouchable(asked: typing.Any, specs: typing.Mapping[str, str]) -> str | Non
         return 'huge pages'
     if any(given(cell, 'cpu_policy') in ('dedicated', 'mixed') for cell in cells):
         return 'pinned processors'
+    if cells:
+        return 'memory bound to NUMA nodes'
     if getattr(given(asked, 'pci_requests'), 'requests', None) or any(map(_is_device, specs.items())):
         return 'passed-through devices'
     image = getattr(given(asked, 'image'), 'properties', None)

@@ -41,14 +41,29 @@ def group(path: pathlib.Path) -> GroupSample:
     """
     if is_v2(path):
         stat = table((path / 'memory.stat').read_text())
+        pages, guessed = _read_back(stat, '')
         return GroupSample(
             usage=int((path / 'memory.current').read_text()), swapped=_optional(path / 'memory.swap.current'),
-            refault_pages=stat.get('workingset_refault_anon'), cached=_cached(stat, ''),
+            refault_pages=pages, refaults_guessed=guessed, cached=_cached(stat, ''),
             can_reclaim=any((path / name).exists() for name in ('memory.reclaim', 'memory.high'))
             and _optional(path / 'memory.swap.max') != 0, pressure=_pressure(path / 'memory.pressure'))
     stat = table((path / 'memory.stat').read_text())
+    pages, guessed = _read_back(stat, 'total_')
     return GroupSample(usage=int((path / 'memory.usage_in_bytes').read_text()), swapped=stat.get('total_swap'),
-                       refault_pages=stat.get('total_workingset_refault_anon'), cached=_cached(stat, 'total_'))
+                       refault_pages=pages, refaults_guessed=guessed, cached=_cached(stat, 'total_'))
+
+
+def _read_back(stat: dict[str, int], prefix: str) -> tuple[int | None, bool]:
+    """Pages read back from swap, and whether they are guessed.
+
+    Not every kernel counts them for groups of version 1. A guest's process faults for its memory and little else, so
+    its major faults are then taken: each brings back at least a page.
+    """
+    pages = stat.get(f'{prefix}workingset_refault_anon')
+    if pages is not None:
+        return pages, False
+    faults = stat.get(f'{prefix}pgmajfault')
+    return faults, faults is not None
 
 
 def _pressure(path: pathlib.Path) -> float | None:
@@ -100,7 +115,7 @@ def _boundary_v1(path: pathlib.Path) -> tuple[int | None, int, int, int, int | N
     bounded = limit is not None and both is not None and both < 1 << 60
     return (limit, int((path / 'memory.usage_in_bytes').read_text()), droppable, stat.get('total_swap', 0),
             both - limit if bounded and both is not None and limit is not None else None,
-            stat.get('total_workingset_refault_anon'))
+            _read_back(stat, 'total_')[0])
 
 
 def _boundary_v2(path: pathlib.Path) -> tuple[int | None, int, int, int, int | None, int | None]:
@@ -108,7 +123,7 @@ def _boundary_v2(path: pathlib.Path) -> tuple[int | None, int, int, int, int | N
     droppable = stat.get('inactive_file', 0) + stat.get('active_file', 0) // 2
     return (_optional(path / 'memory.max'), int((path / 'memory.current').read_text()), droppable,
             _optional(path / 'memory.swap.current') or 0, _optional(path / 'memory.swap.max'),
-            stat.get('workingset_refault_anon'))
+            _read_back(stat, '')[0])
 
 
 def of_process(proc: pathlib.Path, pid: int) -> pathlib.Path | None:

@@ -8,10 +8,11 @@ import dataclasses
 from ovc_plugin.decide import ksm
 from ovc_plugin.decide.guarantee import first_reservation, yes
 from ovc_plugin.model import GuestSnapshot, HostSnapshot, KsmState
-from ovc_plugin.samples import GuestFacts, GuestSample, HostSample, MemorySample
+from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample, MemorySample
 from ovc_plugin.settings import Settings
 
 PAGE = 4096
+_AHEAD = 5.0  # seconds by which a word may be newer than its pass: that began before the guest was read, which may wait
 
 
 def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int], reserve: int,
@@ -126,20 +127,19 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
          ('option default_reservation', settings.shared.default_reservation)], facts.maximum)
     if complaint:
         notes.append(f'guest {facts.name}: {complaint}')
+    if facts.complaint:
+        notes.append(f'guest {facts.name}: {facts.complaint}')
     untouchable = facts.untouchable or _opted_out(facts, notes)
-    actual, usable, age = _believed(facts, now, notes)
+    spoke = _age(facts, now, notes)
+    actual, usable, age = _believed(facts, spoke, notes)
+    sane = now is not None and actual == facts.actual and usable == facts.usable
+    published, published_age = _published(sample, reservation, spoke, sane)
     resident = group.usage - group.cached if group else facts.rss
     overhead = settings.shared.default_overhead
     if resident is not None and facts.running:
         overhead = max(overhead, resident + (group.swapped or 0 if group else 0) - facts.maximum)
-    if group is not None and not group.can_reclaim:
-        notes.append(f'guest {facts.name}: the kernel cannot swap it alone: its control group has neither '
-                     'memory.reclaim (Linux 5.19) nor memory.high, or memory.swap.max is 0')
-    silent = facts.running and facts.has_balloon and facts.usable is None and now is not None
-    if silent and not facts.busy and not untouchable:
-        notes.append(f'guest {facts.name}: says nothing of its memory and is not shrunk: give it a statistics period '
-                     '(nova: [libvirt] mem_stats_period_seconds; libvirt: <stats period=...> in <memballoon>) and a '
-                     'balloon driver')
+    if now is not None and not untouchable:
+        _complain(facts, group, published_age is not None, notes)
     before = earlier.group if earlier else None
     return GuestSnapshot(
         uuid=facts.uuid, name=facts.name, maximum=facts.maximum, reservation=reservation, overhead=overhead,
@@ -154,20 +154,41 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         # one that opted out is left where it is
         can_migrate=facts.running and facts.movable and not facts.busy and untouchable == facts.untouchable,
         dirty_rate=facts.dirty_rate, pressure=group.pressure if group else None, guest_swap_in=sample.guest_swap_in,
-        major_faults=sample.major_faults, published=_published(sample, reservation), busy=facts.busy,
-        untouchable=untouchable,
+        major_faults=sample.major_faults, pressures=sample.pressures, published=published, published_age=published_age,
+        busy=facts.busy, gives_way=facts.gives_way, untouchable=untouchable,
         trust_domain=facts.project or f'guest:{facts.uuid}', title=facts.title, image=facts.image,
         reservation_from='ovc:reservation' if facts.reservation is not None else 'option default_reservation')
 
 
-def _published(sample: GuestSample, reservation: int) -> int | None:
-    """The working set that a guest tells, as a size to be asked for: with what its kernel keeps itself, and within what
-    it is guaranteed and may have at most (promise 3, and no more than it was sold)."""
+def _complain(facts: GuestFacts, group: GroupSample | None, publishes: bool, notes: list[str]) -> None:
+    """What keeps a mechanism from a guest that could be reached, with the remedy."""
+    if group is not None and not group.can_reclaim:
+        notes.append(f'guest {facts.name}: the kernel cannot swap it alone: its control group has neither '
+                     'memory.reclaim (Linux 5.19) nor memory.high, or memory.swap.max is 0')
+    if facts.running and facts.has_balloon and facts.usable is None and not publishes and not facts.busy:
+        notes.append(f'guest {facts.name}: says nothing of its memory and is not shrunk: give it a statistics period '
+                     '(nova: [libvirt] mem_stats_period_seconds; libvirt: <stats period=...> in <memballoon>) and a '
+                     'balloon driver')
+
+
+def _published(sample: GuestSample, reservation: int, spoke: float | None,
+               sane: bool) -> tuple[int | None, float | None]:
+    """The working set that a guest tells, as a size to be asked for, within what it is guaranteed and may have at most
+    (promise 3, and no more than it was sold); and its age, ``None`` where it must not be acted on.
+
+    It is counted in what the guest's kernel sees. That is less than its size by what the kernel keeps itself, or more
+    by a balloon that gives way when memory runs out (autodeflate): the total is then left as it was. Where the guest
+    does not say what it sees, its cushion has to hold what its kernel keeps: seldom more than a twentieth.
+    """
+    facts, age = sample.facts, sample.published_age if sane else None
     if sample.published is None:
-        return None
-    facts = sample.facts
-    kept = max(0, facts.actual - facts.seen) if facts.actual is not None and facts.seen is not None else 0
-    return max(reservation, min(sample.published + kept, facts.maximum))
+        return None, None
+    apart = 0
+    if facts.actual is not None and facts.seen is not None:
+        apart = facts.actual - facts.seen
+        told = spoke is not None and 0 < facts.seen <= facts.maximum
+        age = None if age is None or not told else max(age, spoke or 0.0)  # as old as the older of both words
+    return max(reservation, min(sample.published + apart, facts.maximum)), age
 
 
 def _opted_out(facts: GuestFacts, notes: list[str]) -> str | None:
@@ -194,9 +215,20 @@ def _weight(facts: GuestFacts, notes: list[str]) -> float:
     return weight
 
 
-def _believed(facts: GuestFacts, now: float | None, notes: list[str]) -> tuple[int | None, int | None, float | None]:
+def _age(facts: GuestFacts, now: float | None, notes: list[str]) -> float | None:
+    """Seconds since the guest spoke; unknown, not 0, where that was in what is the future after the clock was set
+    back."""
+    if now is None or not facts.last_update:
+        return None
+    if facts.last_update > now + _AHEAD:
+        notes.append(f'guest {facts.name}: spoke in the future, so the clock was set back; it is not shrunk until it '
+                     'speaks again')
+        return None
+    return max(0.0, now - facts.last_update)
+
+
+def _believed(facts: GuestFacts, age: float | None, notes: list[str]) -> tuple[int | None, int | None, float | None]:
     """(actual, usable, age) of what can be true; nonsense and silence are unknown, never zero."""
-    age = None if now is None or not facts.last_update else max(0.0, now - facts.last_update)
     actual, usable = facts.actual, facts.usable
     if actual is not None and not 0 < actual <= facts.maximum:
         notes.append(f'guest {facts.name}: balloon reports {actual} bytes, of a maximum of {facts.maximum}; not '

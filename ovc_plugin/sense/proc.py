@@ -22,13 +22,16 @@ def table(text: str) -> dict[str, int]:
 
 
 def memory(proc: pathlib.Path) -> MemorySample:
-    """The machine's memory.
+    """The machine's memory. Without ``vmstat`` what is swapped in and out is unknown, and no more than that.
 
-    :raises OSError: a file is missing or may not be read.
+    :raises OSError: ``meminfo`` is missing or may not be read.
     :raises KeyError: the kernel does not tell MemAvailable (before 3.14).
     """
     info = table((proc / 'meminfo').read_text())
-    vmstat = table((proc / 'vmstat').read_text())
+    try:
+        vmstat = table((proc / 'vmstat').read_text())
+    except OSError:
+        vmstat = {}
     zram_total, zram_free = zram(proc)
     return MemorySample(
         total=info['MemTotal'] * 1024, available=info['MemAvailable'] * 1024,

@@ -8,7 +8,7 @@ import pathlib
 
 from ovc_plugin.hypervisor.protocol import Hypervisor
 from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample, MemorySample
-from ovc_plugin.sense import cgroup, ksm, proc, psi, published, sources, spoken, vmstat, zswap
+from ovc_plugin.sense import cgroup, ksm, pressed, proc, psi, published, sources, spoken, vmstat, zswap
 
 _BOOTS = 120.0  # seconds in which a guest that has not spoken yet is taken to boot
 
@@ -19,14 +19,14 @@ class Sensor:
     def __init__(self, host: str, hypervisor: Hypervisor, boundary: str = 'machine', *,
                  run_path: str = '/run/libvirt/qemu', proc_root: str = '/proc',
                  ksm_root: str = '/sys/kernel/mm/ksm', ksm_helper: ksm.Helper | None = None,
-                 publications: published.Published | None = None) -> None:
+                 publications: published.Published | None = None, pressures: pressed.Pressed | None = None) -> None:
         self._host = host
         self._hypervisor = hypervisor
         self.boundary = None if boundary == 'machine' else pathlib.Path(boundary)
         self._run_path = pathlib.Path(run_path)
         self.proc = pathlib.Path(proc_root)
         self._ksm = ksm.Source(pathlib.Path(ksm_root), self.proc, ksm_helper)
-        self._spoken, self._publications = spoken.Spoken(), publications
+        self._spoken, self._publications, self._pressures = spoken.Spoken(), publications, pressures
         self.sources = sources.Sources()
         self._groups: dict[str, tuple[int, pathlib.Path | None]] = {}
         self.last_memory: MemorySample | None = None
@@ -41,7 +41,9 @@ class Sensor:
         told = self.sources.attempt(
             'guests', self._hypervisor.guests, Exception,
             'hypervisor did not answer; its guests are held as they are until it does', notes)
-        grouped = self.sources.read('groups', lambda: self._grouped(told, notes))
+        broken: list[Exception] = []
+        grouped = self.sources.read('groups', lambda: self._grouped(told, notes, broken))
+        self.sources.failed('groups', broken)
         sharing = self.sources.attempt('sharing', self._ksm.read, files,
                                        'page sharing cannot be read: this kernel has no KSM', notes)
         guests = self.sources.read('merged', lambda: self._ksm.divide(sharing, grouped, self._pid, now, notes))
@@ -54,7 +56,7 @@ class Sensor:
                                     'compressed swap cannot be read', notes)
         return HostSample(
             host=self._host, taken_at=now, memory=memory, stall=stall, ksm=sharing,
-            guests=self._spoken.tell(self._published(guests)), refault_pages=refaults, zswap=held,
+            guests=self._spoken.tell(self._asked(guests)), refault_pages=refaults, zswap=held,
             durations=self.sources.durations(), notes=tuple(notes))
 
     def memory(self) -> MemorySample:
@@ -79,19 +81,36 @@ class Sensor:
     def _refaults(self) -> int | None:
         return cgroup.refaults(self.boundary) if self.boundary else vmstat.refaults(self.proc)
 
-    def _grouped(self, guests: list[GuestFacts] | None, notes: list[str]) -> tuple[GuestSample, ...] | None:
+    def _grouped(self, guests: list[GuestFacts] | None, notes: list[str],
+                 broken: list[Exception]) -> tuple[GuestSample, ...] | None:
         if guests is None:
             return None
         for uuid in self._groups.keys() - {g.uuid for g in guests if g.running}:
             del self._groups[uuid]
-        return tuple(GuestSample(facts=self._booting(g), group=self._group(g, notes) if g.running else None)
-                     for g in guests)
+        found = tuple(GuestSample(facts=self._booting(g), group=self._group(g, notes, broken) if g.running else None)
+                      for g in guests)
+        groups = [g.group for g in found if g.group is not None]
+        if any(group.refaults_guessed for group in groups):
+            notes.append('this kernel does not count what single guests read back from swap '
+                         '(workingset_refault_anon); major faults of their processes are taken for it')
+        elif any(group.refault_pages is None for group in groups):
+            notes.append('this kernel counts neither what single guests read back from swap nor their major faults; '
+                         'swapping does not back off from a guest that reads back')
+        return found
 
-    def _published(self, guests: tuple[GuestSample, ...] | None) -> tuple[GuestSample, ...] | None:
-        if guests is None or self._publications is None:
-            return guests
-        told = self._publications.follow(g.facts.uuid for g in guests if g.facts.running)
-        return tuple(dataclasses.replace(g, published=told.get(g.facts.uuid)) for g in guests)
+    def _asked(self, guests: tuple[GuestSample, ...] | None) -> tuple[GuestSample, ...] | None:
+        """With what guests have answered that were asked aside."""
+        if guests is None:
+            return None
+        running = [g.facts.uuid for g in guests if g.facts.running]
+        if self._publications is not None:
+            told = self._publications.follow(running)
+            guests = tuple(dataclasses.replace(g, published=word.amount, published_age=word.age)
+                           if (word := told.get(g.facts.uuid)) is not None else g for g in guests)
+        if self._pressures is not None:
+            counted = self._pressures.follow(running)
+            guests = tuple(dataclasses.replace(g, counted=counted.get(g.facts.uuid)) for g in guests)
+        return guests
 
     def _booting(self, guest: GuestFacts) -> GuestFacts:
         """Busy, where the guest has not said a word and its process is young: its driver may load any moment."""
@@ -103,7 +122,7 @@ class Sensor:
             return guest
         return dataclasses.replace(guest, busy=young)
 
-    def _group(self, guest: GuestFacts, notes: list[str]) -> GroupSample | None:
+    def _group(self, guest: GuestFacts, notes: list[str], broken: list[Exception]) -> GroupSample | None:
         try:
             path = self._find_group(guest)
             if path is None:
@@ -113,6 +132,7 @@ class Sensor:
             return cgroup.group(path)
         except (OSError, ValueError) as error:
             self._groups.pop(guest.uuid, None)
+            broken.append(error)
             notes.append(f'guest {guest.name}: its control group cannot be read this time ({error})')
             return None
 

@@ -54,6 +54,12 @@ class Sources:
             notes.append(f'{remedy} ({error})')
             return None
 
+    def failed(self, name: str, errors: typing.Sequence[Exception]) -> None:
+        """Count failures within a source that went on without what it could not read."""
+        if errors:
+            record = self.records.setdefault(name, Record())
+            record.failed, record.error = record.failed + len(errors), f'{type(errors[-1]).__name__}: {errors[-1]}'
+
     def durations(self) -> dict[str, float]:
         return {name: round(record.seconds, 6) for name, record in self.records.items()}
 

@@ -7,8 +7,9 @@ A guest speaks every few seconds, at moments of its own: between two passes it m
 from __future__ import annotations
 
 import dataclasses
+import typing
 
-from ovc_plugin.samples import GuestFacts, GuestSample
+from ovc_plugin.samples import Counted, GuestFacts, GuestSample
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,19 +23,34 @@ class _Word:
     fault_rate: float | None = None
 
 
+class _Pressed(typing.NamedTuple):
+    """What a guest last counted of its pressure, and its rates since the time before."""
+
+    counted: Counted
+    rates: dict[str, float]
+
+
 class Spoken:
-    """Remembers one word of each guest."""
+    """Remembers one word of each guest, and one of its pressure, which it is asked for at other times."""
 
     def __init__(self) -> None:
         self._words: dict[str, _Word] = {}
+        self._counted: dict[str, _Pressed] = {}
 
     def tell(self, samples: tuple[GuestSample, ...] | None) -> tuple[GuestSample, ...] | None:
         """The same samples, with the rates of those guests that have spoken twice."""
         if samples is None:
             return None
         self._words = {s.facts.uuid: word for s in samples if (word := self._word(s.facts)) is not None}
-        return tuple(dataclasses.replace(s, guest_swap_in=word.swap_in_rate, major_faults=word.fault_rate)
-                     if (word := self._words.get(s.facts.uuid)) is not None else s for s in samples)
+        self._counted = {s.facts.uuid: _pressed(self._counted.get(s.facts.uuid), s.counted)
+                         for s in samples if s.counted is not None}
+        return tuple(self._told(sample) for sample in samples)
+
+    def _told(self, sample: GuestSample) -> GuestSample:
+        word, pressed = self._words.get(sample.facts.uuid), self._counted.get(sample.facts.uuid)
+        if word is not None:
+            sample = dataclasses.replace(sample, guest_swap_in=word.swap_in_rate, major_faults=word.fault_rate)
+        return sample if pressed is None else dataclasses.replace(sample, pressures=pressed.rates)
 
     def _word(self, facts: GuestFacts) -> _Word | None:
         if not facts.running or facts.last_update is None:
@@ -48,6 +64,16 @@ class Spoken:
         return _Word(at=at, swap_in=facts.swap_in, faults=facts.major_faults,
                      swap_in_rate=_rate(before.swap_in, facts.swap_in, seconds),
                      fault_rate=_rate(before.faults, facts.major_faults, seconds))
+
+
+def _pressed(before: _Pressed | None, counted: Counted) -> _Pressed:
+    if before is None or counted.at < before.counted.at:
+        return _Pressed(counted, {})
+    seconds, earlier = counted.at - before.counted.at, before.counted.counts
+    if not seconds:
+        return before
+    rates = {name: _rate(earlier.get(name), count, seconds) for name, count in counted.counts.items()}
+    return _Pressed(counted, {name: rate for name, rate in rates.items() if rate is not None})
 
 
 def _rate(before: int | None, after: int | None, seconds: float) -> float | None:

@@ -33,8 +33,8 @@ class Guest:
 
     __slots__ = ('habit', 'uuid', 'size', 'target', 'anon', 'cache', 'backed', 'warm', 'cold', 'merged', 'alive',
                  'full', 'taken', 'refaulted', 'lost', 'waited', 'starved', 'squeezed', 'paged', 'missed', 'stalled',
-                 'wants', 'swap_ins', 'told_usable', 'told_unused', 'told_at', 'told_need', 'told_faults', 'speaks_at',
-                 '_ins', '_parts', '_steady', '_moves', '_constant')
+                 'wants', 'swap_ins', 'told_usable', 'told_unused', 'told_working', 'told_at', 'told_need',
+                 'told_faults', 'speaks_at', '_ins', '_parts', '_steady', '_moves', '_constant')
 
     def __init__(self, habit: Habit) -> None:
         self.habit, self.uuid = habit, f'uuid-{habit.name}'
@@ -49,10 +49,11 @@ class Guest:
         self.full = self._unballooned()
         self.told_usable: int | None = None
         self.told_unused: int | None = None
+        self.told_working: int | None = None
         self.told_need = 0
         self.told_faults: float | None = None
         self.told_at = -1e9
-        self.speaks_at = 0.0 if habit.speaks else 1e18
+        self.speaks_at = 0.0 if habit.speaks or habit.publishes else 1e18
         self._steady = False
         self._moves = habit.has_balloon and habit.answers > 0
         self._constant = habit.demand.constant and not habit.reboots
@@ -92,7 +93,7 @@ class Guest:
         whatever it was asked for, and has not spoken yet."""
         self.anon = self.cache = self.backed = self.warm = self.cold = self.merged = 0
         self.size = self.target = self.habit.maximum
-        self.told_usable = self.told_unused = self.told_faults = None
+        self.told_usable = self.told_unused = self.told_working = self.told_faults = None
         self.told_at, self.told_need = -1e9, 0
 
     def _unballooned(self) -> int:
@@ -110,7 +111,7 @@ class Guest:
         habit = self.habit
         if habit.reboots and when and when % habit.reboots < seconds:
             self.boot()
-            self.speaks_at = when + habit.stats_period if habit.speaks else 1e18
+            self.speaks_at = when + habit.stats_period if habit.speaks or habit.publishes else 1e18
         size, before = self.size, self.cache
         self.squeezed = 0.0
         if self.target != size:
@@ -235,6 +236,10 @@ class Guest:
             return
         self.told_at, self.told_need = when, self.anon
         self.speaks_at = when + habit.stats_period
+        if habit.publishes:  # with the files that it read within the last half minute
+            self.told_working = self.anon + int(habit.cache * (1 - math.exp(-SAMPLED * habit.reuse)))
+        if not habit.speaks:
+            return
         self.told_usable = self.size - self.anon
         self.told_unused = self.size - self.anon - self.cache
         self.told_faults = habit.mapped * habit.reuse * max(0, habit.cache - self.cache) / PAGE

@@ -44,8 +44,9 @@ class Habit:
     ``rewrites`` is how many of them it writes each second. The balloon moves by ``speed`` bytes a second while it
     answers: for the share ``answers`` of each minute; it does not go below ``least`` or above ``most``. Until it
     ``hangs`` it tells statistics every ``stats_period`` seconds, if it ``speaks``. ``garbled``: in every other half
-    minute what it says makes no sense. ``reachable``: the hypervisor's calls to it succeed. ``locked``: the kernel
-    cannot swap it. It ``reboots`` each so many seconds, if ever.
+    minute what it says makes no sense. If it ``publishes``, it tells its working set as often, too. ``reachable``: the
+    hypervisor's calls to it succeed. ``locked``: the kernel cannot swap it. It ``reboots`` each so many seconds, if
+    ever.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Habit:
     least: int = 0
     most: int = 1 << 60
     speaks: bool = True
+    publishes: bool = False
     hangs: float = 1e18
     stats_period: float = 10.0
     garbled: bool = False

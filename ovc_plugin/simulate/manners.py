@@ -97,6 +97,11 @@ def _opted_out(chance: random.Random, maximum: int, horizon: float) -> dict[str,
     return _alike(chance, maximum, horizon) | {'untouchable': 'opted out by ovc:overcommit'}
 
 
+def _publishing(chance: random.Random, maximum: int, horizon: float) -> dict[str, typing.Any]:
+    """Self-ballooning: it tells its working set, with balloon statistics beside it or without."""
+    return _constant(chance, maximum, horizon) | {'publishes': True, 'speaks': chance.random() < 0.5}
+
+
 def _rebooting(chance: random.Random, maximum: int, horizon: float) -> dict[str, typing.Any]:
     """Started anew from time to time, at its full size, and silent until it has booted."""
     return _constant(chance, maximum, horizon) | {'reboots': float(chance.randint(120, 900))}
@@ -111,7 +116,8 @@ MANNERS: dict[str, Maker] = {
     'ideal': _ideal, 'floor': _floor, 'ceiling': _ceiling, 'leaking': _leaking, 'bursty': _bursty, 'stuck': _stuck,
     'sometimes stuck': _sometimes_stuck, 'dead': _dead, 'silent': _silent, 'garbled': _garbled,
     'unreachable': _unreachable, 'cache-heavy': _cache_heavy, 'alike': _alike, 'writing': _writing,
-    'untouchable': _untouchable, 'opted out': _opted_out, 'no balloon': _no_balloon, 'rebooting': _rebooting}
+    'untouchable': _untouchable, 'opted out': _opted_out, 'no balloon': _no_balloon, 'rebooting': _rebooting,
+    'publishing': _publishing}
 # What such a guest wants of memory never changes, nor what it does with what is merged.
 CONSTANT = tuple(name for name in MANNERS if name not in ('leaking', 'bursty', 'writing', 'sometimes stuck', 'garbled',
                                                         'rebooting'))

@@ -142,7 +142,8 @@ class Watcher:
             f'{name} is swapped below its reservation: {action.amount // MIB} MB of {one.resident // MIB} MB')
 
     def _understood(self, one: Guest, time: float) -> bool:
-        return (one.told_usable is not None and not one.babbles(time)
+        told = one.told_usable is not None or one.told_working is not None
+        return (told and not one.babbles(time)
                 and time - one.told_at <= self.settings.stats_max_age)
 
     def _given(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
@@ -176,8 +177,8 @@ class Watcher:
         self._holds('9 isolation', not notes, time, f'a rule failed: {notes}')
         if not isinstance(policy, Ours):
             return
-        bad = {g.uuid for g in snapshot.guests if g.can_balloon and (g.actual is None or g.usable is None)
-               and g.uuid not in policy.before.asked}
+        bad = {g.uuid for g in snapshot.guests if g.can_balloon and (
+            g.actual is None or (g.usable is None and g.published is None)) and g.uuid not in policy.before.asked}
         if not bad or (plan.level is Level.CLEAR and not plan.actions):
             return
         plain = dataclasses.replace(snapshot, guests=tuple(

@@ -147,12 +147,15 @@ def _seen(guest: Guest, now: float, refaults: float | None, pressure: float | No
     """A guest as the rules see it: its size at once, its words as old as they are."""
     habit = guest.habit
     usable = None if (nonsense := guest.babbles(now - START)) else guest.told_usable
+    working = None if nonsense else guest.told_working
     return GuestSnapshot(
         uuid=guest.uuid, name=habit.name, maximum=habit.maximum, reservation=habit.reservation,
         overhead=habit.overhead, weight=habit.weight, target=guest.target,
         actual=guest.size if habit.has_balloon and not nonsense else None, usable=usable,
         unused=None if usable is None else guest.told_unused,
         stats_age=None if usable is None else now - START - guest.told_at, resident=guest.resident,
+        published=None if working is None else max(habit.reservation, min(working, habit.maximum)),
+        published_age=None if working is None else now - START - guest.told_at,
         swapped=guest.swapped, saved=guest.merged, refaults=refaults, pressure=pressure,
         major_faults=None if usable is None else guest.told_faults,
         can_balloon=habit.has_balloon and not habit.untouchable, can_share=habit.alike > 0,

@@ -100,6 +100,10 @@ class TestMemory(Kinds, base.ServersTestBase):
         self.start()
         self.untouched('pinned NUMA', 'pinned NUMA memory', self.order({'hw:cpu_policy': 'dedicated'}))
 
+    def test_memory_of_one_numa_node_without_pinned_processors(self):
+        self.start()
+        self.untouched('bound NUMA', 'pinned NUMA memory', self.order({'hw:numa_nodes': '1'}))
+
     def test_realtime(self):
         self.flags(cpu_dedicated_set='0-7', group='compute')
         self.flags(sysinfo_serial='none', group='libvirt')

@@ -144,3 +144,19 @@ def test_a_quick_look_finds_urgent_what_a_full_one_does(monkeypatch, seed):
     quick = World(recipe.machine, recipe.habits, Ours(recipe.settings)).run(recipe.seconds)
     monkeypatch.setattr(Ours, '_no_worse', lambda policy, recent: False)
     assert told(World(recipe.machine, recipe.habits, Ours(recipe.settings)).run(recipe.seconds)) == told(quick)
+
+
+@pytest.mark.parametrize('speaks', [True, False])
+def test_a_guest_that_publishes_its_working_set_gives_the_rest_and_keeps_that(speaks):
+    """Self-ballooning: its statistics say less, or nothing at all. A guest that says nothing keeps everything."""
+    def size(**changes):
+        habit = Habit(name='g', manner='', maximum=2 * GIB, reservation=GIB // 2, demand=Demand(base=GIB // 2),
+                      cache=GIB, reuse=0.02, fill=1.0, **changes)
+        filler = Habit(name='f', manner='', maximum=2 * GIB, reservation=GIB // 4, demand=Demand(base=2 * GIB),
+                       speaks=False)
+        machine = Machine(total=3 * GIB + GIB // 2, reserve=GIB // 8, swap=4 * GIB)
+        world = World(machine, [habit, filler], Ours(HostSettings(dry_run=False, swap=False))).run(900)
+        return world.guests[0].size
+    assert size(speaks=False) == 2 * GIB
+    working = GIB // 2 + int(GIB * 0.45)
+    assert working <= size(speaks=speaks, publishes=True) < 2 * GIB - GIB // 4

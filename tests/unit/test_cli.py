@@ -74,6 +74,26 @@ def test_every_host_and_guest_is_shown_with_what_was_done_and_why(ovc, serve):
         assert shown in out
 
 
+def test_what_a_guest_needs_is_shown_with_how_far_that_can_be_trusted(ovc, serve):
+    def told():
+        status = a_status(a_guest('web'), a_guest('db'))
+        status['guests'][0] |= {'need': 300 * MIB, 'need_confidence': 0.5}
+        return status
+    serve('h1', told)
+    out = ' '.join(ovc('status', '--host', 'h1')[1].split())
+    assert 'needs 300 MB (confidence 0.50)' in out and out.count('confidence') == 1
+
+
+def test_each_source_is_shown_with_how_long_it_takes_and_how_often_it_fails(ovc, serve):
+    sources = {'guests': {'seconds': 0.0123, 'read': 40, 'failed': 0, 'error': None},
+               'stall': {'seconds': 0.0001, 'read': 37, 'failed': 3, 'error': 'OSError: none'}, 'odd': 5,
+               'torn': {'seconds': None}}
+    serve('h1', lambda: a_status() | {'sources': sources})
+    out = ' '.join(ovc('status', '--host', 'h1')[1].split())
+    assert 'read: guests 12.3 ms; stall 0.1 ms, failed 3 times, now: OSError: none' in out
+    assert 'odd' not in out and 'torn' not in out
+
+
 def test_a_host_says_why_it_would_refuse_one_more_guest(ovc, serve):
     refused = {'memory': 512 * MIB, 'reservation': 0, 'ok': False, 'reason': 'guests could touch 3200 MB > 2716 MB'}
     serve('h1', lambda: a_status() | {'next_guest': refused})

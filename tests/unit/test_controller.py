@@ -51,14 +51,14 @@ class Host:
 
 
 def test_a_shortage_asks_an_idle_guest_once(tmp_path):
-    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
     host.run()
     host.run()
     assert len(host.hypervisor.asked) == 1
 
 
 def test_a_restart_in_the_middle_asks_nothing_twice(tmp_path):
-    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
     host.run()
     host.restart()
     host.run()
@@ -67,7 +67,7 @@ def test_a_restart_in_the_middle_asks_nothing_twice(tmp_path):
 
 
 def test_one_guest_that_fails_costs_the_others_nothing_and_is_asked_again(tmp_path):
-    host = Host(tmp_path, sampled('bad', last_update=NOW + 100), sampled('good', last_update=NOW + 100))
+    host = Host(tmp_path, sampled('bad', last_update=NOW + 9), sampled('good', last_update=NOW + 9))
     host.hypervisor.broken = {'uuid-bad'}
     _, outcomes = host.run()
     assert [o.done for o in outcomes] == [False, True]
@@ -77,7 +77,7 @@ def test_one_guest_that_fails_costs_the_others_nothing_and_is_asked_again(tmp_pa
 
 
 def test_a_dry_run_tells_and_does_nothing(tmp_path, caplog):
-    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
     host.controller.settings = Settings(host=HostSettings(dry_run=True, ksm='leave'))
     with caplog.at_level(logging.INFO):
         host.run()
@@ -87,7 +87,7 @@ def test_a_dry_run_tells_and_does_nothing(tmp_path, caplog):
 
 
 def test_a_hypervisor_that_is_gone_for_a_minute_leaves_commitments_standing(tmp_path):
-    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
     host.run()
     committed, host.hypervisor.down = host.controller.report.committed, True
     for _ in range(12):
@@ -99,7 +99,7 @@ def test_a_hypervisor_that_is_gone_for_a_minute_leaves_commitments_standing(tmp_
 
 
 def test_a_host_whose_hypervisor_never_answered_sends_no_report(tmp_path):
-    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
     host.hypervisor.down = True
     plan, outcomes = host.run()
     assert host.controller.report is None and outcomes == []
@@ -169,7 +169,7 @@ def test_a_fall_between_two_ticks_is_answered_at_once(tmp_path):
 
 def test_a_state_directory_that_cannot_be_written_is_a_note(tmp_path):
     (tmp_path / 'file').write_text('')
-    host = Host(tmp_path / 'file' / 'below', sampled(last_update=NOW + 100))
+    host = Host(tmp_path / 'file' / 'below', sampled(last_update=NOW + 9))
     host.run()
     assert any('state_path' in note for note in host.controller.status()['notes'])
     assert len(host.hypervisor.asked) == 1
@@ -178,7 +178,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_note(tmp_path):
 def test_a_torn_state_file_is_sensed_afresh(tmp_path, caplog):
     for text in ('{"ladder": {"lev', '[]', '{"ladder": {"level": "ODD", "asked": {}}}', '{"ladder": 5}'):
         (tmp_path / 'h1.json').write_text(text)
-        host = Host(tmp_path, sampled(last_update=NOW + 100))
+        host = Host(tmp_path, sampled(last_update=NOW + 9))
         host.run()
         assert len(host.hypervisor.asked) == 1
 
@@ -227,11 +227,12 @@ def test_the_last_word_before_a_start_is_the_reports(tmp_path):
 
 
 def test_the_status_is_plain_data_with_the_reason_of_the_last_action(tmp_path):
-    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
     host.run()
     told = json.loads(json.dumps(host.controller.status()))
     assert told['report']['level'] == 'SOFT' and told['tick']['passes'] == 1
     assert 'MB short' in told['guests'][0]['last_action']['reason']
+    assert told['guests'][0]['need'] == GIB // 2 and told['guests'][0]['need_confidence'] > 0.9
 
 
 def beside(host):
@@ -290,3 +291,13 @@ def test_sharing_knows_of_a_guest_of_another_project_before_it_arrives(tmp_path)
     host.now += 200
     host.controller.run_pass()
     assert host.controller._snapshot.arriving == (), 'it never came'
+
+
+def test_after_the_clock_was_set_back_a_guest_that_hangs_is_not_shrunk(tmp_path):
+    """Promise 6: its last word is of an hour ahead, and stays so for an hour."""
+    host = Host(tmp_path, sampled(last_update=NOW), available=10 * GIB)
+    host.run()
+    host.now, host.available = NOW - 3600, 500 * MIB
+    for _ in range(5):
+        host.run(60)
+    assert host.hypervisor.asked == [] and host.controller.status()['guests'][0]['stats_age'] is None

@@ -117,7 +117,7 @@ def test_differences_are_told_by_guest_and_reasons_in_other_words_are_none():
 def test_what_a_controller_records_is_decided_again_alike(tmp_path):
     from tests.builders import sampled
     from tests.unit.test_controller import Host
-    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
     host.controller._recorder = record.of(str(tmp_path), 'record', 'h1', MIB)
     for _ in range(5):
         host.run()

@@ -9,8 +9,8 @@ import pytest
 
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide import why
-from ovc_plugin.decide.state import Asked, LadderState
-from ovc_plugin.model import MIB, Level
+from ovc_plugin.decide.state import Asked, LadderState, Need
+from ovc_plugin.model import MIB, GuestSnapshot, Level
 from ovc_plugin.settings import HostSettings
 from tests.builders import GIB, NOW, a_guest, a_host
 
@@ -39,6 +39,8 @@ def test_what_the_next_pass_does_is_said_with_its_reason():
 @pytest.mark.parametrize('guest, reason', [
     (a_guest(stats_age=47.0), 'not ballooned: its statistics are 47 s old > 30 s (stats_max_age)'),
     (a_guest(stats_age=None, usable=None), 'not ballooned: it says nothing of its memory: give it a statistics period'),
+    (a_guest(stats_age=None, usable=None, published=GIB // 2, published_age=40.0),
+     'not ballooned: the working set that it publishes is 40 s old > 30 s (stats_max_age)'),
     (a_guest(can_balloon=False), 'not ballooned: it has no balloon device, or is starting, paused or migrating'),
     (a_guest(untouchable='hugepages'), 'untouchable (hugepages): it is never ballooned, merged or swapped'),
     (a_guest(running=False), 'it is stopped: nothing is asked of it'),
@@ -95,8 +97,45 @@ def test_what_it_may_have_says_where_the_guarantee_comes_from():
     assert 'guaranteed 256 MB (by ovc:reservation), weight 2' in lines
 
 
+def test_a_balloon_that_does_not_give_way_is_said_with_what_that_changes():
+    assert 'it keeps its whole cushion at any level' in ' '.join(why.may(a_guest(gives_way=False)))
+    assert 'give way' not in ' '.join(why.may(a_guest()))
+
+
+def has(guest: GuestSnapshot, known: Need | None = None) -> str:
+    state = LadderState(needs={} if known is None else {guest.uuid: known})
+    return ' '.join(why.has(guest, state, HostSettings(), NOW))
+
+
+def test_what_it_needs_is_said_with_where_that_is_from_and_how_far_it_can_be_trusted():
+    known = Need(slow=300.0 * MIB, raised=0.0, heard_at=NOW - 60)
+    assert 'it needs 300 MB (by what it said 60 s ago; confidence 0.50)' in has(a_guest(), known)
+    mute = dict(usable=None, stats_age=None)
+    backed = 'it needs 700 MB (by what its host backs, as it says nothing; confidence 0.25)'
+    assert backed in has(a_guest(resident=600 * MIB, swapped=100 * MIB, **mute))
+    assert 'it needs 1024 MB (its size is not known at all; confidence 0.00)' in has(a_guest(resident=None, **mute))
+
+
+def test_a_need_that_was_raised_says_by_how_much_and_what_the_guest_suffers():
+    lines = has(a_guest(guest_swap_in=400 * 4096.0), Need(slow=300.0 * MIB, raised=200.0 * MIB, heard_at=NOW))
+    assert 'it needs 500 MB (by what it said 0 s ago, raised by 200 MB since it suffered; confidence 1.00)' in lines
+    assert 'it suffers: 400 pages a second read back from its own swap > 200' in lines
+
+
+def test_what_it_publishes_is_said_with_its_age():
+    assert 'it publishes a working set of 300 MB' in has(a_guest(published=300 * MIB, published_age=7.0))
+    assert 'not yet known to be alive' in has(a_guest(published=300 * MIB))
+
+
+def test_the_status_has_the_need_and_the_confidence():
+    state = LadderState(needs={'uuid-g1': Need(slow=300.0 * MIB, raised=0.0, heard_at=NOW - 60)})
+    fields = why.fields(a_guest(), state, NOW, {'uuid-g1': {'what': 'SetBalloon'}})
+    assert (fields['need'], fields['need_confidence']) == (300 * MIB, 0.5)
+    assert fields['last_action'] == {'what': 'SetBalloon'} and fields['usable'] == GIB // 2
+
+
 def test_what_it_has_keeps_unknown_apart_from_zero():
-    lines = ' '.join(why.has(a_guest(swapped=None, saved=64 * MIB, target=GIB // 2)))
+    lines = has(a_guest(swapped=None, saved=64 * MIB, target=GIB // 2))
     assert 'balloon: 1024 MB, asked to be 512 MB; 2 s ago it could use 512 MB' in lines
     assert '1024 MB with memory and - MB with swap' in lines and '64 MB of it merged away' in lines
 

@@ -45,6 +45,12 @@ def test_a_guest_without_nova_may_speak_for_itself():
     ('<devices><interface type="hostdev"/></devices>', 'passed-through device'),
     ('<cputune><vcpupin vcpu="0" cpuset="1"/></cputune><numatune><memory mode="strict"/></numatune>',
      'pinned NUMA memory'),
+    ('<numatune><memory mode="strict" nodeset="0"/></numatune>', 'pinned NUMA memory'),
+    ('<numatune><memory nodeset="0"/></numatune>', 'pinned NUMA memory'),
+    ('<numatune><memnode cellid="0" mode="strict" nodeset="1"/></numatune>', 'pinned NUMA memory'),
+    ('<numatune><memory mode="preferred" nodeset="0"/></numatune>', None),
+    ('<cputune><vcpupin vcpu="0" cpuset="1"/></cputune><numatune><memory mode="interleave"/></numatune>', None),
+    ('<devices><disk type="vhostvdpa" device="disk"/></devices>', 'passed-through device'),
     ('<devices><hostdev type="usb" mode="subsystem"/></devices>', None),
     ('<memoryBacking><nosharepages/></memoryBacking>', None),
     ('', None)])
@@ -59,6 +65,7 @@ def test_untouchables_are_recognised(inside, why):
     ('<memoryBacking><hugepages/></memoryBacking><devices><hostdev type="pci"/></devices>', False),
     ('<devices><hostdev type="usb"/></devices>', False), ('<devices><hostdev type="mdev"/></devices>', False),
     ('<devices><interface type="hostdev"/></devices>', False), ('<devices><interface type="vdpa"/></devices>', False),
+    ('<devices><disk type="vhostvdpa"/></devices>', False),
     ('<devices><interface type="bridge"/></devices>', True), ('<launchSecurity type="sev"/>', False),
     ('<cputune><vcpusched vcpus="0" scheduler="fifo"/></cputune>', False)])
 def test_who_could_go_to_another_host_while_it_runs(inside, movable):
@@ -74,6 +81,13 @@ def test_a_guest_that_may_not_share_is_not_mergeable():
 def test_no_balloon_device_is_no_balloon():
     assert not definition.read(domain('<devices><memballoon model="none"/></devices>')).has_balloon
     assert definition.read(domain('<devices><memballoon model="virtio"/></devices>')).has_balloon
+
+
+@pytest.mark.parametrize('balloon, gives_way', [
+    ('<memballoon model="virtio" autodeflate="on"/>', True), ('<memballoon model="virtio" autodeflate="off"/>', False),
+    ('<memballoon model="virtio"/>', False), ('', False)])
+def test_a_balloon_gives_way_only_where_it_was_told_to(balloon, gives_way):
+    assert definition.read(domain(f'<devices>{balloon}</devices>')).gives_way is gives_way
 
 
 @pytest.mark.parametrize('text', ['', '<domain/>', '<domain><memory>lots</memory></domain>', 'x'])

@@ -7,6 +7,10 @@ import pytest
 
 from ovc_plugin.hypervisor.libvirt import BusyGuest, LibvirtHypervisor
 from ovc_plugin.model import MIB
+from ovc_plugin.samples import GuestSample
+from ovc_plugin.sense.derive import derive
+from ovc_plugin.settings import Settings
+from tests.builders import a_sample
 
 libvirt = pytest.importorskip('libvirt')
 XML = '<domain><memory>1048576</memory><devices><memballoon model="virtio"/></devices></domain>'
@@ -15,12 +19,14 @@ XML = '<domain><memory>1048576</memory><devices><memballoon model="virtio"/></de
 class Domain:
     """A running guest of 1 GiB; ``job`` is what libvirt has under way with it."""
 
+    uuid, xml = 'u1', XML
+
     def __init__(self):
         self.job, self.asked, self.looked = libvirt.VIR_DOMAIN_JOB_NONE, [], 0
         self.stats = {'state.state': libvirt.VIR_DOMAIN_RUNNING, 'balloon.current': 1048576}
 
     def UUIDString(self):
-        return 'u1'
+        return self.uuid
 
     def ID(self):
         return 7
@@ -29,7 +35,9 @@ class Domain:
         return 'g1'
 
     def XMLDesc(self, flags):
-        return XML
+        if isinstance(self.xml, Exception):
+            raise self.xml
+        return self.xml
 
     def jobInfo(self):
         self.looked += 1
@@ -57,11 +65,11 @@ def facts(domain, hypervisor=None):
 
 def test_what_a_guest_counts_is_read_by_name_where_it_is_told(domain):
     told = facts(domain)
-    assert (told.swap_in, told.major_faults, told.seen, told.pressures) == (None, None, None, {})
+    assert (told.swap_in, told.major_faults, told.seen) == (None, None, None)
     domain.stats |= {'balloon.swap_in': 8, 'balloon.major_fault': 3, 'balloon.available': 1024,
-                     'balloon.alloc_stall': 5, 'balloon.something_new': 1}
+                     'balloon.something_new': 1}
     told = facts(domain)
-    assert (told.swap_in, told.major_faults, told.seen) == (8192, 3, MIB) and told.pressures == {'alloc_stall': 5}
+    assert (told.swap_in, told.major_faults, told.seen) == (8192, 3, MIB)
 
 
 def test_a_guest_that_is_being_moved_is_not_asked_and_is_busy_until_it_has_moved(domain):
@@ -80,3 +88,38 @@ def test_a_guest_that_is_being_moved_is_not_asked_and_is_busy_until_it_has_moved
 def test_a_paused_guest_is_busy(domain):
     domain.stats['state.state'] = libvirt.VIR_DOMAIN_PAUSED
     assert facts(domain).busy and facts(domain).running
+
+
+class Hosts:
+    """A connection with several guests."""
+
+    def __init__(self, *domains):
+        self.domains = domains
+
+    def getAllDomainStats(self, kinds, flags):
+        return [(domain, domain.stats) for domain in self.domains]
+
+
+@pytest.mark.parametrize('xml', ['<domain', '<domain/>', '<domain><memory unit="odd">5</memory></domain>',
+                                 libvirt.libvirtError('no answer')])
+def test_a_new_guest_whose_definition_cannot_be_read_is_left_alone_and_the_others_go_on(xml):
+    odd, good = Domain(), Domain()
+    odd.uuid, odd.xml = 'u2', xml
+    odd.stats['balloon.maximum'] = 2097152
+    hypervisor = LibvirtHypervisor(lambda: Hosts(odd, good))
+    first, second = hypervisor.guests()
+    assert (second.uuid, second.untouchable) == ('u1', None)
+    assert first.maximum == 2048 * MIB and not first.has_balloon and not first.movable and first.running
+    assert first.untouchable.startswith('its definition cannot be read: ')
+    found = derive(None, a_sample(GuestSample(facts=first), GuestSample(facts=second)), {}, 0, Settings())
+    assert any('its definition cannot be read' in note and 'the others go on' in note for note in found.notes)
+    assert found.guests[0].guaranteed == found.guests[0].committed >= 2048 * MIB
+    odd.xml = XML
+    assert hypervisor.guests()[0].untouchable is None, 'it is tried again'
+
+
+def test_a_guest_of_which_not_even_the_size_is_known_does_not_count_as_nothing():
+    odd = Domain()
+    odd.xml = '<domain/>'
+    with pytest.raises(ValueError, match='neither its definition'):
+        LibvirtHypervisor(lambda: odd).guests()

@@ -236,7 +236,8 @@ def cells(**fields):
      None),
     ({}, {'hw:locked_memory': 'True'}, 'locked memory'),
     ({'image': Thing(properties=Thing(hw_mem_encryption=True))}, {}, 'mem encryption'),
-    (cells(pagesize=4, cpu_policy='shared') | {'pci_requests': Thing(requests=[]), 'image': None}, {}, None),
+    (cells(pagesize=4, cpu_policy='shared'), {}, 'memory bound to NUMA nodes'),
+    ({'numa_topology': Thing(cells=[]), 'pci_requests': Thing(requests=[]), 'image': None}, {}, None),
     ({}, {'hw:locked_memory': 'false'}, None),
 ])
 def test_untouchable_guests_count_at_their_full_size(fields, extra, why):

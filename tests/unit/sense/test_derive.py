@@ -68,6 +68,15 @@ def test_a_guest_that_never_spoke_has_no_age():
     assert one(last_update=NOW - 7).stats_age == 7
 
 
+def test_after_a_clock_was_set_back_an_old_word_is_not_taken_for_a_new_one():
+    """Promise 6: nobody knows how old the word of a guest is that spoke in what is now the future; it may hang."""
+    found = derived(a_sample(sampled(last_update=NOW + 3600)))
+    assert found.guests[0].stats_age is None and 'clock' in ''.join(found.notes)
+    soon = derived(a_sample(sampled(last_update=NOW + 2)))
+    assert soon.guests[0].stats_age == 0, 'it may speak while others are read'
+    assert not soon.notes or 'clock' not in ''.join(soon.notes)
+
+
 def test_overhead_is_the_default_until_more_is_measured():
     assert one(usage=GIB // 2).overhead == 128 * MIB
     assert one(usage=GIB, swapped=300 * MIB).overhead == 300 * MIB

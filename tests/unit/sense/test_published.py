@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import importlib.machinery
 import importlib.util
 import json
@@ -18,7 +19,7 @@ from ovc_plugin.model import MIB
 from ovc_plugin.sense import published
 from ovc_plugin.sense.derive import derive
 from ovc_plugin.settings import Settings
-from tests.builders import GIB, a_proc, a_sample, sampled
+from tests.builders import GIB, NOW, a_proc, a_sample, sampled
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[3] / 'etc' / 'guest' / 'ovc-working-set'
 
@@ -30,7 +31,7 @@ class Guests:
         self.texts, self.asked, self.now = texts, [], 1000.0
         monkeypatch.setattr(published.time, 'sleep', lambda seconds: None)
         self.published = published.Published(self.read, clock=lambda: self.now)
-        self.published._thread = self  # the test asks when it is due
+        self.published.seldom._thread = self  # the test asks when it is due
 
     def read(self, uuid, path):
         self.asked.append(uuid)
@@ -39,9 +40,12 @@ class Guests:
         return self.texts[uuid]
 
     def after(self, seconds):
+        return {uuid: told.amount for uuid, told in self.told(seconds).items()}
+
+    def told(self, seconds):
         self.published.follow(self.texts)
         self.now += seconds
-        self.published.ask_due()
+        self.published.seldom.ask_due()
         return self.published.follow(self.texts)
 
 
@@ -52,6 +56,16 @@ def test_what_a_guest_tells_is_believed_for_a_while_and_only_while_it_counts_on(
     assert guests.after(10) == {'a': 5000}, 'it is not asked each time'
     assert guests.after(25) == {'a': 6000}
     assert [guests.after(31) for _ in range(4)][-1] == {}, 'its number stands still'
+
+
+def test_a_word_is_as_old_as_the_guest_counts_and_of_a_script_that_may_be_dead_no_age_is_told(monkeypatch):
+    guests = Guests(monkeypatch, a='5000 1')
+    assert guests.told(0)['a'] == (5000, None), 'nothing shows that anybody counts on'
+    guests.texts['a'] = '6000 3'
+    assert guests.told(20)['a'] == (6000, 10.0), 'two numbers in 20 s: it may have been written 10 s ago'
+    assert guests.told(5)['a'] == (6000, 15.0)
+    guests.texts['a'] = '7000 900'
+    assert guests.told(20)['a'] == (7000, None), 'the script was started anew'
 
 
 def test_a_guest_without_an_agent_or_with_nonsense_is_asked_ever_more_seldom_and_costs_the_others_nothing(monkeypatch):
@@ -70,15 +84,38 @@ def test_a_guest_that_is_gone_is_forgotten(monkeypatch):
     assert guests.after(0) == {}
 
 
+def snapshot(told, age=5.0, **changes):
+    sample = sampled(**dict(maximum=GIB, actual=GIB, reservation='25%') | changes)
+    return derive(None, a_sample(dataclasses.replace(sample, published=told, published_age=age)), {}, 0,
+                  Settings()).guests[0]
+
+
 def one(told, **changes):
-    sample = sampled(maximum=GIB, actual=GIB, reservation='25%', **changes)
-    return derive(None, a_sample(type(sample)(facts=sample.facts, group=sample.group, published=told)), {}, 0,
-                  Settings()).guests[0].published
+    return snapshot(told, **changes).published
 
 
 def test_it_is_believed_between_the_reservation_and_the_maximum_with_what_its_kernel_keeps():
     assert (one(None), one(1), one(400 * MIB), one(9 * GIB)) == (None, 256 * MIB, 400 * MIB, GIB)
     assert one(400 * MIB, seen=1000 * MIB) == 424 * MIB
+
+
+def test_a_balloon_that_gives_way_by_itself_is_no_part_of_the_working_set():
+    """The guest's total is then left as it was, and the balloon looks used."""
+    assert one(600 * MIB, actual=768 * MIB, seen=1000 * MIB) == 368 * MIB
+
+
+@pytest.mark.parametrize('changes, age', [
+    ({}, 5.0), ({'seen': 1000 * MIB}, 5.0), ({'seen': 1000 * MIB, 'last_update': NOW - 20}, 20.0),
+    ({'usable': None, 'last_update': None}, 5.0), ({'seen': 1000 * MIB, 'last_update': None}, None),
+    ({'seen': 2 * GIB}, None), ({'usable': 5 * GIB}, None), ({'actual': 5 * GIB}, None), ({'age': None}, None)])
+def test_a_published_word_is_as_old_as_the_oldest_thing_that_it_is_made_of(changes, age):
+    assert snapshot(400 * MIB, **changes).published_age == age
+
+
+def test_a_hypervisor_that_is_silent_leaves_no_published_word_to_act_on():
+    held = derive(a_sample(dataclasses.replace(sampled(), published=400 * MIB, published_age=5.0)),
+                  a_sample(guests=None), {}, 0, Settings()).guests[0]
+    assert held.published_age is None
 
 
 def agent(*, content=b'5 1\n', open_fails=False):

@@ -69,6 +69,17 @@ def test_a_guest_group_is_read_in_both_versions(tmp_path):
     assert (one.usage, one.swapped, one.refault_pages) == (5, 6, 7)
 
 
+def test_where_pages_read_back_are_not_counted_major_faults_stand_for_them(tmp_path):
+    """Else swapping would never back off from a guest that reads its pages back."""
+    one = cgroup.group(a_v1_group(tmp_path / '1', usage=5, total_pgmajfault=9, pgmajfault=1))
+    two = cgroup.group(a_v2_group(tmp_path / '2', usage=5, pgmajfault=9))
+    assert (one.refault_pages, one.refaults_guessed) == (two.refault_pages, two.refaults_guessed) == (9, True)
+    exact = cgroup.group(a_v1_group(tmp_path / '3', usage=5, total_pgmajfault=9, total_workingset_refault_anon=7))
+    assert (exact.refault_pages, exact.refaults_guessed) == (7, False)
+    machine = proc.memory(a_proc(tmp_path / 'proc'))
+    assert cgroup.boundary(tmp_path / '1', machine).swap_in_pages == 9
+
+
 @pytest.mark.parametrize('name, root', [
     ('/host/machine/qemu-1-vm.libvirt-qemu', '/host'),
     ('/machine/qemu-1-vm.libvirt-qemu', '/'),
@@ -110,7 +121,8 @@ class World:
         self.ksm = a_ksm(tmp_path / 'ksm')
         self.run = tmp_path / 'run'
         self.run.mkdir()
-        self.group = a_v1_group(tmp_path / 'mnt/machine/qemu-1-g1.libvirt-qemu', usage=GIB, total_swap=0)
+        self.group = a_v1_group(tmp_path / 'mnt/machine/qemu-1-g1.libvirt-qemu', usage=GIB, total_swap=0,
+                                total_workingset_refault_anon=0)
         (self.run / 'g1.pid').write_text('7')
         (self.proc / '7').mkdir()
         (self.proc / '7' / 'cgroup').write_text('4:memory:/machine/qemu-1-g1.libvirt-qemu\n')
@@ -258,3 +270,33 @@ def test_every_source_tells_how_long_it_took(tmp_path):
     world = World(tmp_path)
     assert world.sample().durations.keys() == world.sensor.sources.fields().keys() >= {
         'guests', 'groups', 'memory', 'stall', 'refaults', 'zswap', 'sharing'}
+
+
+@pytest.mark.parametrize('stat, said', [
+    ({}, 'counts neither'), ({'total_pgmajfault': 3}, 'major faults of their processes'),
+    ({'total_pgmajfault': 3, 'total_workingset_refault_anon': 3}, None)])
+def test_what_the_kernel_does_not_count_of_swapped_guests_is_noted_once(tmp_path, stat, said):
+    world = World(tmp_path)
+    a_v1_group(world.group, usage=GIB, total_swap=0, **stat)
+    told = [note for note in world.sample().notes if 'read back' in note]
+    assert len(told) == (said is not None) and (said or '') in ''.join(told)
+
+
+def test_a_group_that_cannot_be_read_counts_as_a_failure_of_its_source(tmp_path):
+    world = World(tmp_path)
+    world.sample()
+    assert world.sensor.sources.fields()['groups']['failed'] == 0
+    (world.group / 'memory.stat').unlink()
+    assert world.sample().guests[0].group is None
+    told = world.sensor.sources.fields()['groups']
+    assert (told['read'], told['failed']) == (2, 1) and 'memory.stat' in told['error']
+    a_v1_group(world.group, usage=GIB, total_swap=0)
+    world.sample()
+    assert world.sensor.sources.fields()['groups']['error'] is None
+
+
+def test_a_vmstat_that_cannot_be_read_costs_the_rates_and_not_the_memory(tmp_path):
+    root = a_proc(tmp_path)
+    (root / 'vmstat').unlink()
+    found = proc.memory(root)
+    assert (found.available, found.swap_in_pages, found.swap_out_pages) == (10 * GIB, None, None)

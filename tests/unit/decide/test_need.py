@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What a guest needs, by its own word and by what it suffers: who is shrunk further for it, and who is spared."""
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ovc_plugin.decide import balloon, need
+from ovc_plugin.decide.host import decide_host, reclaimable
+from ovc_plugin.decide.state import Asked, LadderState, Need
+from ovc_plugin.model import MIB, Level, SetBalloon
+from ovc_plugin.settings import HostSettings
+from tests.builders import GIB, NOW, a_guest, a_host
+
+OPTIONS = HostSettings(balloon_step=1.0)
+KNOWN = Need(slow=256.0 * MIB, raised=0.0, heard_at=NOW - 2)
+
+
+def shrunk_to(guest, *, now=NOW, state=None, settings=OPTIONS):
+    """The size that a guest is asked for by a host that wants all that it can get at SOFT; its own where none."""
+    host = a_host(*(guest, *(a_guest(f'full{n}', usable=0, can_swap=False) for n in range(8))), available=570 * MIB)
+    plan, _ = decide_host(host, state or LadderState(level=Level.SOFT), settings, now)
+    return next((a.target for a in plan.actions if isinstance(a, SetBalloon) and a.guest == guest.uuid), guest.actual)
+
+
+def publishing(amount, age=5.0, **changes):
+    return a_guest(published=amount, published_age=age, **changes)
+
+
+def test_a_guest_that_publishes_a_small_working_set_is_shrunk_further_than_by_its_statistics():
+    silent, told = a_guest(usable=300 * MIB), publishing(400 * MIB, usable=300 * MIB)
+    assert shrunk_to(told) < shrunk_to(silent)
+    assert shrunk_to(told) >= 400 * MIB + OPTIONS.cushion * GIB
+
+
+def test_a_guest_that_publishes_a_large_working_set_is_not_shrunk():
+    assert shrunk_to(a_guest(usable=800 * MIB)) < GIB
+    assert shrunk_to(publishing(1000 * MIB, usable=800 * MIB)) == GIB
+
+
+def test_it_is_believed_no_further_than_its_reservation():
+    assert shrunk_to(publishing(GIB // 4)) >= GIB // 4
+    assert shrunk_to(publishing(700 * MIB, reservation=800 * MIB)) >= 800 * MIB
+
+
+def test_a_published_word_stands_in_for_statistics_that_are_missing_while_it_is_fresh():
+    """Promise 6: it is a statistic like another, and as short-lived."""
+    mute = dict(usable=None, stats_age=None)
+    assert shrunk_to(publishing(400 * MIB, **mute)) < GIB
+    for unknown in (publishing(400 * MIB, 31.0, **mute), publishing(400 * MIB, None, **mute), a_guest(**mute)):
+        assert shrunk_to(unknown) == GIB
+        assert not reclaimable(a_host(dataclasses.replace(unknown, can_swap=False)), OPTIONS)
+
+
+def test_statistics_count_again_where_a_published_word_is_old():
+    assert need.word(publishing(400 * MIB, 31.0), OPTIONS) == (GIB // 2, 2.0)
+    assert need.word(publishing(400 * MIB, 29.0), OPTIONS) == (400 * MIB, 29.0)
+
+
+def test_a_published_word_is_followed_up_at_once_and_down_slowly():
+    known = {'uuid-g1': Need(slow=500.0 * MIB, raised=0.0, heard_at=NOW - 60)}
+
+    def followed(amount):
+        return need.follow([publishing(amount * MIB, 0.0)], known, {}, OPTIONS, NOW)['uuid-g1'].slow
+    assert followed(900) == 900 * MIB
+    assert 300 * MIB < followed(300) < 500 * MIB
+
+
+def test_a_published_word_from_before_the_guest_moved_is_not_used():
+    moved = LadderState(level=Level.SOFT, asked={'uuid-g1': Asked(
+        target=GIB, at=NOW - 60, nearest=GIB, moved_at=NOW - 3)}, needs={'uuid-g1': Need(
+            slow=900.0 * MIB, raised=0.0, heard_at=NOW - 70)})
+    assert shrunk_to(publishing(300 * MIB, 5.0), state=moved) == GIB
+
+
+def test_the_reason_says_by_what_word():
+    plan, _ = decide_host(a_host(publishing(400 * MIB), available=500 * MIB), LadderState(), OPTIONS, NOW)
+    assert any('g1 publishes a working set of 400 MB of 1024 MB; floor' in a.reason for a in plan.actions)
+
+
+HARM = [dict(major_faults=201.0), dict(guest_swap_in=201 * 4096.0), dict(pressures={'direct_reclaims': 201.0}),
+        dict(pressures={'alloc_stalls': 11.0}), dict(pressures={'oom_kills': 0.1}), dict(pressure=0.41)]
+CALM = [{}, dict(major_faults=199.0), dict(guest_swap_in=199 * 4096.0), dict(pressures={'direct_reclaims': 199.0}),
+        dict(pressures={'alloc_stalls': 9.0, 'oom_kills': 0.0, 'async_reclaims': 1e6}), dict(pressure=0.39)]
+
+
+def needed(**changes):
+    """What a guest that was shrunk to 768 MB is found to need after its next word, of which it calls 512 MB usable."""
+    guest = a_guest(**dict(actual=768 * MIB, usable=512 * MIB, stats_age=0.0) | changes)
+    known = {'uuid-g1': Need(slow=256.0 * MIB, raised=0.0, heard_at=NOW - 10)}
+    return need.amount(guest, need.follow([guest], known, {}, OPTIONS, NOW)['uuid-g1'])
+
+
+@pytest.mark.parametrize('harm', HARM)
+def test_a_guest_that_was_shrunk_and_suffers_needs_all_that_it_has(harm):
+    assert needed(**harm) == 768 * MIB
+
+
+@pytest.mark.parametrize('calm', CALM)
+def test_a_guest_that_suffers_little_needs_what_it_says(calm):
+    assert needed(**calm) == 256 * MIB
+
+
+@pytest.mark.parametrize('harm', HARM)
+def test_of_a_guest_that_was_not_shrunk_no_suffering_is_laid_to_the_balloon(harm):
+    assert needed(actual=GIB, usable=768 * MIB, **harm) == 256 * MIB
+
+
+def test_what_a_guest_reads_back_from_its_hosts_swap_is_not_laid_to_the_balloon():
+    assert needed(refaults=5000.0) == 256 * MIB
+    assert needed(refaults=5000.0, pressure=0.9) == 256 * MIB, 'it waits for these'
+    assert needed(refaults=5000.0, pressure=0.9, guest_swap_in=5000 * 4096.0) == 768 * MIB
+
+
+def test_suffering_is_forgotten_slowly():
+    raised = {'uuid-g1': Need(slow=256.0 * MIB, raised=512.0 * MIB, heard_at=NOW - OPTIONS.need_slow)}
+    guest = a_guest(actual=768 * MIB, usable=512 * MIB, stats_age=0.0)
+    after = need.amount(guest, need.follow([guest], raised, {}, OPTIONS, NOW)['uuid-g1'])
+    assert 640 * MIB < after < 768 * MIB
+
+
+@pytest.mark.parametrize('harm', HARM)
+def test_the_harm_is_said_with_both_numbers(harm):
+    assert ' > ' in need.harm(a_guest(**harm), OPTIONS)
+    assert need.harm(a_guest(), OPTIONS) is None
+
+
+@pytest.mark.parametrize('gives_way, part', [(True, 2), (False, 1)])
+def test_a_guest_that_its_own_kernel_would_kill_keeps_its_whole_cushion(gives_way, part):
+    floor = balloon.floor(a_guest(gives_way=gives_way), Level.CRITICAL, OPTIONS, KNOWN)
+    assert floor == 256 * MIB + int(OPTIONS.cushion * GIB / part)
+
+
+@pytest.mark.parametrize('stall, relieved', [(0.2, {'uuid-helpless', 'uuid-able'}), (0.5, {'uuid-helpless'})])
+def test_a_guest_that_cannot_help_itself_is_given_what_it_lacks_at_hard_too(stall, relieved):
+    """A host that waits much for its memory (stall) may have some that is free."""
+    small = dict(actual=GIB // 2, target=GIB // 2, usable=0, can_swap=False)
+    host = a_host(a_guest('helpless', gives_way=False, **small), a_guest('able', **small), stall=stall)
+    plan, _ = decide_host(host, LadderState(), OPTIONS, NOW)
+    assert plan.level == (Level.SOFT if stall < 0.4 else Level.HARD)
+    assert {a.guest for a in plan.actions if isinstance(a, SetBalloon) and a.target > a.previous} == relieved
