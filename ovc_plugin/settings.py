@@ -99,8 +99,7 @@ class HostSettings:
     dwell: float = knob(
         15.0, 'Seconds for which the host must look better before the level falls.', low=0, high=3600, unit='s')
     stall_soft: float = knob(
-        0.10, 'Share of time in which tasks wait for memory (PSI some, 10 s average) from which the level is SOFT.',
-        low=0.001, high=1)
+        0.10, 'Share of time that tasks wait for memory (PSI some, 10 s) from which it is SOFT.', low=0.001, high=1)
     stall_hard: float = knob(0.40, 'The same for HARD. Related: stall_soft.', low=0.001, high=1)
     ask_guests: bool = knob(
         False, 'Ask guests, through their QEMU guest agent and four times a minute, for the working set that the '
@@ -113,8 +112,7 @@ class HostSettings:
         'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Not where nova-compute runs on '
         'eventlet.')
     stats_max_age: float = knob(
-        30.0, 'Seconds after which what a guest says of its memory is too old to shrink it by.', low=1, high=3600,
-        unit='s')
+        30.0, 'Seconds after which a guest\'s word of its memory is too old to act on.', low=1, high=3600, unit='s')
     rules: tuple[str, ...] = knob(
         ('sharing', 'relief', 'balloon', 'swap', 'evacuation', 'return'), 'The rules of the ladder, in the order in '
         'which they are asked: each finds what those before it left of a shortage. A package may bring more (entry '
@@ -122,11 +120,9 @@ class HostSettings:
     balloon: bool = knob(True, 'Use ballooning.', mutable=True)
     balloon_step: float = knob(
         0.10, 'Largest cut of one balloon target in one pass, as a share of the guest\'s maximum; twice as much at '
-        'level HARD, four times at CRITICAL.', low=0.005,
-        high=1)
+        'level HARD, four times at CRITICAL.', low=0.005, high=1)
     dead_band: float = knob(
-        0.01, 'Smallest change of a balloon target worth asking for, as a share of the guest\'s maximum.', low=0,
-        high=0.5)
+        0.01, 'Smallest change of a balloon target worth asking for, a share of its maximum.', low=0, high=0.5)
     cushion: float = knob(
         0.10, 'Memory left to a guest beyond what it cannot give up, as a share of its maximum. Below it a guest is '
         'shrunk only at level HARD or worse.', low=0, high=1)
@@ -138,8 +134,7 @@ class HostSettings:
         low=0, high=86400, unit='s')
     turn_after: float = knob(
         1200.0, 'Seconds for which a guest that was given memory is not shrunk, unless nothing else is left. On real '
-        'traces 79 % of overloads end within 10 minutes, 97.5 % within 30. Related: return_after.', low=0, high=86400,
-        unit='s')
+        'traces 97.5 % of overloads end within 30 minutes. Related: return_after.', low=0, high=86400, unit='s')
     return_after: float = knob(
         600.0, 'Seconds for which the host must have been CLEAR before guests that show no use for more memory get '
         'theirs back. Guests in need never wait for it. Related: turn_after.', low=0, high=86400, unit='s')
@@ -151,9 +146,8 @@ class HostSettings:
         'guest (libvirt\'s default).', mutable=True)
     swap_step: int = knob(
         32 * MIB, 'Most memory moved to swap from one guest in one pass; of large guests 1 % of their memory. Four '
-        'times as much of guests that do not answer the balloon, and at level CRITICAL. Passes follow each other each '
-        'second while memory is short: larger steps move what a burst no longer needs, to be read back again.',
-        low=1 * MIB, high=64 << 30, unit='MiB')
+        'times as much of guests that do not answer the balloon, and at CRITICAL. Passes follow each other each second '
+        'then: larger steps move what a burst no longer needs.', low=1 * MIB, high=64 << 30, unit='MiB')
     refault_limit: float = knob(
         200.0, 'Pages per second read back from swap above which a guest is not swapped further, except at level '
         'CRITICAL. A guest that was shrunk and itself reads back as much, or reclaims as much in haste, is not shrunk '

@@ -194,9 +194,10 @@ def test_a_guest_that_is_told_of_later_is_looked_at_then():
 
 
 def test_a_guest_from_which_nothing_may_be_taken_has_no_trust_domain():
-    for spec in (a_spec(project_id='p1', **cells(pagesize=2048)), a_spec(extra={'ovc:share': 'no'}, project_id='p1')):
+    for spec in (a_spec(project_id='p1', **cells(pagesize=2048)), a_spec(project_id='p1', **cells(pagesize=4)),
+                 a_spec(extra={'ovc:share': 'no'}, project_id='p1')):
         assert host_state.Asking(spec, SHARED).domain is None
-    assert host_state.Asking(a_spec(project_id='p1', **cells(pagesize=4)), SHARED).domain is not None
+    assert host_state.Asking(a_spec(project_id='p1'), SHARED).domain is not None
 
 
 def test_a_host_knows_what_the_image_of_a_guest_says():
@@ -221,10 +222,10 @@ def cells(**fields):
 
 @pytest.mark.parametrize('fields, extra, why', [
     (cells(pagesize=2048, cpu_policy=None), {}, 'huge pages'),
-    # nova's "large" and "any" in a request; "small" are ordinary ones
+    # nova's "large" and "any" in a request; "small" are ordinary ones, and yet of one node
     (cells(pagesize=-2, cpu_policy=None), {}, 'huge pages'),
     (cells(pagesize=-3, cpu_policy=None), {}, 'huge pages'),
-    (cells(pagesize=-1, cpu_policy=None), {}, None),
+    (cells(pagesize=-1, cpu_policy=None), {}, 'memory bound to NUMA nodes'),
     (cells(pagesize=4, cpu_policy='dedicated'), {}, 'pinned processors'),
     ({'pci_requests': Thing(requests=[object()])}, {}, 'passed-through devices'),
     ({}, {'resources:VGPU': '1'}, 'passed-through devices'),
