@@ -8,9 +8,9 @@ holds, others each time; one in eight has guests of several trust domains. Reque
 flavors, and between two of them a guest comes to one host in a hundred. Each request gets HostStates made anew from
 nova's own database objects, by nova's own code, as nova does. They go through nova's own handlers in the order in which
 a scheduler has them go: nova's default filters, ours, nova's default weighers, ours; each of the four is timed by
-itself. In other requests a filter and a weigher that do nothing are in our place: what nova spends on any two more is in
-our cost, too. The default set is nova's default filters and weighers. Beside it stands all that nova spends on a host, the
-making of its HostState included; reading the database, which costs more, is in neither.
+itself. In other requests a filter and a weigher that do nothing are in our place: what nova spends on any two more is
+in our cost, too. The default set is nova's default filters and weighers. Beside it stands all that nova spends on a
+host, the making of its HostState included; reading the database, which costs more, is in neither.
 
 A request to which every report is new has no goal: it comes a minute or more after the one before it, reads once what a
 minute's requests would have read between them, and nobody queues behind it. What it costs is told.
@@ -281,8 +281,8 @@ def rows(options: argparse.Namespace) -> tuple[list[Row], str]:
              f'new, {cost.first:.0f} in a first request)', f'<= {GOAL_US:.0f} us', cost.ours <= GOAL_US),
             ('  beside nova\'s default set', f'{percent:.1f} % of {cost.nova_set:.0f} us', f'<= {GOAL_PERCENT:.0f} %',
              percent <= GOAL_PERCENT),
-            ('  a filter and a weigher that do nothing', f'{cost.idle / cost.nova_set * 100:.1f} %: {cost.idle:.1f} us, '
-             'for nova\'s own lists, logs and sums of each', '', None),
+            ('  a filter and a weigher that do nothing', f'{cost.idle / cost.nova_set * 100:.1f} %: {cost.idle:.1f} us'
+             ', for nova\'s own lists, logs and sums of each', '', None),
             ('  beside all nova does for a host', f'{cost.ours / cost.nova * 100:.1f} % of {cost.nova:.0f} us', '',
              None),
             ('  SharingDomainFilter, when enabled', f'{cost.sharing:.1f} us more', '', None)]

@@ -69,7 +69,7 @@ def reclaim(situation: Situation) -> Part:
 
     A guest that reads its pages back is left alone, except at CRITICAL: there every guest above its reservation
     gives, because the alternative is that the kernel picks a page, or a guest, itself. But such a guest gives only
-    what it takes to leave CRITICAL: each page more would be read back at once, in place of another one.
+    what it takes to leave HARD: each page more would be read back at once, in place of another one.
     """
     settings, snapshot = situation.settings, situation.snapshot
     short = min(situation.short, snapshot.swap_free)
@@ -85,7 +85,7 @@ def reclaim(situation: Situation) -> Part:
     actions = _share(alone, short, situation, _HASTE)
     actions += _share(others, short - sum(a.amount for a in actions), situation, 1)
     if situation.level >= Level.CRITICAL:
-        last = short - pressure.beyond(Level.CRITICAL, snapshot.total, settings)
+        last = short - pressure.beyond(Level.HARD, snapshot.total, settings)
         actions += _share(harmed, last - sum(a.amount for a in actions), situation, 1)
     credit = min(float(sum(a.amount for a in actions)), _SPEED * max(settings.tick, situation.until))
     return Part(actions=tuple(actions), credit=int(credit))

@@ -243,7 +243,7 @@ def beside(host):
 
 
 def test_beside_another_controller_it_only_looks_until_that_one_ends(tmp_path):
-    host = Host(tmp_path, sampled(last_update=NOW + 100))
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
     other = beside(host)
     other.save({'ladder': {'level': 'CLEAR', 'asked': {}}, 'ksm_before': None})
     kept = other.path.read_text()
