@@ -504,7 +504,7 @@ def group(stage: Stage, state: str) -> Cell:
         second = stage.boot(stage.half, scheduler_hints={'group': made.id})
         places = [stage.where(first), stage.where(second)]
         cell = Cell(f'first {places[0]}, second {places[1]}',
-                    not places[0].startswith('no') and places[1].startswith('no'))
+                    not places[0].startswith('no host') and places[1].startswith('no host'))
         servers = [first, second]
     else:
         made = stage.compute.create_server_group(name=f'g{time.time():.0f}', policy='anti-affinity')
@@ -548,6 +548,11 @@ def made(stage: Stage, state: str) -> typing.Iterator[str]:
         stage.delete([s.id for s in stage.compute.servers(details=False)])
 
 
+def _said(error: Exception) -> str:
+    """The end of it: openstacksdk begins with the address, and nova's own words come last."""
+    return ' '.join(str(error).split())[-120:]
+
+
 def in_state(stage: Stage, state: str, chosen: list[str], deadline: float) -> dict[str, Cell]:
     """All ways in one state."""
     stage.say(f'state: {state}')
@@ -560,7 +565,7 @@ def in_state(stage: Stage, state: str, chosen: list[str], deadline: float) -> di
             try:
                 cells[path] = Cell(f'not tried: {why}', False) if why else GO[path](stage, state)
             except Exception as error:
-                cells[path] = Cell(f'{type(error).__name__}: {str(error)[:90]}', False)
+                cells[path] = Cell(f'{type(error).__name__}: {_said(error)}', False)
                 stage.delete([s.id for s in stage.compute.servers(details=False) if s.id not in fillers])
             stage.watch.look_after(f'{path}, {state}')
             stage.say(f'  {path}: {cells[path].told}{"" if cells[path].good else "  WRONG"}')
