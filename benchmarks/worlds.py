@@ -208,7 +208,21 @@ def reasons(results: list[Result], kinds: dict[str, dict[str, float]]) -> list[s
         lines.append(' ' * (len(kind) + 2) + '; '.join(
             f'{who} swaps out {did["swapped"]:.0f} MB, changes {did["asks"]:.0f} targets, keeps {did["free"]:.0f} MB '
             f'available' for who, did in (('ours', ours), (name, best))))
-    return lines + _turns(results, kinds) + _late(results)
+    return lines + _single(results) + _turns(results, kinds) + _late(results)
+
+
+def _single(results: list[Result]) -> list[str]:
+    """Each single world in which somebody is better than we are, which a mean over its kind may hide."""
+    lines, worlds = [], sorted({r.seed for r in results})
+    for number in worlds:
+        here = {r.policy: r for r in results if r.seed == number}
+        ours, best = here['ovc'], min(here.values(), key=lambda one: one.slowdown)
+        if best.slowdown >= ours.slowdown - EQUAL:
+            continue
+        gain, part = max((ours.parts[part] - best.parts[part], part) for part in PARTS)
+        lines.append(f'  {number:3} {ours.kind:9} {best.policy:9}{best.slowdown:8.3%} < {ours.slowdown:.3%}, most of it '
+                     f'{gain:.3%} {part}')
+    return [f'single worlds in which somebody is better: {len(lines)} of {len(worlds)}', *lines]
 
 
 def _turns(results: list[Result], kinds: dict[str, dict[str, float]]) -> list[str]:
