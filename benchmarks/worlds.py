@@ -220,8 +220,8 @@ def _single(results: list[Result]) -> list[str]:
         if best.slowdown >= ours.slowdown - EQUAL:
             continue
         gain, part = max((ours.parts[part] - best.parts[part], part) for part in PARTS)
-        lines.append(f'  {number:3} {ours.kind:9} {best.policy:9}{best.slowdown:8.3%} < {ours.slowdown:.3%}, most of it '
-                     f'{gain:.3%} {part}')
+        lines.append(f'  {number:3} {ours.kind:9} {best.policy:9}{best.slowdown:8.3%} < {ours.slowdown:.3%}, most of it'
+                     f' {gain:.3%} {part}')
     return [f'single worlds in which somebody is better: {len(lines)} of {len(worlds)}', *lines]
 
 

@@ -47,7 +47,7 @@ class Asking:
         self._flavor = f'flavor {given(flavor, "name")!r}'
         self.shared = shared
         #: How the filter counts the votes on a host that it lets pass, and what it counted; see ``ballot``.
-        self.count: typing.Callable[[typing.Any, typing.Any], float] | None = None
+        self.count: typing.Callable[[typing.Any, typing.Any], float | None] | None = None
         self.votes: dict[int, float] = {}
         self._judged: dict[tuple[str | None, str], tuple[Request, str | None]] = {}
         self._terms: dict[tuple[str | int, ...], placement.Terms] = {}

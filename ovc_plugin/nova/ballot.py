@@ -41,12 +41,21 @@ class Ballot:
     def sum(self, host_state: typing.Any) -> float:
         """0 for a host whose report cannot be relied on."""
         try:
-            return self.of(host_state, states.find(host_state, self._asking))
+            return self._of(host_state, states.find(host_state, self._asking))
         except ReportError:
             return 0.0
 
-    def of(self, host_state: typing.Any, found: states.Found | None) -> float:
-        """The same of a host that was looked up already."""
+    def early(self, host_state: typing.Any, found: states.Found | None) -> float | None:
+        """The same of a host that was looked up already, while others are not. ``None`` where it depends on what their
+        reports tell of page contents: all votes shall know the same."""
+        if found is not None and found[0].there and self._may_share(found[0]):
+            return None
+        return self._of(host_state, found)
+
+    def _may_share(self, known: states.Known) -> bool:
+        return self._domain is not None and (known.domain == self._domain or known.report.sharing == 'all')
+
+    def _of(self, host_state: typing.Any, found: states.Found | None) -> float:
         strengths = self._strengths(host_state) if host_state.aggregates else self._default
         if found is None:
             return self._unreported(host_state, strengths)
@@ -60,7 +69,7 @@ class Ballot:
         total = headroom * score.headroom(room, self._memory) if headroom else 0.0
         if trend:
             total += trend * score.trend(room, report.growth)
-        if affinity and self._domain is not None and (known.domain == self._domain or report.sharing == 'all'):
+        if affinity and self._domain is not None and self._may_share(known):
             alike = self._asking.kind in neighbours.of(host_state).kinds
             held = book.BOOK.expected(self._image(), known.there) if known.there else None
             total += affinity * score.affinity(report, self._domain, alike, held)

@@ -54,7 +54,8 @@ def passes(host_state: typing.Any, asking: states.Asking, settings: Settings, no
     fit = _fits(found, settings, now)
     if fit and asking.count is not None:
         try:
-            asking.votes[id(host_state)] = asking.count(host_state, found)
+            if (vote := asking.count(host_state, found)) is not None:
+                asking.votes[id(host_state)] = vote
         except Exception:  # no vote is no refusal: the weigher counts again, and says what is wrong
             asking.count = None
     return fit
@@ -164,7 +165,7 @@ class OvercommitFilter(_Filter):
         asking = super()._asking(spec_obj, settings, now)
         ballot.leave(spec_obj, asking.votes)
         if ballot.wanted and not settings.scheduler.dry_run:
-            asking.count = ballot.Ballot(ballot.ALL, spec_obj, settings, now, asking).of
+            asking.count = ballot.Ballot(ballot.ALL, spec_obj, settings, now, asking).early
         return asking
 
     def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
