@@ -54,17 +54,20 @@ def leases() -> int:
     return sum(1 for _ in privileged.LEASES.glob('*'))
 
 
-def _halt(controller: Controller, pid: int) -> None:
-    """Let the controller squeeze until the helper is met in it."""
-    until(lambda: (run(controller, pause=0), halted_within(pid, lambda: leases() > 0, 0.5))[1], _PATIENCE,
-          'the helper to be met in a squeeze')
+def _halt(scene: Scene, controller: Controller, pid: int) -> None:
+    """Let the controller squeeze until the helper is met in it. Guests that have given all read it back first."""
+    def met() -> bool:
+        scene.reset()
+        run(controller, pause=0)
+        return halted_within(pid, lambda: leases() > 0, 2.0)
+    until(met, _PATIENCE, 'the helper to be met in a squeeze')
 
 
 def helper_killed(scene: Scene) -> Row:
     with scene.controller() as (controller, _):
         at_work(controller)
         (pid,) = helpers()
-        _halt(controller, pid)
+        _halt(scene, controller, pid)
         lowered = len(scene.limits())
         os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
@@ -74,6 +77,7 @@ def helper_killed(scene: Scene) -> Row:
         done: list[Outcome] = []
 
         def swaps_again() -> bool:
+            scene.reset()
             done.extend(run(controller))
             return any(isinstance(o.action, ReclaimGuest) and o.done for o in done)
         until(swaps_again, 40, 'swapping to go on')
