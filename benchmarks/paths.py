@@ -17,8 +17,9 @@ import typing
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox')]
+sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox'), str(CHECKOUT / 'benchmarks')]
 
+import hog  # noqa: E402
 from onebox_cloud import cgroup, parts  # noqa: E402
 from onebox_cloud.cloud import Cloud  # noqa: E402
 from onebox_cloud.demo import watch  # noqa: E402
@@ -258,21 +259,9 @@ class Stage:
     def go_on(self, name: str) -> None:
         os.kill(self.cloud.pid(f'compute-{name}'), signal.SIGCONT)
 
-    def lock_memory(self, name: str, leave: int = 40 * MB) -> subprocess.Popen:
+    def lock_memory(self, name: str, leave: int = 40 * MB) -> subprocess.Popen[str]:
         """A process in the host's group that locks all but ``leave`` bytes of what is there."""
-        host = self.host(name)
-        amount = host.memory - (host.memory_used() or 0) - leave
-        code = ('import ctypes, mmap, sys, time\n'
-                'area = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n'
-                'libc = ctypes.CDLL(None, use_errno=True)\n'
-                'libc.mlockall(3)\n'
-                'for at in range(0, len(area), 4096): area[at] = 1\n'
-                'print("locked", flush=True)\ntime.sleep(3600)\n')
-        group = host.cgroup / 'cgroup.procs'
-        process = subprocess.Popen(['/bin/sh', '-c', f'echo $$ >{group} && exec "$@"', 'sh', sys.executable, '-c', code,
-                                    str(amount)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout
-        process.stdout.readline()
+        process = hog.lock(self.host(name), leave)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self.bus.levels().get(name) in ('HARD', 'CRITICAL'):

@@ -15,6 +15,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox'), str(CHECKOUT / 'benchmarks')]
 
+import hog  # noqa: E402
 from onebox_cloud import hosts as hosts_of  # noqa: E402
 from onebox_cloud import parts  # noqa: E402
 from onebox_cloud.cloud import Cloud  # noqa: E402
@@ -30,9 +31,9 @@ RESERVED = 64  # MB, as the cloud's nova.conf has it
 STOCK = '# Stock nova: no line of the plugin.\n'
 DESCRIPTION = """\
 One host of the one-machine cloud; guests fill it until the controller balloons them. Then, as the README says:
-nova-compute is stopped; "ovc release" is run while there is no room (it refuses, with the numbers), and again when
-guests have left; the plugin's lines are removed and nova is started without them; a guest is booted; "ovc check" looks.
-After each step: placement's ratio, the guests' sizes, limits, page sharing.
+somebody else takes what memory is left; nova-compute is stopped; "ovc release" is run while there is no room (it
+refuses, with the numbers), and again when guests have left; the plugin's lines are removed and nova is started without
+them; a guest is booted; "ovc check" looks. After each step: placement's ratio, the guests' sizes, limits, page sharing.
 With --kill nova-compute is not stopped but killed with signal 9, and the lines are removed before "ovc release" is run:
 that alone then has to undo everything.
 Exit status 0: there was something to undo (the ratio above nova's, sharing on, guests below their full size, also when
@@ -167,9 +168,15 @@ def play(scene: Scene) -> tuple[list[Look], dict[str, bool], str]:
     scene.inside('explain', 'vm0', '--host', scene.host.name)
     held['there is something to undo'] = (
         looks[0].ratio > 1.0 and looks[0].ksm == '1' != scene.ksm_before and looks[0].lacking(scene.full) > 0)
-    held |= killed(scene, looks) if options.kill else stopped(scene, looks)
-    crowded, text = scene.inside('release', '--wait', '4')
-    looks.append(scene.look('ovc release, no room'))
+    # Somebody else takes what a clean stop could give back.
+    taken = hog.lock(scene.host, 60 * MB)
+    try:
+        held |= killed(scene, looks) if options.kill else stopped(scene, looks)
+        crowded, text = scene.inside('release', '--wait', '4')
+        looks.append(scene.look('ovc release, no room'))
+    finally:
+        taken.kill()
+        taken.wait()
     held['without room it says what is missing'] = (
         crowded == 1 and 'move guests away' in text and looks[-1].lacking(scene.full) > 0)
     leave(scene, servers)

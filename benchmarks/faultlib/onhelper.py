@@ -68,7 +68,8 @@ def helper_killed(scene: Scene) -> Row:
         at_work(controller)
         (pid,) = helpers()
         _halt(scene, controller, pid)
-        lowered = len(scene.limits())
+        # The kernel sets a limit once it has freed enough: most often the lease alone is met.
+        held, lowered = leases(), len(scene.limits())
         os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
         while (left := leases() or len(scene.limits())) and time.monotonic() - began < LIFTED_WITHIN:
@@ -83,8 +84,8 @@ def helper_killed(scene: Scene) -> Row:
         until(swaps_again, 40, 'swapping to go on')
     return Row(fault='root helper killed in the middle of a squeeze', kind='real', lost=tuple(
         missing(not left, f'limits lifted within {LIFTED_WITHIN:g} s') + scene.lost()),
-        happened=f'{lowered} limits were lowered; the watchdog had lifted all {took:.2f} s later; another helper '
-                 'swapped on')
+        happened=f'{held} squeezes were under way, {lowered} limits lowered; the watchdog had put all right '
+                 f'{took:.2f} s later; another helper swapped on')
 
 
 FAULTS: dict[str, typing.Callable[[Scene], Row]] = {'helper': helper_killed}
