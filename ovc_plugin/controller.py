@@ -21,7 +21,7 @@ from ovc_plugin.decide import evacuate, evaporation, placement, pressure, replay
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide.rule import Rule
 from ovc_plugin.decide.rules import BUILT_IN
-from ovc_plugin.foresight import Foresight
+from ovc_plugin.foresight import Foresight, in_memory
 from ovc_plugin.model import MIB, HostSnapshot, InFlight, Outcome, Plan, Request, SetBalloon, Verdict
 from ovc_plugin.samples import HostSample
 from ovc_plugin.sense.derive import derive
@@ -168,7 +168,7 @@ class Controller:
             snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
             swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
             dry_run=self.dry_run, earlier=self.report,
-            predicted_peak=expected.peak + snapshot.others if expected else None,
+            predicted_peak=in_memory(expected, snapshot) if expected else None,
             evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),
             sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH))
 

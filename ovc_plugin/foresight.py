@@ -25,6 +25,16 @@ def demand(snapshot: HostSnapshot) -> HostDemand:
                     else g.resident + (g.swapped or 0)) for g in snapshot.running))
 
 
+def in_memory(expected: Prediction, snapshot: HostSnapshot) -> int:
+    """What memory, and what can still be reclaimed of it, has to hold of an expected peak and of others; bytes.
+
+    A guest's demand is what it has in memory and in swap. Of a peak, what is in swap now can stay there, and that swap
+    is counted as used: counted as a demand for memory too, it would be asked for twice.
+    """
+    swapped = sum(g.swapped or 0 for g in snapshot.running)
+    return max(0, expected.peak - swapped) + snapshot.others
+
+
 class Foresight:
     """Learns by steps of five minutes, and is asked at each pass. A predictor that fails predicts nothing, and costs
     nobody else anything; what it learned is kept in ``store`` across restarts."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ovc_plugin import privileged
 from ovc_plugin.controller import Controller
+from ovc_plugin.model import MIB as MB
 from ovc_plugin.model import Outcome, ReclaimGuest
 
 from .onhost import at_work, missing, run
@@ -64,7 +65,8 @@ def _halt(scene: Scene, controller: Controller, pid: int) -> None:
 
 
 def helper_killed(scene: Scene) -> Row:
-    with scene.controller() as (controller, _):
+    # In large steps: squeezes that last long enough to be met.
+    with scene.controller(swap_step=256 * MB) as (controller, _):
         at_work(controller)
         (pid,) = helpers()
         _halt(scene, controller, pid)

@@ -8,9 +8,13 @@ import dataclasses
 import pytest
 
 from ovc_plugin import display, predictors, publish
-from ovc_plugin.foresight import HORIZON, Foresight, demand
+from ovc_plugin.decide import placement
+from ovc_plugin.decide.predict import Prediction
+from ovc_plugin.foresight import HORIZON, Foresight, demand, in_memory
 from ovc_plugin.model import MIB
-from tests.builders import a_guest, a_host
+from ovc_plugin.placing import Request
+from ovc_plugin.settings import SharedSettings
+from tests.builders import GIB, a_guest, a_host, a_report
 
 DAY = 86400
 
@@ -31,6 +35,16 @@ def made(tmp_path, name: str = 'calibrated') -> Foresight:
 def test_what_is_in_swap_counts_as_demand():
     one = a_guest(resident=600 * MIB, swapped=100 * MIB)
     assert demand(a_host(one)).total == 700 * MIB
+
+
+@pytest.mark.parametrize('swapped', [0, GIB, 2 * GIB])
+def test_what_is_in_swap_already_is_not_asked_for_twice(swapped):
+    """A host that has swapped some of its guests can take as much as one that is yet to do so."""
+    expected = Prediction(peak=14 * GIB, horizon=HORIZON, base=0, bound=0)
+    report = a_report(available=4 * GIB + swapped, swap_used=swapped, reclaimable=3 * GIB - swapped, reserved=4 * GIB,
+                      committed=14 * GIB, predicted_peak=in_memory(expected, a_host(a_guest(swapped=swapped))))
+    asked = placement.terms(Request(memory=GIB, reservation=GIB // 4), SharedSettings())
+    assert placement.margins(placement.standing(report), asked, 0, 0, 0)[2] == 49 * GIB // 8
 
 
 def test_an_untouchable_guest_is_backed_whole():
