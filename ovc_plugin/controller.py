@@ -58,6 +58,7 @@ class Controller:
         self._told = Chronicle(host)
         self._kept = keeping.Keeper(host, store, self._told)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
+        self._claims = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -75,7 +76,14 @@ class Controller:
 
     def claim(self) -> bool:
         """Be the only one who controls this host; while another process does, it only looks."""
-        return self._kept.claim()
+        self._claims = True
+        return self._kept.claim(dry_run=self.settings.host.dry_run)
+
+    def _claim_anew(self) -> None:
+        """Another process may have come or gone, and a dry run may have ended."""
+        before = self._kept.alone
+        if self._claims and not self._kept.held and self.claim() and not before:
+            self.recall()  # what the other one did until now
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the loop, give guests what is free, and put page sharing back as it was found."""
@@ -132,8 +140,7 @@ class Controller:
         :raises OSError: the host's memory cannot be read.
         """
         now, began = self._clock(), time.monotonic()
-        if not self._kept.alone and self.claim():
-            self.recall()  # what the other one did until now
+        self._claim_anew()
         sample = self._watch.complete(self._sensor.sample(now))
         if sample.guests is None and (self._earlier is None or self._earlier.guests is None):
             # Nothing is known of the guests: a report would promise away what they hold.

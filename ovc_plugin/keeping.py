@@ -24,17 +24,24 @@ class Keeper:
         self.ksm_before: KsmState | None = None
         self.alone = True  # false while another process is known to control this host: nothing is changed then
 
-    def claim(self) -> bool:
-        """Be the only one who controls this host; false while another does, which is said."""
+    def claim(self, *, dry_run: bool = False) -> bool:
+        """Be the only one who controls this host; false while another does, which is said. In a dry run it is only
+        looked: who acts on nothing keeps nobody else from acting."""
         try:
             self.alone = self._store.claim()
+            if dry_run:
+                self._store.give_up()
         except OSError as error:  # nobody can tell: a directory that cannot be written must not end our work
             LOG.debug('%s: %s cannot be claimed: %s', self._host, self._store.path, error)
             self.alone = True
-        self._told.unwritten('claim', None if self.alone else (
+        self._told.unwritten('claim', None if self.alone or dry_run else (
             'another process controls this host already (nova-compute or ovc-agent), so this one acts on nothing, as '
             'in a dry run: end one of them'))
         return self.alone
+
+    @property
+    def held(self) -> bool:
+        return self._store.held
 
     def give_up(self) -> None:
         self._store.give_up()

@@ -36,6 +36,11 @@ class Store:
         self._claim = claim
         return True
 
+    @property
+    def held(self) -> bool:
+        """Whether this process has the host."""
+        return self._claim is not None
+
     def give_up(self) -> None:
         if self._claim is not None:
             os.close(self._claim)

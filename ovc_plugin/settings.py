@@ -102,13 +102,13 @@ class HostSettings:
         0.10, 'Share of time that tasks wait for memory (PSI some, 10 s) from which it is SOFT.', low=0.001, high=1)
     stall_hard: float = knob(0.40, 'The same for HARD. Related: stall_soft.', low=0.001, high=1)
     ask_guests: bool = knob(
-        False, 'Ask guests, through their QEMU guest agent and four times a minute, for the working set that the '
+        False, 'Ask guests, through their QEMU guest agent and six times a minute, for the working set that the '
         'script etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their '
         'maximum, instead of their statistics or where they have none, for stats_max_age. Not where nova-compute runs '
         'on eventlet.')
     ask_monitor: bool = knob(
         False, 'Ask guests for the pressure that they count themselves (stalls, direct reclaim, kills; Linux 6.12 and '
-        'QEMU 9.2), four times a minute, so that one that was shrunk too far is seen sooner. It goes through QEMU\'s '
+        'QEMU 9.2), six times a minute, so that one that was shrunk too far is seen sooner. It goes through QEMU\'s '
         'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Not where nova-compute runs on '
         'eventlet.')
     stats_max_age: float = knob(
@@ -214,12 +214,12 @@ class HostSettings:
         True, 'Keep placement\'s MEMORY_MB allocation_ratio equal to what the host can promise. Needs placement 14 or '
         'later and an unset ram_allocation_ratio.')
     min_ratio: float = knob(1.0, 'Lowest allocation_ratio the host asks placement for.', low=0.1, high=64)
-    max_ratio: float = knob(4.0, 'Highest allocation_ratio the host asks placement for.', low=0.1, high=64)
+    max_ratio: float = knob(4.0, 'Highest allocation_ratio it asks for, unless more is claimed.', low=0.1, high=64)
     ratio_step: float = knob(
         0.05, 'The ratio is rounded down to a multiple of this, so that placement is not written at each audit.',
         low=0.001, high=1)
     require_swap_backing: bool = knob(
-        True, 'Promise only what memory and swap can hold together. With false, max_ratio alone bounds the promise, '
+        True, 'Promise only what memory and swap can hold together. With false, guarantees and max_ratio bound it, '
         'and the kernel may kill guests; the log and the report then say so.')
     state_path: str = knob(
         '/var/lib/ovc', 'Directory for what must survive a restart: the targets that were asked for, and the page '

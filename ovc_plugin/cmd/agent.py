@@ -115,6 +115,10 @@ def _lift() -> int:
     try:
         for group in privileged.lift_leftovers():
             print(f'limit lifted from {group}')
+        if left := sum(1 for _ in privileged.LEASES.glob('*')):
+            print(f'ovc-agent: {left} limits are not let go by the kernel now: run this again, or see '
+                  f'{privileged.LEASES}', file=sys.stderr)
+            return 1
     except Exception as error:
         print(f'ovc-agent: limits could not be lifted: {error}', file=sys.stderr)
         return 1

@@ -131,7 +131,7 @@ def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> in
     if level is Level.CLEAR:
         return 0
     coming = int(max(0.0, snapshot.growth or 0.0) * settings.tick)
-    goal = pressure.goal(snapshot.total, settings) * (1 if backed(snapshot) else 2)  # where nothing catches a fall
+    goal = pressure.goal(snapshot.total, settings, backed=backed(snapshot))
     return max(0, goal + coming - snapshot.available)
 
 

@@ -70,14 +70,15 @@ def urgent(recent: Recent, snapshot: HostSnapshot | None, level: Level, since: f
     return reason if worst >= Level.HARD or fell else None
 
 
-def goal(total: int, settings: HostSettings) -> int:
-    """Available memory to get back to once it is short: a quarter above where SOFT ends."""
-    return int(1.25 * minimum(total, settings.level_scale))
+def goal(total: int, settings: HostSettings, *, backed: bool = True) -> int:
+    """Available memory to get back to once it is short: a quarter above where SOFT ends, and twice as much where memory
+    and swap do not hold all that guests may touch, as nothing catches a fall there."""
+    return int(1.25 * minimum(total, settings.level_scale)) * (1 if backed else 2)
 
 
-def beyond(level: Level, total: int, settings: HostSettings) -> int:
+def beyond(level: Level, total: int, settings: HostSettings, *, backed: bool = True) -> int:
     """Bytes by which the goal lies above the available memory at which that level ends."""
-    return goal(total, settings) - int(_LEAVE[level] * minimum(total, settings.level_scale))
+    return goal(total, settings, backed=backed) - int(_LEAVE[level] * minimum(total, settings.level_scale))
 
 
 def judge(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float) -> Judgement:

@@ -85,8 +85,9 @@ def reclaim(situation: Situation) -> Part:
     actions = _share(alone, short, situation, _HASTE)
     actions += _share(others, short - sum(a.amount for a in actions), situation, 1)
     if situation.level >= Level.CRITICAL:
-        last = short - pressure.beyond(Level.HARD, snapshot.total, settings)
-        actions += _share(harmed, last - sum(a.amount for a in actions), situation, 1)
+        taken = sum(a.amount for a in actions)
+        last = situation.short - pressure.beyond(Level.HARD, snapshot.total, settings, backed=situation.backed)
+        actions += _share(harmed, min(last, snapshot.swap_free) - taken, situation, 1)
     credit = min(float(sum(a.amount for a in actions)), _SPEED * max(settings.tick, situation.until))
     return Part(actions=tuple(actions), credit=int(credit))
 

@@ -25,7 +25,7 @@ def may(guest: GuestSnapshot) -> list[str]:
              f'guaranteed {_mb(guest.reservation)}{source}, weight {guest.weight:g}']
     if guest.can_balloon and not guest.gives_way:
         lines.append('its balloon does not give way when it runs out of memory (autodeflate=\'on\' in <memballoon> '
-                     'would make it): it keeps its whole cushion at any level, and is given what it lacks at HARD too')
+                     'would make it): it keeps its whole cushion, and is given what is free of what it lacks at HARD')
     if guest.untouchable:
         lines.append(f'untouchable ({guest.untouchable}): it counts at its full size')
     return lines

@@ -13,6 +13,7 @@ from ovc_plugin.samples import Counted
 
 BALLOON = '/machine/peripheral/balloon0'  # libvirt's name of the one that a guest can have
 _UNTOLD = 2 ** 64 - 1                     # what QEMU says of a counter that the guest's driver does not have
+_PAGE = 4096
 _NAMES = {f'stat-{name}': name.replace('-', '_') for name in (
     'oom-kills', 'alloc-stalls', 'async-scans', 'direct-scans', 'async-reclaims', 'direct-reclaims')}
 Ask = typing.Callable[[str], str]  # one command of QEMU's monitor protocol, and its answer
@@ -36,6 +37,9 @@ def counted(ask: Ask) -> Counted:
     try:
         told, at = answer['return']['stats'], float(answer['return']['last-update'])
         counts = {name: int(told[key]) for key, name in _NAMES.items() if 0 <= told.get(key, _UNTOLD) < _UNTOLD}
+        # The guest's driver tells bytes of what its kernel counts in pages (pages_to_bytes in virtio_balloon.c).
+        counts = {name: count // _PAGE if name.endswith(('scans', 'reclaims')) else count
+                  for name, count in counts.items()}
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'guest-stats has another form: {error!r}') from None
     if not at:

@@ -156,7 +156,7 @@ class OvcMixin(Leaving, Arriving):
 
     def _ovc_follow_ratio(self, provider_tree: typing.Any, nodename: str) -> None:
         settings, report = self._ovc_settings, self._ovc.report if self._ovc is not None else None
-        ours = self._ovc is not None and not settings.host.dry_run and settings.host.manage_ratio
+        ours = self._ovc is not None and not self._ovc.dry_run and settings.host.manage_ratio
         if self._ovc_ratio is None or (ours and report is None):
             return
         client = self.virtapi.reportclient  # type: ignore[attr-defined]

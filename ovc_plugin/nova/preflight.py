@@ -118,7 +118,7 @@ def _ahead(date: str | None, began: float, ended: float) -> float | None:
 def lets_leave(client: typing.Any) -> bool:
     """Try whether guests may leave a host whose ratio is below what is used: make such a host, and move its guest.
 
-    :raises PlacementError: it refused something else; everything that was made is removed all the same.
+    :raises PlacementError: it refused something else than want of room; all that was made is removed all the same.
     """
     provider, guest, moved = (str(uuid.uuid4()) for _ in range(3))
     # A class of its own for each trial: hosts that start together must not remove each other's.
@@ -133,6 +133,8 @@ def lets_leave(client: typing.Any) -> bool:
         found = client.post('/allocations', raise_exc=False, microversion='1.36', json={
             guest: {**_allocation(provider, probe), 'allocations': {}, 'consumer_generation': 1},
             moved: _allocation(provider, probe)})
+        if found.status_code >= 300 and (found.status_code != 409 or 'concurrent_update' in found.text):
+            raise PlacementError(f'POST /allocations: {found.status_code} {found.text[:200]}')
         return bool(found.status_code < 300)
     except (ksa.ClientException, KeyError, ValueError) as error:
         raise PlacementError(_line(error)) from None

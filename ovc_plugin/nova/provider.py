@@ -26,6 +26,7 @@ CONF = nova.conf.CONF
 ATTEMPTS = 4
 # Placement's database may hold single precision.
 SAME = 1e-3
+_TRIED_AGAIN_AFTER = 60  # looks at placement, about one a minute, that could not be made before another is tried
 
 # From the ratio now and the capacity (total - reserved, in bytes) to the ratio to keep.
 Decide = typing.Callable[[float, int], float]
@@ -41,6 +42,7 @@ class ProviderRatio:
         self._ours: list[float] = []
         self._before: float | None = None  # set by others, before ours; None: nova's own
         self._leaves: tuple[bool | None, str] | None = None  # once placement has been looked at: whether, and why
+        self._patience = 0
         self._warned = False
         self._said: tuple[float, float] | None = None
         try:
@@ -64,7 +66,8 @@ class ProviderRatio:
 
     def _looked(self, client: typing.Any) -> tuple[bool | None, str]:
         """Whether guests can leave a host over its ratio; ``None`` where it cannot be told. Kept once it answered."""
-        if self._leaves is not None:
+        if self._leaves is not None and (self._leaves[0] is not None or self._patience > 0):
+            self._patience -= 1
             return self._leaves
         asked = preflight.OfNova(client)
         try:
@@ -81,7 +84,7 @@ class ProviderRatio:
             if not leaves:
                 self._leaves = False, f'placement is older than {preflight.OLDEST} (tried)'
         except Exception as error:  # to be allowed less than we ask for is no reason to keep no ratio
-            self._leaves = None, str(error)
+            self._leaves, self._patience = (None, str(error)), _TRIED_AGAIN_AFTER
             LOG.warning('whether placement is %d or later could not be tried (%s): the allocation_ratio of this host '
                         'is never set below what is used, not even to give it back; "ovc check --probe" tries as '
                         'another user', preflight.OLDEST, error)

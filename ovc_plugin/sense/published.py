@@ -32,12 +32,12 @@ class _Known:
     def take(self, amount: int, number: int, now: float) -> None:
         if number == self.number:  # one that stands still is that of a script which has died
             return
-        self.lag = None
+        lag = None
         if self.number is not None and self.told_at is not None:
             counted, seconds = number - self.number, now - self.told_at
             if 0 < counted <= 2 * seconds + 1:  # by more it does not count, but was started anew
-                self.lag = seconds / counted
-        self.amount, self.number, self.told_at = amount, number, now
+                lag = seconds / counted
+        self.amount, self.number, self.told_at, self.lag = amount, number, now, lag
 
 
 class Published:
@@ -50,10 +50,12 @@ class Published:
 
     def follow(self, uuids: typing.Iterable[str]) -> dict[str, Told]:
         """Ask these guests from now on; the words of those that have told lately."""
-        now = self._clock()
-        return {uuid: Told(known.amount, None if known.lag is None else now - known.told_at + known.lag)
-                for uuid, known in self.seldom.asked(uuids).items()
-                if known.told_at is not None and now - known.told_at <= LIFE}
+        now, found = self._clock(), {}
+        for uuid, known in self.seldom.asked(uuids).items():
+            amount, told_at, lag = known.amount, known.told_at, known.lag  # another thread brings them up to date
+            if told_at is not None and now - told_at <= LIFE:
+                found[uuid] = Told(amount, None if lag is None else now - told_at + lag)
+        return found
 
     def _ask(self, uuid: str, known: _Known, now: float) -> None:
         amount, number = (int(word) for word in self._read(uuid, PATH).split())

@@ -16,9 +16,9 @@ import typing
 from ovc_plugin.hypervisor.monitor import Untold
 
 LOG = logging.getLogger(__name__)
-EVERY, LONGEST = 15.0, 3600.0   # seconds between two questions to a guest that answers, and to one that never does
+EVERY, LONGEST = 10.0, 3600.0   # seconds between two questions to a guest that answers, and to one that never does
 LIFE = 100.0                    # seconds for which an answer is shown; the rules believe it for less
-_BREATH = 0.1                   # seconds between two guests
+_BREATH = 0.02                  # seconds between two guests
 
 T = typing.TypeVar('T')
 
@@ -55,7 +55,8 @@ class Seldom(typing.Generic[T]):
             if turn.due <= self._clock():
                 self._ask(uuid, turn)
                 time.sleep(_BREATH)
-        return max(_BREATH, min((turn.due for turn in self._turns.values()), default=LONGEST) - self._clock())
+        now = self._clock()
+        return max(_BREATH, min((turn.due for turn in self._turns.values()), default=now + LONGEST) - now)
 
     def _ask(self, uuid: str, turn: _Turn[T]) -> None:
         try:

@@ -22,7 +22,7 @@ class TestPreflight(CloudCase):
                 answer = getattr(inner, method)(path, version=microversion, **body)
                 if raise_exc and answer.status >= 400:
                     raise ValueError(f'{method} {path}: {answer.status} {answer.body}')
-                return types.SimpleNamespace(status_code=answer.status, json=lambda: answer.body,
+                return types.SimpleNamespace(status_code=answer.status, json=lambda: answer.body, text=str(answer.body),
                                              headers={'Date': None})
             return ask
         return types.SimpleNamespace(**{m: call(m) for m in ('get', 'put', 'post', 'delete')})

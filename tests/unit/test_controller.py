@@ -261,6 +261,22 @@ def test_beside_another_controller_it_only_looks_until_that_one_ends(tmp_path):
     host.controller.stop()
 
 
+def test_a_dry_run_keeps_nobody_from_acting_and_takes_the_host_when_it_ends(tmp_path):
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
+    acting = host.controller.settings
+    host.controller.settings = Settings(host=HostSettings(dry_run=True))
+    host.controller.claim()
+    other = beside(host)
+    host.controller.run_pass()
+    assert host.controller.dry_run and not any('another' in note for note in host.controller.status()['notes'])
+    other.give_up()
+    host.controller.settings = acting
+    host.controller.run_pass()
+    assert not host.controller.dry_run and not publish.Store(str(host.path), 'h1').claim()
+    host.controller.stop()
+    beside(host).give_up()
+
+
 class Applied:
     swapping = False
 

@@ -257,3 +257,9 @@ def test_guests_that_read_back_give_at_critical_only_what_it_takes_to_leave_hard
     least, usual = (sum(a.amount for a in actions(short(*guests, mb=100), ReclaimGuest))
                     for guests in (thrashing, resting))
     assert 0.9 * (0.48 * 899 - 100) * MIB <= least <= 1.1 * (0.48 * 899 - 100) * MIB < usual / 2
+
+
+def test_what_swap_is_left_is_used_at_critical_by_guests_that_read_back_too():
+    thrashing = [a_guest(f'g{n}', usable=0, refaults=5000.0) for n in range(10)]
+    taken = sum(a.amount for a in actions(short(*thrashing, mb=100, swap_free=200 * MIB), ReclaimGuest))
+    assert 190 * MIB <= taken <= 200 * MIB

@@ -41,6 +41,11 @@ def test_what_a_guest_counts_is_read_by_name_and_what_it_does_not_count_is_left_
         at=NOW, counts={'alloc_stalls': 5, 'oom_kills': 0})
 
 
+def test_pages_are_told_in_bytes_and_counted_in_pages():
+    told = monitor.counted(qemu(direct_reclaims=40960, async_scans=4096, alloc_stalls=7)).counts
+    assert told == {'direct_reclaims': 10, 'async_scans': 1, 'alloc_stalls': 7}
+
+
 @pytest.mark.parametrize('ask', [qemu(), qemu(alloc_stalls=UNTOLD, oom_kills=UNTOLD),
                                  lambda request: '{"error": {"class": "DeviceNotFound"}}'])
 def test_a_guest_or_a_qemu_that_is_too_old_says_so_once_for_all(ask):
