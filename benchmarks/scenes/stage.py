@@ -146,6 +146,7 @@ class _Play:
         servers, refused = self._boot()
         looker = self._looker(servers)
         self._await_beats(looker)
+        time.sleep(self.scene.rest)
         looker.begin()
         tellers = [threading.Thread(target=self._tell, args=(looker, guest), daemon=True)
                    for guest in self.scene.guests if guest.name in servers]

@@ -25,7 +25,8 @@ class Scene:
     Checked at the end, as means over the last ``last`` seconds: ``carried_by`` has freed at least ``share`` of what
     all mechanisms together have freed, or, where it names several, each has freed ``each`` MB. ``most_swap_in`` bounds
     what all guests read back from swap, in MB. ``only`` names the one guest that may be swapped: at least ``each`` MB
-    of it, and of the others no more than a tenth of the sum.
+    of it, and of the others no more than a tenth of the sum. The guests ``rest`` for so many seconds before it begins: one
+    that does not speak is taken to boot for two minutes.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Scene:
     each: int = 40
     most_swap_in: int | None = None
     only: str | None = None
+    rest: int = 0
     seconds: int = 110
     last: int = 15
     reservation: str = '25%'
@@ -63,7 +65,7 @@ UNIQUE = Scene(
             *_each(3, 'cold', (5, 'touch 400 rate=8'))))
 
 STUCK = Scene(
-    name='stuck', carried_by=('balloon', 'swap'), only='mute',
+    name='stuck', carried_by=('balloon', 'swap'), only='mute', rest=120,
     says='one guest has no balloon driver and lies idle: it alone is swapped, the others give cache by balloon',
     guests=(Guest(name='mute', steps=((5, 'touch 380 rate=20'),), balloon=False),
             *_each(3, 'files', (5, 'touch 100 rate=10'), (16, 'store 180 rate=4'), (66, 'touch 50 rate=4'),

@@ -83,7 +83,9 @@ def reclaim(situation: Situation) -> Part:
             group = harmed if _reads_back(guest, settings) else alone if _unanswering(guest, situation) else others
             group.append((guest, spare))
     actions = _share(alone, short, situation, _HASTE)
-    actions += _share(others, short - sum(a.amount for a in actions), situation, 1)
+    # Below HARD there is time to wait for what these still have.
+    covered = sum(spare for _, spare in alone) if situation.level < Level.HARD else sum(a.amount for a in actions)
+    actions += _share(others, short - covered, situation, 1)
     if situation.level >= Level.CRITICAL:
         taken = sum(a.amount for a in actions)
         last = situation.short - pressure.beyond(Level.HARD, snapshot.total, settings, backed=situation.backed)

@@ -48,10 +48,11 @@ def test_swap_takes_small_steps_and_of_large_guests_a_hundredth():
 
 def test_a_guest_that_does_not_answer_the_balloon_is_swapped_before_those_that_can_give():
     mute = a_guest('mute', can_balloon=False, usable=None, stats_age=None)
-    host = short(mute, *(a_guest(f'g{n}', usable=10 * MIB) for n in range(4)), mb=560)
-    amounts = {a.guest: a.amount for a in actions(host, ReclaimGuest)}
-    assert amounts[mute.uuid] == 4 * OPTIONS.swap_step > max(amount for uuid, amount in amounts.items()
-                                                            if uuid != mute.uuid)
+    others = [a_guest(f'g{n}', usable=10 * MIB) for n in range(4)]
+    amounts = {a.guest: a.amount for a in actions(short(mute, *others, mb=560), ReclaimGuest)}
+    assert amounts == {mute.uuid: 4 * OPTIONS.swap_step}, 'it has more to give at the next pass'
+    hard = {a.guest: a.amount for a in actions(short(mute, *others, mb=250), ReclaimGuest)}
+    assert hard[mute.uuid] == 4 * OPTIONS.swap_step and hard['uuid-g0'] == OPTIONS.swap_step
 
 
 def test_a_guest_that_boots_is_not_taken_for_one_that_does_not_answer():
