@@ -61,6 +61,10 @@ class RoomyController:
             host=self.host, taken_at=time.time(), level=Level.CLEAR, total=ROOM, reserve=0, available=ROOM, committed=0,
             reserved=0, claimed=0, guests=0, reclaimable=0, saved=0, swap_usable=ROOM, swap_used=0)
 
+    @property
+    def dry_run(self) -> bool:
+        return bool(self.settings.host.dry_run)
+
     def start(self) -> None:
         pass
 

@@ -45,6 +45,10 @@ class ToldController:
         self.running = False
         self.left: list[str] = []
 
+    @property
+    def dry_run(self) -> bool:
+        return self.settings.host.dry_run
+
     def start(self) -> None:
         self.running = True
 
