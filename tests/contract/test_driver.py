@@ -83,7 +83,7 @@ class TestNothingCanHarmNova(CloudCase):
         broken = mock.NonCallableMagicMock(name='controller')
         for name in ('status', 'admits', 'stop'):
             getattr(broken, name).side_effect = RuntimeError(f'{name} is broken')
-        broken.report = 'not a report'
+        broken.report, broken.dry_run = 'not a report', False
         with mock.patch.object(OvcFakeDriver, '_ovc_build', return_value=broken):
             self.compute('host1')
             self.compute('host2')
