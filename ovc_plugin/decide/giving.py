@@ -23,7 +23,7 @@ def relieve(situation: Situation) -> Part:
 
     Without this a guest that was shrunk while idle would starve on a host that never has much over.
     """
-    if situation.level >= Level.CRITICAL:
+    if situation.level >= Level.CRITICAL or situation.spare < balloon.LEAST:
         return NOTHING
     actions, spare = [], situation.spare
     for guest, size, lack in _wants(situation.snapshot, situation.state, situation.settings, situation.now):

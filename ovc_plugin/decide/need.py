@@ -48,7 +48,7 @@ def word(guest: GuestSnapshot, settings: HostSettings) -> Word | None:
     """
     if guest.actual is None:
         return None
-    if _publishes(guest, settings):
+    if guest.published is not None and _publishes(guest, settings):
         return Word(guest.published or 0, guest.published_age or 0.0)
     if guest.usable is None or guest.stats_age is None:
         return None
@@ -101,6 +101,9 @@ def harm(guest: GuestSnapshot, settings: HostSettings) -> str | None:
     these.
     """
     limit, told = settings.refault_limit, guest.pressures
+    if not (told or (guest.major_faults or 0.0) > limit or (guest.guest_swap_in or 0.0) > limit * _PAGE
+            or (guest.pressure or 0.0) > settings.stall_hard):
+        return None  # as nearly always: the words below cost more than the sums
     waits = guest.pressure if (guest.refaults or 0.0) <= limit else None
     for what, much, most in (
             ('major faults a second', guest.major_faults, limit),

@@ -51,8 +51,10 @@ def follow(snapshot: HostSnapshot, before: typing.Mapping[str, Probe], settings:
     read back are missing: they give a whole step."""
     found = {}
     for guest in snapshot.running:
-        whole = most(guest, settings)
         known, harmed = before.get(guest.uuid), (guest.refaults or 0.0) > settings.refault_limit
+        if known is None and not harmed:
+            continue
+        whole = most(guest, settings)
         if harmed:
             step = whole if known is None else known.step
             found[guest.uuid] = Probe(step=max(_LEAST, int(step * _DOWN)), at=now)
