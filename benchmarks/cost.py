@@ -217,7 +217,7 @@ def controller_rows(options: argparse.Namespace, calm: Spent, acting: Spent) -> 
             ('the same, made to act', told(acting), '', None),
             ('of these, a pass that acts', 'not shown: the guests had nothing more to give' if not done.acted else
              f'{acting.acting_ms:.1f} ms (helper {done.acting_helper / done.acted * 1000:.1f}); were it each, '
-             f'{acting.acting_ms / options.tick / 10:.2f} % of a core', '', None),
+             f'{acting.acting_ms / options.tick / 10:.2f} % of a core', '', None if done.acted else False),
             ('', f'{done.acted} passes of {done.passes} acted: {", ".join(kinds)}', '', None)]
 
 

@@ -93,8 +93,7 @@ def guest_reboots(scene: Scene) -> Row:
         until(back, 90, 'the guest to be up again')
         up = time.monotonic() - began
         scene.consoles['willing'].wait_event('touched', len(scene.consoles['willing'].events('touched')) + 0, 60)
-        # As far as before it need not be: what it needs since is another figure.
-        until(lambda: (run(controller), scene.size('willing') < 300 * MB)[1], 60, 'it to be shrunk again')
+        until(lambda: (run(controller), scene.size('willing') <= small)[1], 60, 'it to be shrunk again')
         again = time.monotonic() - began
         target = guests(controller)['willing']['target']
     lost = missing(target >= scene.owed['willing'], 'the guarantee') + [f'failed: {error}' for error in errors[:1]]
