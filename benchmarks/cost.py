@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument('--interval', type=float, default=1.0,
                      help='seconds between requests; each host reports once a minute, so this is the part of the '
                      'reports that is new to a request: 1 in 60/SECONDS (default 1)')
+    top.add_argument('--small-pages', action='store_true', help='leave this process\'s data in pages of 4 KB')
     for name, value, help in (('requests', 12, 'requests timed'), ('seed', 1, 'seed of the hosts\' figures'),
                               ('guests', 10, 'real guests; 0 leaves the controller out'),
                               ('guest-memory', 128, 'MB of each real guest'),

@@ -96,6 +96,7 @@ class Controller:
         if self._departures is not None:
             self._departures.stop()
         self._actuator.stop()
+        self._kept.save(self._state, whole=True)
         self._kept.restore_ksm(self._tune_ksm, self._state)
         self._kept.give_up()
 
@@ -208,6 +209,7 @@ class Controller:
     def expect(self, guest: str, domain: str) -> None:
         """A mergeable guest is about to migrate to here: sharing shall know of its trust domain before its pages do."""
         self._arrivals.expect(guest, domain, self._clock())
+        self._watch.stir()
 
     def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
         """The last word before a guest is started here, by the last report."""

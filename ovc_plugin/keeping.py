@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 import typing
 
 from ovc_plugin import publish
@@ -14,6 +15,7 @@ from ovc_plugin.decide import state
 from ovc_plugin.model import AskMigration, KsmState, Plan, TuneKsm
 
 LOG = logging.getLogger(__name__)
+LEARNED = 60.0  # seconds after which what was only learned is written: no restart needs the last word of it
 
 
 class Keeper:
@@ -22,6 +24,7 @@ class Keeper:
     def __init__(self, host: str, store: publish.Store, told: Chronicle) -> None:
         self._host, self._store, self._told = host, store, told
         self.ksm_before: KsmState | None = None
+        self._written: tuple[typing.Any, float] | None = None
         self.alone = True  # false while another process is known to control this host: nothing is changed then
 
     def claim(self, *, dry_run: bool = False) -> bool:
@@ -48,6 +51,7 @@ class Keeper:
 
     def recall(self) -> state.LadderState | None:
         """What the rules remembered, where that can be read."""
+        self._written = None  # by whom, and when, is not known
         try:
             saved = self._store.load()
             if not saved:
@@ -60,14 +64,24 @@ class Keeper:
             LOG.warning('%s: %s could not be read (%s); the host is sensed afresh', self._host, self._store.path, error)
             return None
 
-    def save(self, remembered: state.LadderState) -> None:
+    def save(self, remembered: state.LadderState, *, whole: bool = False) -> None:
+        """Write what changed: what was asked of anybody at once; what was learned of guests since, when that is a
+        while old, or ``whole``."""
         if not self.alone:
             return  # the file is the other one's
+        leaving = remembered.departing
+        asked = (remembered.level, remembered.unclear_at, remembered.asked, remembered.probes, leaving.awaited,
+                 leaving.rest_until, leaving.setbacks, leaving.here_since, self.ksm_before)
+        now = time.monotonic()
+        if not whole and self._written and asked == self._written[0] and now - self._written[1] < LEARNED:
+            return
         before = dataclasses.asdict(self.ksm_before) if self.ksm_before else None
         try:
             self._store.save({'ladder': state.to_dict(remembered), 'ksm_before': before})
+            self._written = asked, now
             self._told.unwritten('state', None)
         except OSError as error:
+            self._written = None
             self._told.unwritten('state', f'{self._store.path} cannot be written ({error}): after a restart targets '
                                  'are asked anew; make [ovc_host] state_path a directory that this service may write')
 

@@ -16,7 +16,11 @@ from ovc_plugin.sense.glance import Glance, Look
 from ovc_plugin.sense.sensor import Sensor
 
 WINDOW = 1.0   # seconds over which growth and stall are taken: a burst counts more the longer it has lasted
+_SHORT = 1.0   # seconds that a stopping controller may still sleep
 _LEAST = 0.4   # seconds that two looks must be apart to tell a speed
+# A look that differs from the one last judged by no more than that share of available memory, and by that many seconds
+# of stall, shows nothing new: at such a growth memory lasts for minutes.
+_STILL, _CALM = 1 / 256, 0.005
 
 Judge = typing.Callable[[Recent, float], str | None]
 
@@ -31,14 +35,23 @@ class Watch:
         self._counted = self._failed = 0
         self._rang: float | None = None
         self._last: str | None = None
+        self._still: Look | None = None  # the look that was judged last, when nothing was due however long one waits
+        self._stirred = False
+
+    def stir(self) -> None:
+        """Have the next look judged, whatever it shows: something has changed that looks do not see."""
+        self._stirred = True
 
     def wait(self, seconds: float, pause: float, stopping: threading.Event, judge: Judge) -> str | None:
         """Sleep until ``seconds`` are over, or until ``judge`` says why a pass is due at once; then why.
 
         ``pause`` is the time between two looks; with 0 there are none. ``judge`` is given what was seen lately and how
-        long this call has lasted.
+        long this call has lasted; once it has lasted ``WINDOW``, only looks that show something new are judged, unless
+        :meth:`stir` says otherwise. So a quiet host is looked at without touching much memory: what rested since the
+        last look is in no cache.
         """
         began = self._clock()
+        self._still, self._stirred = None, False
         while (left := began + seconds - self._clock()) > 0:
             rang = self._sleep(min(left, pause or left), stopping)
             if stopping.is_set():
@@ -47,16 +60,29 @@ class Watch:
                 self._rang = self._clock()
             elif not pause:
                 continue
-            recent = self.recent(look=True)
-            if recent is not None and (why := judge(recent, self._clock() - began)):
+            last = self._take()
+            if last is None or not (rang or self._stirred) and self._unchanged(last):
+                continue
+            lasted = self._clock() - began
+            if why := judge(self._seen(last), lasted):
                 self._last = why
                 return why
+            self._still, self._stirred = last if lasted > WINDOW else None, False
         return None
+
+    def _unchanged(self, look: Look) -> bool:
+        before = self._still
+        if before is None:
+            return False
+        near = before.available * _STILL
+        return (abs(look.available - before.available) <= near and abs(look.demand - before.demand) <= near
+                and (look.stalled or 0.0) - (before.stalled or 0.0) <= _CALM)
 
     def _sleep(self, seconds: float, stopping: threading.Event) -> bool:
         """Whether the kernel's alarm rang meanwhile."""
         if self._trigger is None:
-            stopping.wait(seconds)
+            # A short one not by the event: to wait for that with a timeout is a lot of code, several times a second.
+            time.sleep(seconds) if seconds <= _SHORT else stopping.wait(seconds)
             return False
         try:
             return self._trigger.wait(min(seconds, 1.0))
@@ -66,19 +92,26 @@ class Watch:
 
     def recent(self, *, look: bool = False) -> Recent | None:
         """What the last second showed; ``None`` without a look that could be made."""
-        now = self._clock()
-        if look or not self._looks or now - self._looks[-1].at > 0.1:
-            try:
-                self._looks.append(self._look())
-                self._counted += 1
-            except Exception:  # whatever a look trips over: passes can do without
-                self._failed += 1
-                return None
-        while len(self._looks) > 1 and (now - self._looks[1].at >= WINDOW or now - self._looks[0].at > 2 * WINDOW):
-            self._looks.popleft()
-        return self._seen(self._looks[0], self._looks[-1], now)
+        stale = look or not self._looks or self._clock() - self._looks[-1].at > 0.1
+        if stale and self._take() is None:
+            return None
+        return self._seen(self._looks[-1])
 
-    def _seen(self, first: Look, last: Look, now: float) -> Recent:
+    def _take(self) -> Look | None:
+        try:
+            look = self._look()
+        except Exception:  # whatever a look trips over: passes can do without
+            self._failed += 1
+            return None
+        looks = self._looks
+        looks.append(look)
+        self._counted += 1
+        while len(looks) > 1 and (look.at - looks[1].at >= WINDOW or look.at - looks[0].at > 2 * WINDOW):
+            looks.popleft()
+        return look
+
+    def _seen(self, last: Look) -> Recent:
+        first, now = self._looks[0], self._clock()
         seconds = last.at - first.at
         stall = psi.RUNG if self._rang is not None and now - self._rang < WINDOW else None
         if seconds < _LEAST:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -142,6 +143,9 @@ class _Agent:
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
+        # What has been loaded stays: no collection need ever look through it again.
+        gc.collect()
+        gc.freeze()
         self._controller.start()
         LOG.info('%s: started%s', self._host, ', in a dry run: set dry_run = false in [ovc_host] to act'
                  if self._controller.settings.host.dry_run else '')

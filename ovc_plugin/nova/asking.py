@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import sys
 import typing
 
 from ovc_plugin import report as reports
@@ -28,6 +29,8 @@ DEVICE_SPECS = ('pci_passthrough:alias', 'accel:device_profile')
 # 4 KiB; -1 is nova's "small" in a request (MEMPAGES_SMALL), where "large" and "any" are -2 and -3.
 SMALL_PAGES = (4, -1)
 _warned: set[str] = set()
+# One object for each key: what is the same object need not be compared. They are few, as flavors are.
+_keys: dict[tuple[int, ...], tuple[int, ...]] = {}
 
 
 class Asking:
@@ -36,25 +39,27 @@ class Asking:
     The reservation is that of the flavor, of the host's aggregates, or of the configuration, in this order. A value
     that cannot be used guarantees the guest all its memory and is warned of once. ``domain`` names the trust domain of
     a guest that shares pages, ``None`` when it does not: it is told not to, or nothing may be taken from it. ``kind``
-    is what makes guests alike.
+    is what makes guests alike. ``unbacked``: the operator does without swap backing on hosts that do, too.
     """
 
-    def __init__(self, asked: typing.Any, shared: SharedSettings) -> None:
+    def __init__(self, asked: typing.Any, shared: SharedSettings, *, unbacked: bool = False) -> None:
         flavor = asked.flavor
         specs = specs_of(asked)
         self.guest = str(given(asked, 'instance_uuid') or given(asked, 'uuid') or '')
         self.memory = int(flavor.memory_mb) * MIB
         self._flavor = f'flavor {given(flavor, "name")!r}'
-        self.shared = shared
-        #: How the filter counts the votes on a host that it lets pass, and what it counted; see ``ballot``.
-        self.count: typing.Callable[[typing.Any, typing.Any], float | None] | None = None
+        self.shared, self._unbacked = shared, unbacked
+        #: What counts the votes on hosts that the filter lets pass, what it has counted, and where it could not yet.
+        self.counts: typing.Any = None
         self.votes: dict[int, float] = {}
+        self.later: list[tuple[typing.Any, typing.Any]] = []
         self._judged: dict[tuple[str | None, str], tuple[Request, str | None]] = {}
         self._terms: dict[tuple[str | int, ...], placement.Terms] = {}
         self._own = specs.get(RESERVATION)
         self._whole = untouchable(asked, specs) or self._opted_out(specs)
         project = given(asked, 'project_id')
-        self.domain = reports.domain_name(project) if project and shares(specs) and not self._whole else None
+        domain = reports.domain_name(project) if project and shares(specs) and not self._whole else None
+        self.domain = sys.intern(domain) if domain is not None else None
         self._move = _moves(asked)
         # Where the flavor says all, neither the host's aggregates nor its default need to be looked at.
         self.plain = self.terms() if self._whole or self._own is not None else None
@@ -80,9 +85,10 @@ class Asking:
         if found is None:
             request, conflict = self._judge(host_state, default)
             found = placement.terms(request, self.shared)
+            whole = (*found.key, self._move, conflict is None, self._unbacked)
             found = self._terms[key] = dataclasses.replace(
-                found, share=1.0 if self._move else found.share, kept=conflict is None,
-                key=(*found.key, self._move, conflict is None))
+                found, share=1.0 if self._move else found.share, kept=conflict is None, unbacked=self._unbacked,
+                key=_keys.setdefault(whole, whole))
         return found
 
     def _judge(self, host_state: typing.Any, default: str) -> tuple[Request, str | None]:

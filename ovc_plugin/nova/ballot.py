@@ -12,7 +12,7 @@ import typing
 
 from nova.scheduler import utils
 
-from ovc_plugin.decide import placement, score, sketch
+from ovc_plugin.decide import score, sketch
 from ovc_plugin.model import MIB
 from ovc_plugin.nova import book, neighbours
 from ovc_plugin.nova import host_state as states
@@ -30,9 +30,9 @@ class Ballot:
     def __init__(self, votes: tuple[str, ...], asked: typing.Any, settings: Settings, now: float,
                  asking: states.Asking | None = None) -> None:
         self._votes, self._now, self._max_age = votes, now, settings.shared.report_max_age
-        self._asking = asking or states.Asking(asked, settings.shared)
+        self._asking = asking or states.Asking(asked, settings.shared,
+                                               unbacked=not settings.scheduler.require_swap_backing)
         self._memory, self._domain = self._asking.memory, self._asking.domain
-        self._scheduler = settings.scheduler
         self._ratio = settings.scheduler.unreported_ratio or 1.0
         self._default = self._all(lambda name: getattr(settings.scheduler, name))
         self._named: str | None = None
@@ -41,39 +41,39 @@ class Ballot:
     def sum(self, host_state: typing.Any) -> float:
         """0 for a host whose report cannot be relied on."""
         try:
-            return self._of(host_state, states.find(host_state, self._asking))
+            return self.of(host_state, states.find(host_state, self._asking))
         except ReportError:
             return 0.0
 
-    def early(self, host_state: typing.Any, found: states.Found | None) -> float | None:
-        """The same of a host that was looked up already, while others are not. ``None`` where it depends on what their
-        reports tell of page contents: all votes shall know the same."""
-        if found is not None and found[0].there and self._may_share(found[0]):
-            return None
-        return self._of(host_state, found)
+    def early(self, host_state: typing.Any, found: states.Found) -> float | None:
+        """The same of a host that was just found to take the request, while others have not been looked at. ``None``
+        where it depends on what their reports tell of page contents: all votes shall know the same."""
+        known, left = found
+        affinity = 0.0
+        strengths = self._strengths(host_state) if host_state.aggregates else self._default
+        if self._domain is not None and (known.domain == self._domain or known.open) and strengths[2]:
+            if known.there:
+                return None
+            affinity = self._affinity(host_state, known)
+        return strengths[0] * left[4] + strengths[1] * left[5] + strengths[2] * affinity
 
-    def _may_share(self, known: states.Known) -> bool:
-        return self._domain is not None and (known.domain == self._domain or known.report.sharing == 'all')
-
-    def _of(self, host_state: typing.Any, found: states.Found | None) -> float:
+    def of(self, host_state: typing.Any, found: states.Found | None) -> float:
+        """The same of any host that was looked up."""
         strengths = self._strengths(host_state) if host_state.aggregates else self._default
         if found is None:
             return self._unreported(host_state, strengths)
-        known, (_, backed, demand) = found
+        known, left = found
         if abs(self._now - known.taken_at) > self._max_age:
             return 0.0
-        report = known.report
-        # Where nothing needs to be backed, demand alone says what room is left.
-        room = demand if demand < backed or placement.waived(report, self._scheduler) else backed
-        headroom, trend, affinity = strengths
-        total = headroom * score.headroom(room, self._memory) if headroom else 0.0
-        if trend:
-            total += trend * score.trend(room, report.growth)
-        if affinity and self._domain is not None and self._may_share(known):
-            alike = self._asking.kind in neighbours.of(host_state).kinds
-            held = book.BOOK.expected(self._image(), known.there) if known.there else None
-            total += affinity * score.affinity(report, self._domain, alike, held)
-        return total
+        affinity = self._affinity(host_state, known) if strengths[2] else 0.0
+        return strengths[0] * left.headroom + strengths[1] * left.trend + strengths[2] * affinity
+
+    def _affinity(self, host_state: typing.Any, known: states.Known) -> float:
+        if self._domain is None or not (known.domain == self._domain or known.open):
+            return 0.0
+        alike = self._asking.kind in neighbours.of(host_state).kinds
+        held = book.BOOK.expected(self._image(), known.there) if known.there else None
+        return score.affinity(known.report, self._domain, alike, held)
 
     def _image(self) -> str:
         if self._named is None:

@@ -7,6 +7,7 @@
 """
 from __future__ import annotations
 
+import contextlib
 import time
 import typing
 
@@ -51,23 +52,18 @@ def passes(host_state: typing.Any, asking: states.Asking, settings: Settings, no
         return False
     if found is None:
         return judge(host_state, asking, settings, now).ok
-    fit = _fits(found, settings, now)
-    if fit and asking.count is not None:
+    known, left = found
+    if not left[3] or abs(now - known.taken_at) > settings.shared.report_max_age:
+        return False
+    if asking.counts is not None:
         try:
-            if (vote := asking.count(host_state, found)) is not None:
+            if (vote := asking.counts.early(host_state, found)) is None:
+                asking.later.append((host_state, found))
+            else:
                 asking.votes[id(host_state)] = vote
         except Exception:  # no vote is no refusal: the weigher counts again, and says what is wrong
-            asking.count = None
-    return fit
-
-
-def _fits(found: states.Found, settings: Settings, now: float) -> bool:
-    known, (guarantee, backed, demand) = found
-    if guarantee < 0 or demand < 0 or known.short:
-        return False
-    if backed < 0 and not placement.waived(known.report, settings.scheduler):
-        return False
-    return abs(now - known.taken_at) <= settings.shared.report_max_age
+            asking.counts = None
+    return True
 
 
 def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
@@ -134,6 +130,7 @@ class _Filter(filters.BaseHostFilter):
                 self._complain(error, f'{type(self).__name__} could not judge %s and refuses it: report this with the '
                                'lines below', host.host)
                 refused.append((host, f'could not be judged: {type(error).__name__}: {error}'))
+        self._judged(asking)
         if refused:
             def why(host: typing.Any) -> str:
                 return self._why(host, asking, settings, now)
@@ -141,7 +138,10 @@ class _Filter(filters.BaseHostFilter):
         return hosts if settings.scheduler.dry_run else passed
 
     def _asking(self, spec_obj: typing.Any, settings: Settings, now: float) -> states.Asking:
-        return states.Asking(spec_obj, settings.shared)
+        return states.Asking(spec_obj, settings.shared, unbacked=not settings.scheduler.require_swap_backing)
+
+    def _judged(self, asking: states.Asking) -> None:
+        """All hosts have been."""
 
     def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
         raise NotImplementedError
@@ -165,8 +165,13 @@ class OvercommitFilter(_Filter):
         asking = super()._asking(spec_obj, settings, now)
         ballot.leave(spec_obj, asking.votes)
         if ballot.wanted and not settings.scheduler.dry_run:
-            asking.count = ballot.Ballot(ballot.ALL, spec_obj, settings, now, asking).early
+            asking.counts = ballot.Ballot(ballot.ALL, spec_obj, settings, now, asking)
         return asking
+
+    def _judged(self, asking: states.Asking) -> None:
+        with contextlib.suppress(Exception):  # as in passes()
+            for host, found in asking.later if asking.counts is not None else ():
+                asking.votes[id(host)] = asking.counts.of(host, found)
 
     def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
         return judge(host, asking, settings, now).reason

@@ -6,10 +6,11 @@ Nothing of nova is imported here: its objects are known by their attributes, so 
 """
 from __future__ import annotations
 
+import sys
 import typing
 
 from ovc_plugin import report as reports
-from ovc_plugin.decide import placement
+from ovc_plugin.decide import placement, score
 from ovc_plugin.model import MIB, Level
 from ovc_plugin.nova import book, neighbours
 from ovc_plugin.nova.asking import Asking
@@ -20,17 +21,20 @@ from ovc_plugin.settings import SharedSettings
 class Known:
     """A host's report with what follows from it for any request, and how the last request found it.
 
-    ``domain`` is the one trust domain that shares there, ``None`` when there is none or several.
+    ``domain`` is the one trust domain that shares there, ``None`` when there is none or several; ``open`` tells that
+    all domains share there together.
     """
 
-    __slots__ = ('text', 'report', 'standing', 'counted', 'guests', 'domain', 'default', 'taken_at', 'short', 'seen',
-                 'there')
+    __slots__ = ('text', 'report', 'standing', 'counted', 'guests', 'domain', 'open', 'default', 'taken_at', 'short',
+                 'seen', 'there')
 
     def __init__(self, text: str, report: HostReport) -> None:
         self.text, self.report = text, report
         self.standing = placement.standing(report)
         self.counted, self.guests = report.nova_reserved + report.claimed, report.guests
-        self.domain = report.domains[0] if len(report.domains) == 1 and report.sharing != 'none' else None
+        # Interned, as few domains are on many hosts: to compare with them fetches no other string for each host.
+        self.domain = sys.intern(report.domains[0]) if len(report.domains) == 1 and report.sharing != 'none' else None
+        self.open = report.sharing == 'all'
         self.default = report.default_reservation
         self.there = book.read(report)
         # Read for each host of each request: an attribute here costs less than two.
@@ -99,10 +103,21 @@ def guaranteed(host_state: typing.Any, known: Known, memory: int, shared: Shared
     return min(sure, memory), max(0, memory - told)
 
 
+class Left(typing.NamedTuple):
+    """What a host is to all requests that ask for the same: what each sum leaves (:func:`placement.margins`), whether
+    all of them and the level allow it, and how its room and its trend are voted on."""
+
+    guarantee: int
+    backed: int
+    demand: int
+    fits: bool
+    headroom: float
+    trend: float
+
+
 class Seen(typing.NamedTuple):
     """A host as requests find it until a guest comes or goes: who is in flight (``sure`` is guaranteed to those of whom
-    that is known, ``rest`` is the memory of the others), and by what is asked what each sum leaves
-    (:func:`placement.margins`)."""
+    that is known, ``rest`` is the memory of the others), and by what is asked what is left."""
 
     free_mb: int
     instances: int
@@ -111,16 +126,15 @@ class Seen(typing.NamedTuple):
     memory: int
     sure: int
     rest: int
-    left: dict[tuple[int, ...], tuple[int, int, int]]
+    left: dict[tuple[int, ...], Left]
 
 
 _NEVER = Seen(-1, -1, -1, 0, 0, 0, 0, {})
 _MOST_FLAVORS = 200
-_NOTHING = (-1, -1, -1)
 
 
-def left(host_state: typing.Any, known: Known, asking: Asking) -> tuple[int, int, int]:
-    """What each sum leaves on the host with the request and all in flight.
+def left(host_state: typing.Any, known: Known, asking: Asking) -> Left:
+    """What is left on the host with the request and all in flight.
 
     Kept while nothing changes there: filter and weigher ask for the same, the next request for a guest of the same size
     too, and few hosts change between two requests.
@@ -135,13 +149,23 @@ def left(host_state: typing.Any, known: Known, asking: Asking) -> tuple[int, int
                                  *guaranteed(host_state, known, memory, asking.shared), {})
     found = seen.left.get(asked.key)
     if found is None:
-        found = seen.left[asked.key] = placement.margins(
-            known.standing, asked, seen.guests, seen.memory,
-            seen.sure + round(seen.rest * asked.share)) if asked.kept else _NOTHING
+        found = seen.left[asked.key] = _left(known, asked, seen)
     return found
 
 
-Found = tuple[Known, tuple[int, int, int]]
+def _left(known: Known, asked: placement.Terms, seen: Seen) -> Left:
+    guarantee, backed, demand = placement.margins(
+        known.standing, asked, seen.guests, seen.memory,
+        seen.sure + round(seen.rest * asked.share)) if asked.kept else (-1, -1, -1)
+    # Where nothing needs to be backed, demand alone says what room is left.
+    waived = asked.unbacked and not known.report.backed
+    room = demand if waived or demand < backed else backed
+    fits = not known.short and guarantee >= 0 and demand >= 0 and (backed >= 0 or waived)
+    return Left(guarantee, backed, demand, fits,
+                score.headroom(room, asked.memory), score.trend(room, known.report.growth))
+
+
+Found = tuple[Known, Left]
 
 
 def find(host_state: typing.Any, asking: Asking) -> Found | None:

@@ -201,3 +201,39 @@ def test_a_group_that_vanishes_is_a_look_that_failed_and_is_opened_anew(tmp_path
         glance.look()
     a_v2_group(tmp_path / 'g', usage=500)
     assert glance.look().available == 1000
+
+
+class Still:
+    """A host on which one look is like the other, waited at for a few seconds."""
+
+    def __init__(self, **change):
+        self.judged, self.change, self.looks = [], change, 0
+        self.watch = watch.Watch(self.look)
+
+    def look(self):
+        self.looks += 1
+        changed = self.change if self.looks > 12 else {}
+        return Look(at=time.monotonic(), **{'available': 450 * MIB, 'demand': 50 * MIB, 'stalled': 1.0, **changed})
+
+    def wait(self):
+        def judge(recent, since):
+            self.judged.append((since, recent))
+            return 'new' if recent.available < 440 * MIB or (recent.stall or 0) > 0.004 or since > 1.3 else None
+        return self.watch.wait(1.6, 0.1, threading.Event(), judge)
+
+
+def test_once_a_quiet_host_has_been_judged_looks_that_show_nothing_new_are_not():
+    host = Still()
+    assert host.wait() is None and host.looks > 12
+    assert sum(since > watch.WINDOW for since, _ in host.judged) == 1
+
+
+@pytest.mark.parametrize('change', [{'available': 430 * MIB}, {'stalled': 1.006}, {'demand': 60 * MIB}])
+def test_a_look_that_shows_something_new_is_judged_at_once(change):
+    assert Still(**change).wait() == 'new'
+
+
+def test_what_looks_do_not_see_is_judged_when_told_of():
+    host = Still()
+    threading.Timer(1.4, host.watch.stir).start()
+    assert host.wait() == 'new'
