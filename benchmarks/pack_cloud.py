@@ -116,6 +116,11 @@ class Host:
         of = self._cloud.of
         return sum(of.size[n] * (1 - 1 / self.sets[n]) for n in of.path(guest.image)) if self._cloud.merges else 0.0
 
+    def _merged(self, guest: Guest) -> float:
+        """What it holds together with others, as the kernel counts it: whole, in each of them."""
+        of = self._cloud.of
+        return sum(of.size[n] for n in of.path(guest.image) if self.sets[n] > 1) if self._cloud.merges else 0.0
+
     def snapshot(self) -> HostSnapshot:
         """All guests are busy: nothing of their memory is idle, and they say so."""
         size, swapped = self._cloud.size, self.swapped
@@ -130,8 +135,9 @@ class Host:
             seen.append(GuestSnapshot(
                 uuid=uuid, name=uuid, maximum=full, reservation=int(guest.full * size.share * MIB),
                 overhead=int(size.overhead * MIB), target=full, actual=full, usable=0, stats_age=1.0,
-                resident=int(backed * MIB) - out, swapped=out, refaults=0.0, saved=int(mine * MIB), can_balloon=True,
-                can_swap=True, trust_domain=TENANT, image=f'image {guest.image}'))
+                resident=int(backed * MIB) - out, swapped=out, refaults=0.0, saved=int(mine * MIB),
+                merged=int(self._merged(guest) * MIB), can_balloon=True, can_swap=True, trust_domain=TENANT,
+                image=f'image {guest.image}'))
         memory, swap = int(size.memory * MIB), int(size.swap * MIB)
         return HostSnapshot(
             host=self.name, taken_at=1e9 + self._rounds, total=memory, reserve=int(size.reserve * MIB),

@@ -32,7 +32,8 @@ class GuestSnapshot:
     what the guest says it could use without swapping, ``unused`` the part of that which holds nothing at all.
     ``stats_age`` is the age in seconds of what the guest said.
     ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch the guest.
-    ``saved`` is its part of the host's merged bytes. ``can_migrate``: it can move to another host while it runs;
+    ``saved`` is its part of the host's merged bytes, ``merged`` what of its own is merged: of pages that n guests share
+    each has saved 1 - 1/n, and has merged them whole. ``can_migrate``: it can move to another host while it runs;
     ``dirty_rate`` is how fast it writes, in bytes per second, measured only of guests that may have to move.
     ``reservation_from`` says where the reservation comes from; ``title`` is the name that the cloud's users gave it,
     ``image`` what it was made from.
@@ -61,6 +62,7 @@ class GuestSnapshot:
     swapped: int | None = None
     refaults: float | None = None
     saved: int | None = None
+    merged: int | None = None
     dirty_rate: float | None = None
     pressure: float | None = None
     guest_swap_in: float | None = None

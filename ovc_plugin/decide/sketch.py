@@ -10,8 +10,8 @@ A host names the images of its guests and tells a sketch of some of them; a sche
 whatever host has told it (:class:`Book`). One sketch of a whole host would not do: a guest is a small part of it, and
 hardly a hash of the guest's would be among the smallest of the host's.
 
-A sketch is an estimate, and what the kernel has merged is a count. So a host also tells what its guests of an image
-save, and guests of that image are judged by it.
+A sketch is an estimate, and what the kernel has merged is a count. So a host also tells what part of its guests of an
+image is merged, and guests of that image are judged by it.
 """
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def image_name(domain: str, image: str) -> str:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """What a host tells of its guests that share: the images there are, the sketches of some of them, and by image the
-    share (0..1) of its guests' memory that the kernel has merged away (:func:`measured`)."""
+    share (0..1) of its guests' memory that one more of them would save (:func:`measured`)."""
 
     images: frozenset[str] = frozenset()
     sketches: typing.Mapping[str, Sketch] = dataclasses.field(default_factory=dict)
@@ -71,7 +71,10 @@ class Contents:
 
 
 def measured(guests: typing.Iterable[GuestSnapshot], scanned: typing.Container[str]) -> dict[str, float]:
-    """By image, the share of their memory that guests save by the kernel's own count (``GuestSnapshot.saved``).
+    """By image, the share of their memory that one more guest would save: what the kernel has merged of those there.
+
+    All that is merged of a guest, a twin finds there as well. What a guest has saved itself is less: of what two alone
+    share each saves half, and a third saves it whole. ``GuestSnapshot.saved`` counts where ``merged`` is not told.
 
     Only of guests that it has looked through (``scanned``: their uuids), and only of two or more: one alone has no
     twin to merge with, and says nothing of what a second would save.
@@ -80,9 +83,10 @@ def measured(guests: typing.Iterable[GuestSnapshot], scanned: typing.Container[s
     for guest in guests:
         if guest.can_share and guest.image and guest.saved is not None and guest.uuid in scanned:
             total = found.setdefault(image_name(guest.trust_domain, guest.image), [0, 0, 0])
-            for index, amount in enumerate((1, guest.saved, guest.maximum)):
+            merged = guest.saved if guest.merged is None else guest.merged
+            for index, amount in enumerate((1, merged, guest.maximum)):
                 total[index] += amount
-    return {name: min(1.0, saved / memory) for name, (count, saved, memory) in found.items() if count > 1 and memory}
+    return {name: min(1.0, merged / memory) for name, (count, merged, memory) in found.items() if count > 1 and memory}
 
 
 def encode(contents: Contents, most: int, turn: int = 0) -> str:

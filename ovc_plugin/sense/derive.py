@@ -73,7 +73,8 @@ def apportioned(state: KsmState | None, samples: tuple[GuestSample, ...] | None,
 
     A page that n guests share saves n - 1 pages, and each of the n counts it as merged: so guest i has saved
     sharing * merging_i / (sharing + shared). Zero pages are saved whole. The parts add up to the host's truth, less
-    what processes that are no guests have merged. Rounding falls to the next guest, not under the table.
+    what processes that are no guests have merged. Rounding falls to the next guest, not under the table. ``merged`` is
+    each one's own count: that does not add up.
     """
     if state is None or samples is None:
         return guests
@@ -88,7 +89,8 @@ def apportioned(state: KsmState | None, samples: tuple[GuestSample, ...] | None,
             continue
         counted += pages.merging
         after = (state.saved - zero) * counted // users
-        parts.append(dataclasses.replace(guest, saved=after - before + pages.zero * PAGE))
+        parts.append(dataclasses.replace(guest, saved=after - before + pages.zero * PAGE,
+                                         merged=(pages.merging + pages.zero) * PAGE))
         before = after
     return tuple(parts)
 

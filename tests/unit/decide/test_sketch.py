@@ -124,6 +124,13 @@ def test_guests_of_an_image_save_what_the_kernel_counts_of_them():
                      sketch.image_name('p1', 'fedora'): 0.375}
 
 
+@pytest.mark.parametrize('count', [2, 3, 10])
+def test_one_more_twin_expects_to_save_all_that_is_shared_however_few_have_shared_it_until_now(count):
+    alike = 3 * GIB // 4
+    twins = [a_guest(str(n), image='debian', saved=alike * (count - 1) // count, merged=alike) for n in range(count)]
+    assert merged(*twins) == {sketch.image_name('p1', 'debian'): 0.75}
+
+
 def test_a_guest_without_a_twin_says_nothing_of_what_a_second_would_save():
     assert merged(a_guest('a', image='debian', saved=0)) == {}
 

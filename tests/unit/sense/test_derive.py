@@ -154,6 +154,7 @@ def test_what_the_host_has_saved_is_divided_by_what_each_guest_has_merged():
     found = derived(sharing(MergedPages(merging=100), MergedPages(merging=50))).guests
     assert sum(g.saved for g in found) == 100 * 4096  # each guest's own count says 150
     assert found[0].saved == 100 * 4096 * 100 // 150
+    assert [g.merged for g in found] == [100 * 4096, 50 * 4096]
 
 
 @hypothesis.given(st.lists(st.integers(1, 10**6), min_size=1, max_size=40), st.integers(1, 10**6))
@@ -167,11 +168,13 @@ def test_the_parts_add_up_to_the_hosts_truth_to_the_byte(merging, shared):
 def test_zero_pages_are_saved_whole():
     found = derived(sharing(MergedPages(merging=150, zero=7), MergedPages(merging=0), saved_pages=107, zero=7 * 4096))
     assert [g.saved for g in found.guests] == [107 * 4096, 0]
+    assert [g.merged for g in found.guests] == [157 * 4096, 0]
 
 
 def test_what_a_guest_has_merged_is_unknown_where_nobody_may_read_it():
     found = derived(sharing(MergedPages(merging=75), None)).guests
     assert [g.saved for g in found] == [50 * 4096, None]
+    assert [g.merged for g in found] == [75 * 4096, None]
     assert [g.saved for g in derived(sharing(None, saved_pages=0, shared_pages=0)).guests] == [0]
 
 
