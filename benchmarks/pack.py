@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
             ('overhead', shared.default_overhead // MIB, 'MB that each guest costs its host besides'),
             ('reservation', int(shared.default_reservation.rstrip('%')), 'percent of its memory a guest is guaranteed'),
             ('written', 10, 'percent of the merged memory that guests write in an hour, and is merged again'),
-            ('width', 3, 'most children of a page set'), ('small', 6, 'small clouds')):
+            ('width', 3, 'most children of a page set'), ('small', 60, 'small clouds')):
         top.add_argument(f'--{label}', type=int, default=value, help=f'{help} (default {value})')
     strength = SchedulerSettings().sharing_affinity_weight_multiplier
     top.add_argument('--affinity', type=float, default=strength,
