@@ -8,11 +8,11 @@ import typing
 from ovc_plugin.decide import balloon, need, progress
 from ovc_plugin.decide.rule import NOTHING, Part, Situation
 from ovc_plugin.decide.share import Claim, share_out
-from ovc_plugin.decide.state import Asked, LadderState
+from ovc_plugin.decide.state import Asked, LadderState, Need
 from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, SetBalloon
 from ovc_plugin.settings import HostSettings
 
-_WORN = 0.75   # a guest is in need once that share of its cushion is used up; it is then given all of it
+_WORN = 0.75   # a guest is in need once that share of its cushion is used up; it is then given all of it, if it is free
 _TIGHT = 0.05  # a guest that leaves less than this share of its memory unused would put more to use; and the
 # least part of its maximum that it is then given
 
@@ -27,11 +27,11 @@ def relieve(situation: Situation) -> Part:
         return NOTHING
     actions, spare = [], situation.spare
     for guest, size, lack in _wants(situation.snapshot, situation.state, situation.settings, situation.now):
-        least = max(balloon.LEAST, int(situation.settings.dead_band * guest.maximum))
         amount = min(-(-lack // balloon.PAGE), spare // balloon.PAGE) * balloon.PAGE
         if situation.level is Level.HARD and guest.gives_way:
             continue
-        if amount >= least and guest.uuid not in situation.turned:
+        if guest.uuid not in situation.turned and amount >= _piece(
+                guest, lack, situation.state.needs.get(guest.uuid), situation.settings):
             spare -= amount
             actions.append(SetBalloon(
                 guest=guest.uuid, target=min(guest.maximum, size + amount), previous=size,
@@ -39,6 +39,22 @@ def relieve(situation: Situation) -> Part:
                        f'{size // MIB} MB'))
     # Memory that the shortage was counted to need for this is no new shortage.
     return Part(actions=tuple(actions), credit=-sum(a.target - a.previous for a in actions))
+
+
+def _piece(guest: GuestSnapshot, lack: int, known: Need | None, settings: HostSettings) -> int:
+    """The least that a guest in need is given, in bytes: what ends its need, and a dead band more. What comes free in
+    drops would be given in drops otherwise, and the guest be asked again and again.
+
+    One that suffers is given a whole cushion: that much it lacks at any size until it suffers no more, and nobody knows
+    where that is. Where the guest's own kernel would kill, any part may prevent it.
+    """
+    cushion = settings.cushion * guest.maximum
+    band = max(balloon.LEAST, int(settings.dead_band * guest.maximum))
+    raised = 0.0 if known is None else known.raised
+    if not guest.gives_way and lack - raised >= _WORN * cushion:
+        return band
+    suffers = raised >= balloon.LEAST or need.harm(guest, settings) is not None
+    return max(band, min(lack, int(cushion if suffers else (1 - _WORN) * cushion + band)))
 
 
 def wanted(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float) -> int:
