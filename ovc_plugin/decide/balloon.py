@@ -17,27 +17,26 @@ from ovc_plugin.settings import HostSettings
 LEAST = 2 * progress.ARRIVED  # less than this cannot be told from a guest that has arrived
 PAGE = MIB  # targets are whole MiB: libvirt and QEMU round, and a rounded target must compare equal
 _HASTE = {Level.HARD: 2, Level.CRITICAL: 4}  # steps at once, where slow means swapped
+_SMALLEST = 16 * MIB  # cushion
 _WORTH = 0.25  # free memory of which less than this share is backed is not worth taking
-
-
-def fresh(guest: GuestSnapshot, settings: HostSettings) -> bool:
-    """Whether what the guest said of itself may be acted on (promise 6)."""
-    word = need.word(guest, settings)
-    return word is not None and word.age <= settings.stats_max_age
 
 
 def floor(guest: GuestSnapshot, level: Level, settings: HostSettings, known: Need | None) -> int:
     """The least target at this level (promise 3): reservation, and need with the cushion; half of it at CRITICAL, where
     the balloon gives way if that was too little. Else the guest's kernel would kill."""
+    # Asked of each guest several times a pass: comparisons cost less than calls of min and max.
     cushion = int(settings.cushion * guest.maximum / (2 if level >= Level.CRITICAL and guest.gives_way else 1))
-    return min(guest.maximum, max(guest.reservation, need.amount(guest, known) + max(cushion, 16 * MIB)))
+    least = need.amount(guest, known) + (cushion if cushion > _SMALLEST else _SMALLEST)
+    least = least if least > guest.reservation else guest.reservation
+    return least if least < guest.maximum else guest.maximum
 
 
 def givable(guest: GuestSnapshot, level: Level, settings: HostSettings, known: Need | None) -> int:
     """Bytes that the balloon could take from a guest whose word is fresh; 0 of any other."""
-    if not guest.can_balloon or guest.busy or guest.actual is None or not fresh(guest, settings):
+    if not guest.can_balloon or guest.busy or guest.actual is None or not need.fresh(guest, settings):
         return 0
-    return max(0, guest.actual - floor(guest, level, settings, known))
+    spare = guest.actual - floor(guest, level, settings, known)
+    return spare if spare > 0 else 0
 
 
 class Yields(typing.NamedTuple):
@@ -62,13 +61,16 @@ class Yields(typing.NamedTuple):
 
 def yields(guest: GuestSnapshot) -> Yields:
     """By what the host backs for the guest: pages never touched, and those merged or in swap, free nothing."""
-    actual = guest.actual or 0
-    free = min(guest.unused or 0, actual)
+    actual, free = guest.actual or 0, guest.unused or 0
+    free = free if free < actual else actual
     if guest.resident is None:
         return Yields(free, 1.0, 1.0)
     backed = guest.resident + (guest.swapped or 0) + (guest.saved or 0)
-    inside, resident = max(0, backed - guest.overhead), guest.resident / max(1, backed)
-    used = max(1, actual - free)
+    inside, resident = backed - guest.overhead, guest.resident / backed if backed else 0.0
+    used = actual - free if actual > free else 1
+    if inside >= actual > free:  # as mostly
+        return Yields(free, resident if free else 0.0, resident)
+    inside = inside if inside > 0 else 0
     of_free = min(1.0, max(0, inside - used) / free) * resident if free else 0.0
     return Yields(free, of_free, min(1.0, inside / used) * resident)
 

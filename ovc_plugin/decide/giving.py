@@ -66,12 +66,12 @@ def _wants(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
            now: float) -> typing.Iterator[tuple[GuestSnapshot, int, int]]:
     """Guests in need, with what they have been asked to have and what they lack of need and cushion: bytes."""
     for guest in snapshot.running:
-        mine, size = state.asked.get(guest.uuid), _size(guest, state.asked)
-        if size is None or size >= guest.maximum or not _open(guest, mine, settings, now) or not balloon.fresh(
-                guest, settings):
+        size = _size(guest, state.asked)
+        if size is None or size >= guest.maximum or not need.fresh(guest, settings):
             continue
         lack = balloon.floor(guest, Level.SOFT, settings, state.needs.get(guest.uuid)) - size
-        if lack >= max(balloon.LEAST, _WORN * settings.cushion * guest.maximum):
+        if (lack >= balloon.LEAST and lack >= _WORN * settings.cushion * guest.maximum
+                and _open(guest, state.asked.get(guest.uuid), settings, now)):
             yield guest, size, lack
 
 

@@ -55,6 +55,15 @@ def word(guest: GuestSnapshot, settings: HostSettings) -> Word | None:
     return Word(max(0, guest.actual - guest.usable), guest.stats_age)
 
 
+def fresh(guest: GuestSnapshot, settings: HostSettings) -> bool:
+    """Whether :func:`word` tells something that may be acted on (promise 6)."""
+    if guest.actual is None:
+        return False
+    if guest.published is not None and _publishes(guest, settings):
+        return True
+    return guest.usable is not None and guest.stats_age is not None and guest.stats_age <= settings.stats_max_age
+
+
 def _publishes(guest: GuestSnapshot, settings: HostSettings) -> bool:
     return (guest.published is not None and guest.published_age is not None
             and guest.published_age <= settings.stats_max_age)
@@ -83,7 +92,8 @@ def amount(guest: GuestSnapshot, known: Need | None) -> int:
     """Bytes; all that the guest may have, where its need is unknown."""
     if known is None:
         return guest.maximum
-    return min(guest.maximum, int(known.slow + known.raised))
+    found = int(known.slow + known.raised)
+    return found if found < guest.maximum else guest.maximum
 
 
 def used(known: Need | None, spoke_at: float) -> bool:

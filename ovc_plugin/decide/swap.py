@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 
-from ovc_plugin.decide import balloon, pressure, progress
+from ovc_plugin.decide import need, pressure, progress
 from ovc_plugin.decide.rule import NOTHING, Part, Situation
 from ovc_plugin.decide.share import Claim, share_out
 from ovc_plugin.decide.state import Probe
@@ -33,7 +33,8 @@ def swappable(guest: GuestSnapshot) -> int:
     """Bytes that could be moved to swap without touching what the guest is guaranteed."""
     if not guest.can_swap or guest.resident is None:
         return 0
-    return max(0, guest.resident - floor(guest))
+    spare = guest.resident - guest.reservation - guest.overhead
+    return spare if spare > 0 else 0
 
 
 def most(guest: GuestSnapshot, settings: HostSettings) -> int:
@@ -42,16 +43,17 @@ def most(guest: GuestSnapshot, settings: HostSettings) -> int:
     Small steps: passes follow each other each second while it is urgent, and what was swapped for a burst that ends
     meanwhile is read back for nothing.
     """
-    return max(settings.swap_step, guest.maximum // _PART)
+    part = guest.maximum // _PART
+    return part if part > settings.swap_step else settings.swap_step
 
 
 def follow(snapshot: HostSnapshot, before: typing.Mapping[str, Probe], settings: HostSettings,
            now: float) -> dict[str, Probe]:
     """How much of each guest may be swapped in one pass, after what it read back since the last one. Guests that never
     read back are missing: they give a whole step."""
-    found = {}
+    found, limit = {}, settings.refault_limit
     for guest in snapshot.running:
-        known, harmed = before.get(guest.uuid), (guest.refaults or 0.0) > settings.refault_limit
+        known, harmed = before.get(guest.uuid), guest.refaults is not None and guest.refaults > limit
         if known is None and not harmed:
             continue
         whole = most(guest, settings)
@@ -98,7 +100,7 @@ def reclaim(situation: Situation) -> Part:
 
 def _unanswering(guest: GuestSnapshot, situation: Situation) -> bool:
     """Whether the balloon gets nothing of it, now or later: that of one that boots or moves is only not asked yet."""
-    if not guest.can_balloon or not balloon.fresh(guest, situation.settings):
+    if not guest.can_balloon or not need.fresh(guest, situation.settings):
         return not guest.busy
     return progress.stuck(guest.actual, situation.state.asked.get(guest.uuid), situation.settings, situation.now)
 
@@ -142,7 +144,9 @@ def _claim(guest: GuestSnapshot, spare: int, situation: Situation, steps: int) -
 
 def _idle(guest: GuestSnapshot, situation: Situation) -> float:
     """By what the guest says it can do without; of one that says nothing, all that it does not read back."""
-    busy = min(1.0, (guest.refaults or 0.0) / max(1.0, situation.settings.refault_limit))
+    quiet = 1.0
+    if guest.refaults:
+        quiet -= min(1.0, guest.refaults / max(1.0, situation.settings.refault_limit))
     if guest.usable is None or not guest.actual:
-        return 1.0 - busy
-    return (1.0 - busy) * min(1.0, max(0.0, guest.usable / guest.actual))
+        return quiet
+    return quiet * min(1.0, max(0.0, guest.usable / guest.actual))

@@ -144,7 +144,7 @@ def _stuck(guest: GuestSnapshot, asked: Asked | None, settings: HostSettings, no
 
 
 def _silence(guest: GuestSnapshot, settings: HostSettings) -> str | None:
-    if balloon.fresh(guest, settings):
+    if need.fresh(guest, settings):
         return None
     if (guest.usable is None or guest.stats_age is None) and guest.published_age is not None:
         return (f'the working set that it publishes is {guest.published_age:.0f} s old > '
