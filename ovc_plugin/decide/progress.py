@@ -55,8 +55,12 @@ def _speed(before: Asked, actual: int, now: float) -> float | None:
 
 
 def asked_now(action: SetBalloon, before: Asked | None, now: float) -> Asked:
-    """What is remembered of a balloon target that is asked for now."""
-    return Asked(target=action.target, at=now, nearest=action.previous, moved_at=now,
+    """What is remembered of a balloon target that is asked for now. A target that was not reached is raised as it is:
+    the guest stays where it was, and has not grown by itself if that is above the new one."""
+    nearest = action.previous
+    if before is not None and before.target == action.previous < action.target:
+        nearest = before.nearest
+    return Asked(target=action.target, at=now, nearest=nearest, moved_at=now,
                  change=action.target - action.previous, speed=before.speed if before else None)
 
 

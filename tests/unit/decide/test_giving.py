@@ -7,7 +7,7 @@ import pytest
 
 from ovc_plugin.decide.evaporation import Evaporation
 from ovc_plugin.decide.host import decide_host
-from ovc_plugin.decide.state import LadderState
+from ovc_plugin.decide.state import Asked, LadderState
 from ovc_plugin.model import MIB, Level, SetBalloon
 from ovc_plugin.settings import HostSettings
 from tests.builders import GIB, NOW, a_guest, a_host
@@ -98,3 +98,16 @@ def test_a_guest_that_its_own_kernel_would_kill_is_given_any_part():
 def test_a_guest_that_can_have_no_more_than_a_little_is_given_that():
     nearly = a_small_guest(GIB - CUSHION * 4 // 5, usable=0)
     assert relieved(nearly, GIB) == GIB - nearly.actual
+
+
+def test_a_guest_stuck_above_its_target_has_not_grown_by_itself_when_its_target_is_raised():
+    """It was taken for one that took its memory out of its balloon, and given more at each pass for it."""
+    stuck = a_guest(actual=760 * MIB, target=513 * MIB, usable=220 * MIB, gives_way=True)
+    state = LadderState(asked={stuck.uuid: Asked(target=513 * MIB, at=NOW - 900, nearest=760 * MIB, moved_at=NOW - 900,
+                                                 change=-MIB)})
+    asked = []
+    for second in range(0, 60, 5):
+        host = dataclasses.replace(a_host(stuck, available=MINIMUM + 80 * MIB), taken_at=NOW + second)
+        plan, state = decide_host(host, state, OPTIONS, NOW + second)
+        asked += [a.target for a in plan.actions if isinstance(a, SetBalloon)]
+    assert len(asked) == 1 and state.asked[stuck.uuid].gave_way_at is None
