@@ -26,7 +26,10 @@ def relieve(situation: Situation) -> Part:
     if situation.level >= Level.CRITICAL or situation.spare < balloon.LEAST:
         return NOTHING
     actions, spare = [], situation.spare
-    for guest, size, lack in _wants(situation.snapshot, situation.state, situation.settings, situation.now):
+    lacking = situation.lacking
+    if lacking is None:
+        lacking = tuple(wants(situation.snapshot, situation.state, situation.settings, situation.now))
+    for guest, size, lack in lacking:
         amount = min(-(-lack // balloon.PAGE), spare // balloon.PAGE) * balloon.PAGE
         if situation.level is Level.HARD and guest.gives_way:
             continue
@@ -57,14 +60,10 @@ def _piece(guest: GuestSnapshot, lack: int, known: Need | None, settings: HostSe
     return max(band, min(lack, int(cushion if suffers else (1 - _WORN) * cushion + band)))
 
 
-def wanted(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float) -> int:
-    """Bytes that guests in need lack together: where so much is not free, others have to give it first (promise 5)."""
-    return sum(lack for _, _, lack in _wants(snapshot, state, settings, now))
-
-
-def _wants(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
-           now: float) -> typing.Iterator[tuple[GuestSnapshot, int, int]]:
-    """Guests in need, with what they have been asked to have and what they lack of need and cushion: bytes."""
+def wants(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
+          now: float) -> typing.Iterator[tuple[GuestSnapshot, int, int]]:
+    """Guests in need, with what they have been asked to have and what they lack of need and cushion, in bytes. Where
+    less is free than all of them lack, others have to give it first (promise 5)."""
     for guest in snapshot.running:
         size = _size(guest, state.asked)
         if size is None or size >= guest.maximum or not need.fresh(guest, settings):

@@ -75,13 +75,14 @@ def _situation(snapshot: HostSnapshot, state: LadderState, settings: HostSetting
     taken = (progress.taking(snapshot, state.asked, settings, now)
              + evaporation.reserve_against(snapshot, state.evaporation, settings))
     free = max(0, spare(snapshot, settings) - taken)
-    short, wanted = shortage(snapshot, state.level, settings), 0
+    short, wanted, lacking = shortage(snapshot, state.level, settings), 0, None
     if state.level is Level.SOFT:
-        wanted = max(0, giving.wanted(snapshot, state, settings, now) - free)
+        lacking = tuple(giving.wants(snapshot, state, settings, now))
+        wanted = max(0, sum(lack for _, _, lack in lacking) - free)
     return Situation(
         snapshot=snapshot, level=state.level, short=short + wanted, wanted=wanted,
         until=exhaustion(snapshot, state.level), spare=free, backed=backed(snapshot),
-        surplus=max(0, surplus(snapshot, settings) - taken), state=state, settings=settings, now=now)
+        surplus=max(0, surplus(snapshot, settings) - taken), state=state, settings=settings, now=now, lacking=lacking)
 
 
 def _forbidden(part: Part, situation: Situation) -> str | None:

@@ -52,7 +52,8 @@ def word(guest: GuestSnapshot, settings: HostSettings) -> Word | None:
         return Word(guest.published or 0, guest.published_age or 0.0)
     if guest.usable is None or guest.stats_age is None:
         return None
-    return Word(max(0, guest.actual - guest.usable), guest.stats_age)
+    said = guest.actual - guest.usable
+    return Word(said if said > 0 else 0, guest.stats_age)
 
 
 def fresh(guest: GuestSnapshot, settings: HostSettings) -> bool:
@@ -137,31 +138,33 @@ def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, N
     """
     found = {}
     for guest in guests:
-        known, mine = before.get(guest.uuid), asked.get(guest.uuid)
+        uuid = guest.uuid
+        known, mine = before.get(uuid), asked.get(uuid)
         last = word(guest, settings)
         if last is None:
             if known is not None:
-                found[guest.uuid] = known
+                found[uuid] = known
             continue
-        heard_at = now - last.age
+        said, age = last
+        heard_at = now - age
         if known is not None and mine is not None and mine.gave_way_at == now:
-            found[guest.uuid] = dataclasses.replace(
+            found[uuid] = dataclasses.replace(
                 known, slow=max(known.slow, (guest.actual or 0) + _AGAIN * guest.maximum))
             continue
         if known is None or known.heard_at > now:  # the first word, or a clock that was set back
-            found[guest.uuid] = Need(slow=float(last.said), raised=0.0, heard_at=heard_at)
+            found[uuid] = Need(slow=float(said), raised=0.0, heard_at=heard_at)
         elif heard_at < known.heard_at + _LATER or (mine is not None and heard_at <= mine.moved_at):
-            found[guest.uuid] = known
+            found[uuid] = known
         else:
-            found[guest.uuid] = _heard(guest, known, last.said, heard_at, settings)
+            found[uuid] = _heard(guest, known, said, heard_at, settings)
     return found
 
 
 def _heard(guest: GuestSnapshot, known: Need, said: int, heard_at: float, settings: HostSettings) -> Need:
     actual = guest.actual or 0
     kept = math.exp((known.heard_at - heard_at) / settings.need_slow) if settings.need_slow else 0.0
-    slow = max(float(said), said + (known.slow - said) * kept)
-    raised = known.raised * kept ** _FORGETS
+    slow = said + (known.slow - said) * kept if known.slow > said else float(said)
+    raised = known.raised * kept ** _FORGETS if known.raised else 0.0
     if actual < guest.maximum - _SHRUNK and harm(guest, settings) is not None:
         raised = max(raised, actual - slow)  # what it calls usable is in use: its need is all that it has
     return Need(slow=slow, raised=raised, heard_at=heard_at)

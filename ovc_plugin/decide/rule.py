@@ -7,7 +7,7 @@ import dataclasses
 import typing
 
 from ovc_plugin.decide.state import LadderState
-from ovc_plugin.model import Action, HostSnapshot, Level
+from ovc_plugin.model import Action, GuestSnapshot, HostSnapshot, Level
 from ovc_plugin.settings import HostSettings
 
 
@@ -21,7 +21,9 @@ class Situation:
     to guests in need, ``surplus`` to anybody: free already, and given to nobody yet. ``state`` is what is remembered
     after this look (what was asked of each guest, what each needs), with this pass's balloon targets in it.
     ``backed``: memory and swap hold all that guests may ever touch (promise 2), so that nobody can be killed.
-    ``turned`` are the guests whose balloon was asked in this very pass: not to be asked again.
+    ``turned`` are the guests whose balloon was asked in this very pass: not to be asked again. ``lacking`` are the
+    guests in need, with their size and what they lack (:func:`ovc_plugin.decide.giving.wants`); ``None`` where nobody
+    has looked for them yet.
     """
 
     snapshot: HostSnapshot
@@ -36,6 +38,7 @@ class Situation:
     settings: HostSettings
     now: float
     turned: frozenset[str] = frozenset()
+    lacking: tuple[tuple[GuestSnapshot, int, int], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
