@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='benchmarks/crash', description=DESCRIPTION,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value, help in (('host-memory', 1500, 'MB'), ('host-swap', 1280, 'MB'), ('guests', 4, 'guests'),
-                              ('guest-memory', 512, 'MB'), ('cache', 150, 'MB of files each guest reads first'),
+                              ('guest-memory', 512, 'MB'), ('cache', 150, 'MB of files each guest writes first'),
                               ('fill', 400, 'MB each guest fills'),
                               ('rate', 10, 'MB/s'), ('dead', 20, 'seconds without nova-compute'),
                               ('watch', 90, 'seconds watched afterwards')):
