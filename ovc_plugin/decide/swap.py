@@ -113,40 +113,46 @@ def _share(guests: list[tuple[GuestSnapshot, int]], wanted: int, situation: Situ
            steps: int) -> list[ReclaimGuest]:
     if wanted <= 0 or not guests:
         return []
-    claims = [_claim(guest, spare, situation, steps) for guest, spare in guests]
+    claims = _claims(guests, situation, steps)
     targets = share_out(claims, max(0, sum(c.most for c in claims) - wanted), situation.settings.idle_tax)
     parts = sorted(((c.most - t, g, c) for (g, _), c, t in zip(guests, claims, targets, strict=True) if t < c.most),
                    key=lambda one: -one[0])
     actions: list[ReclaimGuest] = []
+    why = f'level {situation.level.name}, {situation.short // MIB} MB short after ballooning: '
     # Those that give most first: shares too small to be worth an action fall together on them.
     for part, guest, claim in parts:
         if wanted <= 0:
             break
         amount = min(max(part, _LEAST), claim.most - claim.least)
         wanted -= amount
+        least = floor(guest)
         actions.append(ReclaimGuest(
-            guest=guest.uuid, amount=amount, floor=floor(guest),
-            reason=f'level {situation.level.name}, {situation.short // MIB} MB short after ballooning: {guest.name} '
-                   f'has {claim.most // MIB} MB resident > {floor(guest) // MIB} MB guaranteed'))
+            guest=guest.uuid, amount=amount, floor=least,
+            reason=f'{why}{guest.name} has {claim.most // MIB} MB resident > {least // MIB} MB guaranteed'))
     return actions
 
 
-def _claim(guest: GuestSnapshot, spare: int, situation: Situation, steps: int) -> Claim:
-    held, probe = guest.resident or 0, situation.state.probes.get(guest.uuid)
-    whole = most(guest, situation.settings)
-    if situation.level >= Level.CRITICAL:
-        step = _HASTE * whole
-    else:
-        step = steps * (whole if probe is None else min(probe.step, whole))
-    return Claim(weight=guest.weight * guest.maximum, most=held, least=held - min(spare, step),
-                 idle=_idle(guest, situation))
+def _claims(guests: list[tuple[GuestSnapshot, int]], situation: Situation, steps: int) -> list[Claim]:
+    settings, probes, critical = situation.settings, situation.state.probes, situation.level >= Level.CRITICAL
+    claims = []
+    for guest, spare in guests:
+        held, step = guest.resident or 0, most(guest, settings)
+        if critical:
+            step *= _HASTE
+        else:
+            probe = probes.get(guest.uuid)
+            step = steps * (step if probe is None or probe.step > step else probe.step)
+        claims.append(Claim(guest.weight * guest.maximum, held - (spare if spare < step else step), held,
+                            _idle(guest, settings)))
+    return claims
 
 
-def _idle(guest: GuestSnapshot, situation: Situation) -> float:
+def _idle(guest: GuestSnapshot, settings: HostSettings) -> float:
     """By what the guest says it can do without; of one that says nothing, all that it does not read back."""
     quiet = 1.0
     if guest.refaults:
-        quiet -= min(1.0, guest.refaults / max(1.0, situation.settings.refault_limit))
+        quiet -= min(1.0, guest.refaults / max(1.0, settings.refault_limit))
     if guest.usable is None or not guest.actual:
         return quiet
-    return quiet * min(1.0, max(0.0, guest.usable / guest.actual))
+    idle = quiet * guest.usable / guest.actual
+    return 0.0 if idle < 0.0 else idle if idle < quiet else quiet
