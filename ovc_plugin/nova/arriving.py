@@ -14,6 +14,7 @@ from oslo_log import log as logging
 
 from ovc_plugin.model import InFlight, Verdict
 from ovc_plugin.nova.asking import Asking
+from ovc_plugin.nova.attributes import given
 
 if typing.TYPE_CHECKING:
     from ovc_plugin.controller import Controller
@@ -63,7 +64,7 @@ class Arriving:
     def instance_on_disk(self, instance: typing.Any) -> typing.Any:
         """Nova asks this of an evacuation alone, after its claim and before it binds ports or moves volumes. Refused
         here the guest keeps its state on its old host, its new allocation is freed, and it can be evacuated again."""
-        if instance.task_state == task_states.REBUILDING:
+        if given(instance, 'task_state') == task_states.REBUILDING:
             verdict = self._ovc_guarded('late check', 'Guests arrive unchecked, as nova has it.', self._ovc_admit,
                                         instance, expires=self._ovc_patience())
             if verdict is not None and not verdict.ok:
