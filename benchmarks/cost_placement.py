@@ -294,8 +294,7 @@ def rows(options: argparse.Namespace) -> tuple[list[Row], str]:
             ('  beside all nova does for a host', f'{cost.ours / cost.nova * 100:.1f} % of {cost.nova:.0f} us', '',
              None),
             ('  SharingDomainFilter, when enabled', f'{cost.sharing:.1f} us more', '', None)]
-    told.append(('a page of this machine, touched', ', '.join(
-        f'{rested.microseconds(seconds):.2f} us after {seconds:g} s' for seconds in (0.0, 0.2, 1.0)), '', None))
+    told.append(rested.told(0.0, 0.2, 1.0))
     few, many = min(found), max(found)
     told.append(('how it grows', f'{few} -> {many} hosts: {found[few].ours:.1f} -> {found[many].ours:.1f} us a host: '
                  f'{"linearly" if found[many].ours < 1.5 * found[few].ours else "faster than the hosts"}; nova\'s '

@@ -33,6 +33,12 @@ def microseconds(seconds: float, pages: int = 1000, times: int = 5) -> float:
     return min(found) / pages * 1e6
 
 
+def told(*rests: float) -> tuple[str, str, str, None]:
+    """A row of a benchmark's table: what a page costs after so many seconds of rest."""
+    return ('a page of this machine, touched', ', '.join(
+        f'{microseconds(rest, times=3):.2f} us after {rest:g} s' for rest in rests), '', None)
+
+
 def use_huge_pages() -> int:
     """Put this process's data into pages of 2 MB, as far as it fills such; bytes that are."""
     kernel, total = ctypes.CDLL(None, use_errno=True), 0

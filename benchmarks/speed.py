@@ -360,8 +360,7 @@ def rows(options: argparse.Namespace, calm: Quiet, hit: Shock) -> list[tuple[str
     return [
         ('quiet: ovc-agent and helper', f'{calm.percent:.2f} % of a core over {options.quiet} s, {calm.passes} passes',
          f'< {CPU_GOAL} %', calm.percent < CPU_GOAL),
-        ('a page of this machine, touched', ', '.join(
-            f'{rested.microseconds(rest, times=3):.2f} us after {rest:g} s' for rest in (0.0, 0.2, 5.0)), '', None),
+        rested.told(0.0, 0.2, 5.0),
         ('memory beyond nova-compute\'s own', f'{calm.added:.0f} MB, {calm.helper:.0f} of it the root helper',
          f'< {MEMORY_GOAL:.0f} MB', calm.added < MEMORY_GOAL),
         ('memory of ovc-agent', f'{calm.agent:.0f} MB resident; a bare Python that talks to libvirt has '

@@ -16,7 +16,6 @@ from ovc_plugin.sense.glance import Glance, Look
 from ovc_plugin.sense.sensor import Sensor
 
 WINDOW = 1.0   # seconds over which growth and stall are taken: a burst counts more the longer it has lasted
-_SHORT = 1.0   # seconds that a stopping controller may still sleep
 _LEAST = 0.4   # seconds that two looks must be apart to tell a speed
 # A look that differs from the one last judged by no more than that share of available memory, and by that many seconds
 # of stall, shows nothing new: at such a growth memory lasts for minutes.
@@ -63,11 +62,12 @@ class Watch:
             last = self._take()
             if last is None or not (rang or self._stirred) and self._unchanged(last):
                 continue
+            self._stirred = False  # before it is judged: what is stirred meanwhile is for the next look
             lasted = self._clock() - began
             if why := judge(self._seen(last), lasted):
                 self._last = why
                 return why
-            self._still, self._stirred = last if lasted > WINDOW else None, False
+            self._still = last if lasted > WINDOW else None
         return None
 
     def _unchanged(self, look: Look) -> bool:
@@ -81,8 +81,7 @@ class Watch:
     def _sleep(self, seconds: float, stopping: threading.Event) -> bool:
         """Whether the kernel's alarm rang meanwhile."""
         if self._trigger is None:
-            # A short one not by the event: to wait for that with a timeout is a lot of code, several times a second.
-            time.sleep(seconds) if seconds <= _SHORT else stopping.wait(seconds)
+            stopping.wait(seconds)
             return False
         try:
             return self._trigger.wait(min(seconds, 1.0))

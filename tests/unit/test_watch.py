@@ -237,3 +237,15 @@ def test_what_looks_do_not_see_is_judged_when_told_of():
     host = Still()
     threading.Timer(1.4, host.watch.stir).start()
     assert host.wait() == 'new'
+
+
+def test_what_is_stirred_while_a_look_is_judged_is_seen_by_the_next_one():
+    host, told = Still(), []
+
+    def judge(recent, since):
+        if since > watch.WINDOW:
+            told.append(since)
+            if len(told) == 1:
+                host.watch.stir()
+        return 'new' if len(told) > 1 else None
+    assert host.watch.wait(1.6, 0.1, threading.Event(), judge) == 'new'
