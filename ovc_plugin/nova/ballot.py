@@ -71,8 +71,9 @@ class Ballot:
     def _affinity(self, host_state: typing.Any, known: states.Known) -> float:
         if self._domain is None or not (known.domain == self._domain or known.open):
             return 0.0
-        alike = self._asking.kind in neighbours.of(host_state).kinds
         held = book.BOOK.expected(self._image(), known.there) if known.there else None
+        # Who is there need not be gone through where what the guest would share is known.
+        alike = held is None and self._asking.kind in neighbours.of(host_state).kinds
         return score.affinity(known.report, self._domain, alike, held)
 
     def _image(self) -> str:
