@@ -20,7 +20,7 @@ controller     the host loop: sense, decide, act, report; put together in ``asse
 foresight      feeds the predictor, and keeps what it learned
 arrivals       guests on their way to here, whose trust domains count already
 contents       what guests share: counted by the kernel, and sketched where the operator wants it
-watch          cheap looks between two passes, and the kernel's alarm: when one is due at once
+watch          between two passes: cheap looks, or the kernel's alarms where it has them; when one is due at once
 chronicle      what was told to the log and to operators
 publish        state that must survive a restart, as files; ``keeping`` is the controller's use of them
 parting        gives guests what is free when a host is left to itself

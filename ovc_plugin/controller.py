@@ -53,12 +53,11 @@ class Controller:
         self._state = state.LadderState()
         self._earlier: HostSample | None = None
         self._snapshot: HostSnapshot | None = None
-        self._arrivals = arrivals.Arrivals()
         self._watch, self._sampler = watch or watching.plain(sensor), sampler or Sampler()
-        self._told = Chronicle(host)
+        self._arrivals, self._told = arrivals.Arrivals(), Chronicle(host)
         self._kept = keeping.Keeper(host, store, self._told)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
-        self._claims = False
+        self._claims = self._quiet = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -88,6 +87,7 @@ class Controller:
     def stop(self, timeout: float = 5.0) -> None:
         """End the loop, give guests what is free, and put page sharing back as it was found."""
         self._stopping.set()
+        self._watch.stir()
         if self._thread is not None:
             self._thread.join(timeout)
         self._give_back()
@@ -116,8 +116,8 @@ class Controller:
         self._state = state.without(self._state, {o.action.guest for o in done.outcomes})
         self._kept.save(self._state)
         if done.missing > 0:
-            LOG.warning('%s: guests lack %d MB of their full size, for which there is no room now: "ovc release" gives '
-                        'more later', self.host, done.missing // MIB)
+            LOG.warning('%s: guests lack %d MB of their full size, for which there is no room now: see "ovc release"',
+                        self.host, done.missing // MIB)
 
     def recall(self) -> None:
         """Read back the targets and the level of the run before, so that nothing is asked twice."""
@@ -163,7 +163,7 @@ class Controller:
             self._departures.measure(self._state.departing.measure)
         self._earlier = sample if sample.guests is not None else dataclasses.replace(
             sample, guests=self._earlier.guests if self._earlier else None)
-        self._snapshot = snapshot
+        self._snapshot, self._quiet = snapshot, pressure.quiet(snapshot, plan, self._state)
         self._told.tell(plan, before.level, outcomes, snapshot, now)
         self._kept.save(self._state)
         self._afterwards(replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes)))
@@ -200,11 +200,13 @@ class Controller:
         return Plan(level=self._state.level, actions=(), reason=why), []
 
     def _wait(self) -> None:
-        """Until the next tick, or until the watch sees that a pass is due at once."""
+        """Until the next pass is due by the clock, or until the watch sees that one is due at once."""
         options = self.settings.host
-        self._watch.wait(options.tick, options.fast_look, self._stopping, lambda recent, since: (
-            self._arrivals.news or pressure.urgent(recent, self._snapshot, self._state.level, since, options,
-                                          self._actuator.swapping)))
+        resting = self._quiet and options.fast_look > 0 and not self._actuator.swapping
+        self._watch.wait(options.tick * (pressure.QUIET if resting else 1), options.fast_look, self._stopping,
+                         lambda recent, since: self._arrivals.news or pressure.urgent(
+                             recent, self._snapshot, self._state.level, since, options, self._actuator.swapping),
+                         resting=resting)
 
     def expect(self, guest: str, domain: str) -> None:
         """A mergeable guest is about to migrate to here: sharing shall know of its trust domain before its pages do."""

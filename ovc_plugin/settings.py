@@ -81,7 +81,9 @@ class HostSettings:
     dry_run: bool = knob(
         True, 'Sense, decide, log and report, but act on nothing and leave placement\'s ratio alone. Set it to false '
         'once the log has been read.', mutable=True)
-    tick: float = knob(5.0, 'Seconds between two passes of the host controller.', low=0.2, high=300, unit='s')
+    tick: float = knob(
+        5.0, 'Seconds between two passes of the host controller; three times as many while nothing is short and no '
+        'guest has less than all its memory.', low=0.2, high=300, unit='s')
     fast_look: float = knob(
         0.2, 'Seconds between two cheap looks at available memory, at how fast demand grows, and at the pressure stall '
         'counter; a pass runs at once when it would raise the level. 0 leaves that to the kernel\'s alarm, where there '
@@ -104,13 +106,11 @@ class HostSettings:
     ask_guests: bool = knob(
         False, 'Ask guests, through their QEMU guest agent and six times a minute, for the working set that the '
         'script etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their '
-        'maximum, instead of their statistics or where they have none, for stats_max_age. Not where nova-compute runs '
-        'on eventlet.')
+        'maximum, instead of their statistics or where they have none, for stats_max_age. Not under eventlet.')
     ask_monitor: bool = knob(
         False, 'Ask guests for the pressure that they count themselves (stalls, direct reclaim, kills; Linux 6.12 and '
         'QEMU 9.2), six times a minute, so that one that was shrunk too far is seen sooner. It goes through QEMU\'s '
-        'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Not where nova-compute runs on '
-        'eventlet.')
+        'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Not under eventlet.')
     stats_max_age: float = knob(
         30.0, 'Seconds after which a guest\'s word of its memory is too old to act on.', low=1, high=3600, unit='s')
     rules: tuple[str, ...] = knob(

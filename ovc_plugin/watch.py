@@ -11,12 +11,12 @@ import time
 import typing
 
 from ovc_plugin.samples import HostSample, Recent
-from ovc_plugin.sense import psi
+from ovc_plugin.sense import marks, psi, sleeper
 from ovc_plugin.sense.glance import Glance, Look
 from ovc_plugin.sense.sensor import Sensor
 
-WINDOW = 1.0   # seconds over which growth and stall are taken: a burst counts more the longer it has lasted
-_LEAST = 0.4   # seconds that two looks must be apart to tell a speed
+WINDOW = 1.0  # seconds over which growth and stall are taken: a burst counts more the longer it has lasted
+_LEAST = 0.4  # seconds that two looks must be apart to tell a speed
 # A look that differs from the one last judged by no more than that share of available memory, and by that many seconds
 # of stall, shows nothing new: at such a growth memory lasts for minutes.
 _STILL, _CALM = 1 / 256, 0.005
@@ -28,8 +28,10 @@ class Watch:
     """Keeps the looks of the last second. ``look`` raises where there is nothing to see."""
 
     def __init__(self, look: typing.Callable[[], Look], trigger: psi.Trigger | None = None, means: str = '',
-                 clock: typing.Callable[[], float] = time.monotonic) -> None:
-        self._look, self._trigger, self._means, self._clock = look, trigger, means, clock
+                 clock: typing.Callable[[], float] = time.monotonic, arm: sleeper.Arm | None = None) -> None:
+        self._look, self._means, self._clock = look, means, clock
+        self._sleeper = sleeper.Sleeper(trigger, arm, clock)
+        self._apart = 0.0
         self._looks: collections.deque[Look] = collections.deque()
         self._counted = self._failed = 0
         self._rang: float | None = None
@@ -38,29 +40,38 @@ class Watch:
         self._stirred = False
 
     def stir(self) -> None:
-        """Have the next look judged, whatever it shows: something has changed that looks do not see."""
+        """Have a look judged at once, whatever it shows: something has changed that looks do not see."""
         self._stirred = True
+        self._sleeper.wake()
 
-    def wait(self, seconds: float, pause: float, stopping: threading.Event, judge: Judge) -> str | None:
+    def wait(self, seconds: float, pause: float, stopping: threading.Event, judge: Judge, *,
+             resting: bool = False) -> str | None:
         """Sleep until ``seconds`` are over, or until ``judge`` says why a pass is due at once; then why.
 
         ``pause`` is the time between two looks; with 0 there are none. ``judge`` is given what was seen lately and how
         long this call has lasted; once it has lasted ``WINDOW``, only looks that show something new are judged, unless
         :meth:`stir` says otherwise. So a quiet host is looked at without touching much memory: what rested since the
-        last look is in no cache.
+        last look is in no cache. ``resting``: nothing is going on, so that there are no looks where the kernel rings at
+        memory that is charged, until it does.
         """
         began = self._clock()
-        self._still, self._stirred = None, False
+        self._still = None
+        if resting:
+            self._sleeper.prepare()
         while (left := began + seconds - self._clock()) > 0:
-            rang = self._sleep(min(left, pause or left), stopping)
+            self._apart = seconds if self._sleeper.listen(resting) else pause
+            rung = self._sleeper.sleep(min(left, self._apart or left), stopping)
             if stopping.is_set():
                 return None
-            if rang:
+            if rung.stall:
                 self._rang = self._clock()
-            elif not pause:
+            if rung.mark:
+                self._begin_anew()
+            told = any(rung) or self._stirred
+            if not told and (not pause or self._clock() - began >= seconds):  # the pass that is due looks itself
                 continue
             last = self._take()
-            if last is None or not (rang or self._stirred) and self._unchanged(last):
+            if last is None or not told and self._unchanged(last):
                 continue
             self._stirred = False  # before it is judged: what is stirred meanwhile is for the next look
             lasted = self._clock() - began
@@ -70,6 +81,13 @@ class Watch:
             self._still = last if lasted > WINDOW else None
         return None
 
+    def _begin_anew(self) -> None:
+        """No mark was crossed since the last look until just now, so it still held a moment ago."""
+        if self._looks and (at := self._clock() - WINDOW) > self._looks[-1].at:
+            last = dataclasses.replace(self._looks[-1], at=at, stalled=None)
+            self._looks.clear()
+            self._looks.append(last)
+
     def _unchanged(self, look: Look) -> bool:
         before = self._still
         if before is None:
@@ -77,17 +95,6 @@ class Watch:
         near = before.available * _STILL
         return (abs(look.available - before.available) <= near and abs(look.demand - before.demand) <= near
                 and (look.stalled or 0.0) - (before.stalled or 0.0) <= _CALM)
-
-    def _sleep(self, seconds: float, stopping: threading.Event) -> bool:
-        """Whether the kernel's alarm rang meanwhile."""
-        if self._trigger is None:
-            stopping.wait(seconds)
-            return False
-        try:
-            return self._trigger.wait(min(seconds, 1.0))
-        except OSError as error:
-            self._trigger, self._means = None, f'the alarm is gone ({error}); the counter is looked at'
-            return False
 
     def recent(self, *, look: bool = False) -> Recent | None:
         """What the last second showed; ``None`` without a look that could be made."""
@@ -101,11 +108,13 @@ class Watch:
             look = self._look()
         except Exception:  # whatever a look trips over: passes can do without
             self._failed += 1
+            self._sleeper.forget()
             return None
         looks = self._looks
         looks.append(look)
         self._counted += 1
-        while len(looks) > 1 and (look.at - looks[1].at >= WINDOW or look.at - looks[0].at > 2 * WINDOW):
+        while len(looks) > 1 and (look.at - looks[1].at >= WINDOW
+                                  or look.at - looks[0].at > 2 * max(WINDOW, self._apart)):
             looks.popleft()
         return look
 
@@ -132,7 +141,8 @@ class Watch:
 
     def fields(self) -> dict[str, typing.Any]:
         """For the status: what is watched and how, how many looks were made and failed, why a pass last came early."""
-        return {'means': self._means, 'looks': self._counted, 'failed': self._failed, 'early': self._last}
+        means = '; '.join(filter(None, (self._means, self._sleeper.means)))
+        return {'means': means, 'looks': self._counted, 'failed': self._failed, 'early': self._last}
 
 
 def plain(sensor: Sensor) -> Watch:
@@ -149,5 +159,13 @@ def over(sensor: Sensor) -> Watch:
     pressure = sensor.pressure
     trigger, means = psi.trigger(pressure) if pressure.exists() else (None, f'there is no {pressure}')
     counter: pathlib.Path | None = pressure if pressure.exists() else None
-    glance = Glance(sensor.boundary, sensor.memory, sensor.proc, counter)
-    return Watch(glance.look, trigger, f'available memory and demand; {means}')
+    glance = Glance(sensor.boundary, sensor.memory_lately, sensor.proc, counter)
+    boundary = sensor.boundary
+    marked = boundary is not None and (boundary / 'cgroup.event_control').exists()
+
+    def arm(kept: marks.Marks | None) -> marks.Marks | None:
+        memory = sensor.last_memory
+        if boundary is None or memory is None or not glance.bounded:
+            return None
+        return kept if kept is not None and kept.total == memory.total else marks.Marks(boundary, memory.total)
+    return Watch(glance.look, trigger, f'available memory and demand; {means}', arm=arm if marked else None)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 from ovc_plugin.decide.state import LadderState
-from ovc_plugin.model import MIB, HostSnapshot, Level
+from ovc_plugin.model import MIB, HostSnapshot, Level, Plan
 from ovc_plugin.samples import Recent
 from ovc_plugin.settings import HostSettings
 
@@ -24,6 +24,7 @@ _READ_BACK = 5.0         # times refault_limit, of the average guest, from which
 _CALMER = 3.0            # a level above SOFT falls to SOFT after the dwell divided by this: nothing is handed out there
 _PAUSE, _URGENT = 0.3, 1.0   # least seconds between two passes when it gets worse, and while it is HARD or worse
 _PAGE = 4096
+QUIET = 3  # ticks between two passes while nothing needs one
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,13 @@ def urgent(recent: Recent, snapshot: HostSnapshot | None, level: Level, since: f
         return None
     fell = recent.available < min(snapshot.available - _FALL, enter_soft(snapshot.total, settings))
     return reason if worst >= Level.HARD or fell else None
+
+
+def quiet(snapshot: HostSnapshot, plan: Plan, state: LadderState) -> bool:
+    """Whether nothing is short, nothing is taken from a guest, and nothing is under way: passes may then be
+    :data:`QUIET` times as far apart, as looks see at once when that ends."""
+    return (plan.level is Level.CLEAR and not plan.actions and not snapshot.arriving and state.departing.guest is None
+            and all(g.actual is None or g.actual >= g.maximum for g in snapshot.running))
 
 
 def goal(total: int, settings: HostSettings, *, backed: bool = True) -> int:

@@ -43,6 +43,12 @@ class Glance:
         self._group = _files(boundary) if boundary else None
         self._base: tuple[float, int, int] | None = None  # when, available, used
         self._machine: tuple[float, int] | None = None    # when, available
+        self._bounded = False
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the group's limit is what memory runs out at, and not the machine around it, by the last look."""
+        return self._bounded
 
     def look(self) -> Look:
         """:raises OSError: something cannot be read; it is opened anew at the next look."""
@@ -56,7 +62,9 @@ class Glance:
                 return Look(at=now, available=available, demand=swapped - available, stalled=stalled)
             used, both = self._used(self._group)
             inside = self._inside(now, used)
-            return Look(at=now, available=min(self._around(now, inside), inside), demand=both, stalled=stalled)
+            around = self._around(now, inside)
+            self._bounded = around >= 2 * inside
+            return Look(at=now, available=min(around, inside), demand=both, stalled=stalled)
         except (OSError, ValueError) as error:
             self.close()
             raise error if isinstance(error, OSError) else OSError(str(error)) from None

@@ -43,7 +43,7 @@ def _field(text: str, name: str) -> str:
 
 
 class Trigger:
-    """The kernel's alarm on one pressure file; :meth:`wait` sleeps until it rings.
+    """The kernel's alarm on one pressure file, to be polled for ``events``; an error there says that the file is gone.
 
     :raises OSError: the kernel grants none; its word is the reason.
     """
@@ -51,12 +51,10 @@ class Trigger:
     def __init__(self, path: pathlib.Path, events: int = getattr(select, 'POLLPRI', 0)) -> None:
         if not hasattr(select, 'poll'):
             raise OSError('this process runs on eventlet, which has no poll()')
-        self.path = path
+        self.path, self.events = path, events
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         try:
             self._ask()
-            self._poll = select.poll()
-            self._poll.register(self._fd, events)
         except OSError:
             os.close(self._fd)
             raise
@@ -70,15 +68,8 @@ class Trigger:
                 if number + 1 == len(TRIGGERS):
                     raise
 
-    def wait(self, seconds: float) -> bool:
-        """Whether it rang within ``seconds``.
-
-        :raises OSError: the file is gone, as its control group is.
-        """
-        found = self._poll.poll(max(0.0, seconds) * 1000)
-        if any(event & select.POLLERR for _, event in found):
-            raise OSError(f'{self.path} is gone')
-        return bool(found)
+    def fileno(self) -> int:
+        return self._fd
 
     def close(self) -> None:
         os.close(self._fd)

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import time
 
 from ovc_plugin.hypervisor.protocol import Hypervisor
 from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample, MemorySample
 from ovc_plugin.sense import cgroup, ksm, pressed, proc, psi, published, sources, spoken, vmstat, zswap
 
+_LATELY = 0.1  # seconds for which a reading of the boundary's memory serves a look, too
 _BOOTS = 120.0  # seconds in which a guest that has not spoken yet is taken to boot
 
 
@@ -30,6 +32,7 @@ class Sensor:
         self.sources = sources.Sources()
         self._groups: dict[str, tuple[int, pathlib.Path | None]] = {}
         self.last_memory: MemorySample | None = None
+        self._memory_at = 0.0
 
     def sample(self, now: float) -> HostSample:
         """Read everything once.
@@ -66,7 +69,13 @@ class Sensor:
         """
         machine = proc.memory(self.proc)
         self.last_memory = machine if self.boundary is None else cgroup.boundary(self.boundary, machine)
+        self._memory_at = time.monotonic()
         return self.last_memory
+
+    def memory_lately(self) -> MemorySample:
+        """The same, as a pass may have read it just now."""
+        known = self.last_memory
+        return known if known is not None and time.monotonic() - self._memory_at < _LATELY else self.memory()
 
     def group_of(self, uuid: str) -> pathlib.Path | None:
         """The directory of a guest's memory group, once it has been seen."""

@@ -13,10 +13,10 @@ import pytest
 import python_guest
 
 SCRIPT = '''
-import os, pathlib, subprocess, sys, time
+import os, pathlib, subprocess, sys, threading, time
 from ovc_plugin import squeeze
 from ovc_plugin.leases import checked
-from ovc_plugin.sense import cgroup, glance, proc, psi
+from ovc_plugin.sense import cgroup, glance, proc, psi, sleeper
 
 MB, leases = 1 << 20, pathlib.Path('/run/leases')
 root = pathlib.Path('/sys/fs/cgroup')
@@ -40,6 +40,13 @@ def guest(code):
 def working_set():
     subprocess.run([sys.executable, '/bin/ovc-working-set', '--once', '--file', '/run/ovc/working-set'], check=True)
     return int(pathlib.Path('/run/ovc/working-set').read_text().split()[0]) // MB
+
+def rings(trigger, seconds):
+    sleeps, end = sleeper.Sleeper(trigger), time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if sleeps.sleep(left, threading.Event()).stall:
+            return True
+    return False
 
 first = working_set()
 holds = guest('held = bytearray(os.urandom(1 << 20) * 120)\\nprint("ready", flush=True)\\nimport time\\n'
@@ -77,12 +84,12 @@ for name, path in (('machine', pathlib.Path('/proc/pressure/memory')), ('group',
     say('alarm', of=name, granted=trigger is not None, means=means.replace(' ', '_'))
     if trigger is None:
         continue
-    say('calm', of=name, rang=trigger.wait(1.5))
+    say('calm', of=name, rang=rings(trigger, 1.5))
     began = time.monotonic()
     (group / 'memory.high').write_text(str(40 * MB))
     busy = guest('print("ready", flush=True)\\nheld = bytearray(90 << 20)\\nwhile True:\\n'
                  '    for at in range(0, len(held), 4096): held[at] = 1')
-    rang = trigger.wait(20)
+    rang = rings(trigger, 20)
     say('rang', of=name, rang=rang, seconds=round(time.monotonic() - began, 2))
     busy.kill()
     busy.wait()

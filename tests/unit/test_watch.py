@@ -13,7 +13,7 @@ import pytest
 from ovc_plugin import watch
 from ovc_plugin.model import MIB
 from ovc_plugin.samples import MemorySample
-from ovc_plugin.sense import psi
+from ovc_plugin.sense import marks, psi, sleeper
 from ovc_plugin.sense.glance import Glance, Look
 from tests.builders import GIB, a_proc, a_sample, a_v1_group, a_v2_group
 
@@ -249,3 +249,131 @@ def test_what_is_stirred_while_a_look_is_judged_is_seen_by_the_next_one():
                 host.watch.stir()
         return 'new' if len(told) > 1 else None
     assert host.watch.wait(1.6, 0.1, threading.Event(), judge) == 'new'
+
+
+class Ringing(marks.Marks):
+    """The kernel's marks on a tree of plain files: what is asked for can be read there."""
+
+    def __init__(self, group, total=GIB):
+        for name in ('memory.usage_in_bytes', 'cgroup.event_control'):
+            (group / name).write_text('')
+        super().__init__(group, total)
+
+    def ring(self):
+        os.eventfd_write(self.fileno(), 1)
+
+
+def test_marks_are_spread_over_the_whole_of_a_groups_limit(tmp_path):
+    Ringing(tmp_path)
+    asked = (tmp_path / 'cgroup.event_control').read_text()
+    assert asked.endswith(f' {GIB}') and f' {GIB // 2}' in asked
+
+
+def test_a_group_without_memory_thresholds_has_no_marks(tmp_path):
+    with pytest.raises(OSError):
+        marks.Marks(tmp_path, GIB)
+
+
+class Resting:
+    """A host at rest whose kernel rings at memory."""
+
+    def __init__(self, tmp_path, **options):
+        self.looks, self.taken, self.tmp_path = 0, 0, tmp_path
+        self.marks = Ringing(tmp_path)
+        self.watch = watch.Watch(self.look, arm=options.get('arm', lambda kept: self.marks))
+        self.judged = []
+
+    def look(self):
+        self.looks += 1
+        return Look(at=time.monotonic(), available=450 * MIB - self.taken, demand=self.taken, stalled=1.0)
+
+    def rings(self, taken=20 * MIB):
+        self.taken += taken
+        self.marks.ring()
+
+    def wait(self, seconds, judge=None, resting=True):
+        def judged(recent, since):
+            self.judged.append(recent)
+            return judge(recent) if judge else None
+        return self.watch.wait(seconds, 0.05, threading.Event(), judged, resting=resting)
+
+
+def test_at_rest_there_are_no_looks_where_the_kernel_rings_at_memory(tmp_path):
+    host = Resting(tmp_path)
+    assert host.wait(1.0) is None and host.looks <= 1
+    assert 'rings at memory' in host.watch.fields()['means']
+    assert host.wait(0.5, resting=False) is None and host.looks >= 5
+
+
+def test_a_mark_that_is_crossed_brings_a_look_at_once_and_more_of_them_for_a_while(tmp_path):
+    host = Resting(tmp_path)
+    threading.Timer(0.5, host.rings).start()
+    began = time.monotonic()
+    assert host.wait(30, lambda recent: 'fell' if recent.available < 440 * MIB else None) == 'fell'
+    assert time.monotonic() - began < 1.0 and host.looks == 1
+    assert host.wait(0.5) is None and host.looks >= 5
+
+
+def test_what_was_crossed_while_awake_rings_no_more_once_it_is_quiet_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sleeper, 'AWAKE', 0.5)
+    host = Resting(tmp_path)
+    threading.Timer(0.2, host.rings).start()
+    threading.Timer(0.4, host.rings).start()
+    host.wait(2.0)
+    assert host.looks <= 12
+
+
+def test_growth_is_told_from_the_moment_that_a_mark_is_crossed(tmp_path):
+    host = Resting(tmp_path)
+    host.watch.recent(look=True)
+    threading.Timer(1.5, host.rings).start()
+    host.wait(30, lambda recent: 'grows' if (recent.growth or 0) > 15 * MIB else None)
+    assert host.judged[0].growth == pytest.approx(20 * MIB, rel=0.1), 'as if over the last second'
+    assert host.judged[0].stall is None, 'the counter was last read before that second'
+
+
+def test_growth_over_a_rest_is_told_at_its_end(tmp_path):
+    host = Resting(tmp_path)
+    host.watch.recent(look=True)
+    host.taken = 22 * MIB
+    host.wait(2.2)
+    assert host.watch.recent().growth == pytest.approx(10 * MIB, rel=0.1)
+
+
+def test_who_is_stirred_at_rest_looks_at_once(tmp_path):
+    host = Resting(tmp_path)
+    threading.Timer(0.3, host.watch.stir).start()
+    began = time.monotonic()
+    assert host.wait(30, lambda recent: 'news') == 'news' and time.monotonic() - began < 1.0
+
+
+def test_a_look_that_fails_at_rest_gives_the_marks_up_until_the_next_rest(tmp_path, monkeypatch):
+    host = Resting(tmp_path)
+    first = host.marks
+    monkeypatch.setattr(host.watch, '_look', lambda: 1 / 0)
+    threading.Timer(0.1, host.marks.ring).start()  # as the kernel does when the group goes
+    assert host.wait(0.5) is None
+    assert host.watch.fields()['failed'] >= 5 and not first.close.alive, 'the group may be another one: nothing rings'
+    monkeypatch.undo()
+    monkeypatch.setattr(sleeper, 'AWAKE', 0.0)
+    host.marks = Ringing(tmp_path)
+    assert host.wait(0.5) is None and host.looks <= 1, 'marked anew'
+
+
+def test_a_kernel_that_sets_no_marks_is_said_so_and_looked_at_as_often_as_before(tmp_path):
+    def refused(kept):
+        raise OSError(95, 'Operation not supported')
+    host = Resting(tmp_path, arm=refused)
+    assert host.wait(0.5) is None and host.looks >= 5
+    assert 'Operation not supported' in host.watch.fields()['means']
+
+
+def test_where_the_machine_around_a_group_is_short_marks_tell_nothing(tmp_path):
+    group = a_v1_group(tmp_path / 'g', usage=500)
+    around = a_proc(tmp_path / 'proc', available=3 * GIB)
+    glance = Glance(group, memory(GIB), around)
+    glance.look()
+    assert glance.bounded
+    a_proc(tmp_path / 'proc', available=GIB)
+    glance.look()
+    assert Glance(group, memory(GIB), around).bounded is False

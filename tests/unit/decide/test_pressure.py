@@ -4,11 +4,12 @@
 import pytest
 
 from ovc_plugin.decide import pressure
+from ovc_plugin.decide.departing import Awaited, Departing
 from ovc_plugin.decide.state import LadderState
-from ovc_plugin.model import MIB, Level
+from ovc_plugin.model import MIB, Level, Plan, SetBalloon
 from ovc_plugin.samples import Recent
 from ovc_plugin.settings import HostSettings
-from tests.builders import GIB, NOW, a_host
+from tests.builders import GIB, NOW, a_guest, a_host
 
 OPTIONS = HostSettings(dwell=15)
 
@@ -102,3 +103,19 @@ def test_while_memory_is_moved_to_swap_each_second_tells_whether_that_is_still_w
 
 def test_the_reason_names_both_numbers():
     assert judged(280).reason == '280 MB available < 287 MB'
+
+
+@pytest.mark.parametrize('change, quiet', [
+    ({}, True), ({'level': Level.SOFT}, False), ({'actual': 900 * MIB}, False), ({'arriving': ('p1',)}, False),
+    ({'asks': True}, False), ({'actual': None}, True), ({'running': False, 'actual': 900 * MIB}, True)])
+def test_a_host_is_quiet_while_nothing_is_short_nobody_lacks_memory_and_nothing_is_under_way(change, quiet):
+    guest = a_guest(maximum=GIB, actual=change.get('actual', GIB), running=change.get('running', True))
+    actions = (SetBalloon(guest=guest.uuid, target=GIB, previous=GIB, reason=''),) if 'asks' in change else ()
+    plan = Plan(level=change.get('level', Level.CLEAR), actions=actions, reason='')
+    host = a_host(guest, arriving=change.get('arriving', ()))
+    assert pressure.quiet(host, plan, LadderState()) is quiet
+
+
+def test_a_host_is_not_quiet_while_a_guest_is_on_its_way():
+    away = Departing(awaited=Awaited(guest='g1', at=NOW))
+    assert not pressure.quiet(a_host(), Plan(level=Level.CLEAR, actions=(), reason=''), LadderState(departing=away))

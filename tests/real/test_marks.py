@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""The kernel rings when the memory of a version 1 control group crosses a mark, up and down."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ovc_plugin.sense.marks import COUNT, Marks
+from ovc_plugin.sense.sleeper import Sleeper
+
+MB, ROOT = 1 << 20, Path('/sys/fs/cgroup/memory')
+HOLDS = '''
+import sys
+open(sys.argv[1] + '/cgroup.procs', 'w').write('0')
+held = []
+for line in sys.stdin:
+    held = [b'x' * (int(line) << 20)]
+    print('held', flush=True)
+'''
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    if os.geteuid() != 0 or not (ROOT / 'cgroup.event_control').exists():
+        pytest.skip('needs root and the memory controller of control groups v1')
+    path = ROOT / f'ovc_marks_{os.getpid()}'
+    path.mkdir()
+    (path / 'memory.limit_in_bytes').write_text(str(640 * MB))
+    yield path
+    for _ in range(50):
+        try:
+            return path.rmdir()
+        except OSError:  # its process has only just ended
+            time.sleep(0.1)
+    path.rmdir()
+
+
+def test_memory_that_crosses_a_mark_ends_a_sleep_at_once_and_what_stays_between_two_does_not(group: Path) -> None:
+    marks = Marks(group, 640 * MB)
+    step = 640 // COUNT
+    sleeper = Sleeper(arm=lambda kept: marks)
+    sleeper.prepare()
+    stopping = threading.Event()
+    with subprocess.Popen([sys.executable, '-c', HOLDS, str(group)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True, bufsize=1) as other:
+        assert other.stdin is not None and other.stdout is not None
+
+        def hold(amount: int) -> None:
+            assert other.stdin is not None
+            other.stdin.write(f'{amount}\n')
+
+        def rings(seconds: float) -> bool:
+            assert sleeper.listen(True)
+            try:
+                return sleeper.sleep(seconds, stopping).mark
+            finally:
+                sleeper._rang_at = -100.0  # it would be deaf for a while
+        hold(0)
+        other.stdout.readline()
+        assert not rings(0.5), 'nothing is charged'
+        began = time.monotonic()
+        threading.Timer(0.2, hold, [3 * step]).start()
+        assert rings(3.0) and time.monotonic() - began < 1.0
+        other.stdout.readline()
+        assert not (sleeper.listen(False) or rings(0.5))
+        threading.Timer(0.2, hold, [0]).start()
+        assert rings(3.0), 'also when it is given back'
+        other.stdin.close()
+    marks.close()
