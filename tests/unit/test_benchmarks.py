@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+from benchmarks import speed_agent, speed_scene, speed_told
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MB = 1 << 20
 
@@ -97,16 +99,33 @@ def test_frames_common_to_guests_of_two_tenants_are_counted(monkeypatch):
     assert (look.common('red', 'blue'), look.common('red'), look.common('blue')) == (7, 100, 7)
 
 
-def test_the_levels_of_a_shock_are_told_once_for_each_change(monkeypatch):
-    speed = load('speed', monkeypatch)
-    assert speed.told_levels([(-3.0, 0), (0.4, 1), (0.9, 1), (1.5, 3), (9.0, 0)]) == (
+@pytest.mark.parametrize('name', ['paths', 'speed', 'sustained'])
+def test_a_command_finds_all_its_parts(name, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match='0'):
+        load(name, monkeypatch).parser().parse_args(['--help'])
+    assert capsys.readouterr().out.startswith(f'usage: benchmarks/{name} ')
+
+
+def test_the_levels_of_a_shock_are_told_once_for_each_change():
+    assert speed_told.told_levels([(-3.0, 0), (0.4, 1), (0.9, 1), (1.5, 3), (9.0, 0)]) == (
         '0.0 s CLEAR, 0.4 s SOFT, 1.5 s CRITICAL, 9.0 s CLEAR')
-    assert (speed.seconds(None), speed.seconds(0.5)) == ('never', '0.50 s')
+    assert (speed_told.seconds(None), speed_told.seconds(0.5)) == ('never', '0.50 s')
 
 
-def test_kills_are_counted_in_every_group_below_the_host(tmp_path, monkeypatch):
-    speed = load('speed', monkeypatch)
+def test_kills_are_counted_in_every_group_below_the_host(tmp_path):
     for name, count in (('a', 1), ('a/b', 2)):
         (tmp_path / name).mkdir()
         (tmp_path / name / 'memory.oom_control').write_text(f'oom_kill_disable 0\nunder_oom 0\noom_kill {count}\n')
-    assert speed.kills(tmp_path) == 3
+    assert speed_scene.kills(tmp_path) == 3
+
+
+def test_the_agent_that_is_measured_is_the_command_itself(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(speed_agent.subprocess, 'Popen', lambda command, **_: started.append(command))
+    speed_agent.start_agent(tmp_path / 'ovc.conf', tmp_path / 'record', tmp_path / 'log')
+    *python, command, option, config, record = started[0]
+    assert (python[0], command) == (sys.executable, str(ROOT / 'benchmarks' / 'speed.py'))
+    speed, called = load('speed', monkeypatch), []
+    monkeypatch.setattr(speed, 'agent', lambda *words: called.append(words) or 7)
+    monkeypatch.setattr(sys, 'argv', [command, option, config, record])
+    assert speed.main() == 7 and called == [(str(tmp_path / 'ovc.conf'), str(tmp_path / 'record'))]

@@ -3,12 +3,18 @@
 """What benchmarks/paths counts as right, and as a promise broken."""
 from __future__ import annotations
 
+import pathlib
+import sys
 import types
 
 import pytest
 
-from tests.unit.test_benchmarks import MB, load
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / 'devstack' / 'onebox')]
 
+from benchmarks import paths_cells, paths_watch  # noqa: E402
+
+MB = 1 << 20
 NOWHERE = 'no host (ERROR)'
 
 
@@ -16,26 +22,23 @@ NOWHERE = 'no host (ERROR)'
     ('fits', ['node1', 'node3'], True), ('fits', ['node1', NOWHERE], False),
     ('stale', ['node1', 'node2'], True), ('stale', ['node3'], False), ('HARD', ['node1', 'node3'], False),
     ('does not fit', [NOWHERE, NOWHERE], True), ('does not fit', [NOWHERE, 'node1'], False)])
-def test_a_guest_landed_right_only_where_it_may(state, places, good, monkeypatch):
-    paths = load('paths', monkeypatch)
-    assert paths.landed(None, state, places).good is good
+def test_a_guest_landed_right_only_where_it_may(state, places, good):
+    assert paths_cells.landed(None, state, places).good is good
 
 
 @pytest.mark.parametrize('state, after, good', [
     ('fits', 'node2', True), ('fits', 'node1', False), ('fits', NOWHERE, False), ('stale', 'node3', False),
     ('HARD', 'node2', True), ('does not fit', 'node1', True), ('does not fit', 'node2', False)])
-def test_a_guest_moved_right_only_where_it_may(state, after, good, monkeypatch):
-    paths = load('paths', monkeypatch)
-    assert paths.stayed(None, state, 'node1', after).good is good
+def test_a_guest_moved_right_only_where_it_may(state, after, good):
+    assert paths_cells.stayed(None, state, 'node1', after).good is good
 
 
 def test_a_broken_promise_is_seen_in_the_hosts_own_figures(monkeypatch):
-    paths = load('paths', monkeypatch)
     host = types.SimpleNamespace(name='h1', memory=1000 * MB, swap=500 * MB, guests=lambda: {})
-    looked = paths.Watch(types.SimpleNamespace(hosts=[host]), {'a': 300 * MB, 'b': 300 * MB})
+    looked = paths_watch.Watch(types.SimpleNamespace(hosts=[host]), {'a': 300 * MB, 'b': 300 * MB})
 
     def told(*sizes: int) -> list[str]:
-        monkeypatch.setattr(paths, 'domains', lambda host: [
+        monkeypatch.setattr(paths_watch, 'domains', lambda host: [
             (uuid, uuid, 500 * MB, size * MB) for uuid, size in zip('ab', sizes, strict=False)])
         return list(looked._of(host))
 
@@ -49,9 +52,8 @@ def test_a_broken_promise_is_seen_in_the_hosts_own_figures(monkeypatch):
 
 @pytest.mark.parametrize('silent, counted', [(3, 0), (99, 1)])
 def test_a_host_that_stays_silent_after_a_step_is_no_promise_kept(silent, counted, monkeypatch):
-    paths = load('paths', monkeypatch)
-    monkeypatch.setattr(paths.time, 'sleep', lambda seconds: None)
-    looked = paths.Watch(types.SimpleNamespace(hosts=[types.SimpleNamespace(name='h1')]), {})
+    monkeypatch.setattr(paths_watch.time, 'sleep', lambda seconds: None)
+    looked = paths_watch.Watch(types.SimpleNamespace(hosts=[types.SimpleNamespace(name='h1')]), {})
     tries = []
 
     def of(host):
@@ -62,4 +64,4 @@ def test_a_host_that_stays_silent_after_a_step_is_no_promise_kept(silent, counte
 
     looked._of = of
     looked.look_after('boot, fits')
-    assert (looked.blind_after, looked.blind) == (counted, min(silent, paths.ANSWERS_WITHIN))
+    assert (looked.blind_after, looked.blind) == (counted, min(silent, paths_watch.ANSWERS_WITHIN))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks.sustained import Hearts
+from benchmarks.sustained_hearts import Hearts
 
 
 def beat(seq: int) -> bytes:
