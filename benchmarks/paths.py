@@ -19,7 +19,7 @@ from benchmarks.paths_cells import GO, PATHS, Cell  # noqa: E402
 from benchmarks.paths_cloud import AUDIT, STALE_AFTER, STATES, TICK, Stage, made  # noqa: E402
 from benchmarks.paths_watch import MB, OVERHEAD, Watch  # noqa: E402
 
-DESCRIPTION = f"""\\
+DESCRIPTION = f"""\
 Three hosts. Each way of placing a guest ({', '.join(PATHS)}) is gone in each of four states:
 
 fits          all hosts are well
