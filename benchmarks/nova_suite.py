@@ -35,7 +35,7 @@ SUITES = {
 # Tests that say what nova's own class or nova's own defaults are, and so must differ with others in their place.
 EXPECTED: dict[str, str] = {}
 
-DESCRIPTION = f"""\\
+DESCRIPTION = f"""\
 Runs nova's own tests from the installed nova: as they are, and again with our driver class in place of LibvirtDriver
 and our filters and weigher among the enabled ones. Nothing of nova is changed on disk: benchmarks/nova_suite_child.py
 says how we come in place before the tests are imported. Suites: {', '.join(SUITES)}.

@@ -203,7 +203,7 @@ class Controller:
         """Until the next pass is due by the clock, or until the watch sees that one is due at once."""
         options = self.settings.host
         resting = self._quiet and options.fast_look > 0 and not self._actuator.swapping
-        self._watch.wait(options.tick * (pressure.QUIET if resting else 1), options.fast_look, self._stopping,
+        self._watch.wait(pressure.apart(options.tick, quiet=resting), options.fast_look, self._stopping,
                          lambda recent, since: self._arrivals.news or pressure.urgent(
                              recent, self._snapshot, self._state.level, since, options, self._actuator.swapping),
                          resting=resting)

@@ -24,7 +24,7 @@ _READ_BACK = 5.0         # times refault_limit, of the average guest, from which
 _CALMER = 3.0            # a level above SOFT falls to SOFT after the dwell divided by this: nothing is handed out there
 _PAUSE, _URGENT = 0.3, 1.0   # least seconds between two passes when it gets worse, and while it is HARD or worse
 _PAGE = 4096
-QUIET = 3  # ticks between two passes while nothing needs one
+_QUIET, _LONGEST = 3, 15.0  # ticks between two passes while nothing needs one, and the most seconds that they may take
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +73,14 @@ def urgent(recent: Recent, snapshot: HostSnapshot | None, level: Level, since: f
 
 def quiet(snapshot: HostSnapshot, plan: Plan, state: LadderState) -> bool:
     """Whether nothing is short, nothing is taken from a guest, and nothing is under way: passes may then be
-    :data:`QUIET` times as far apart, as looks see at once when that ends."""
+    :func:`apart` further, as looks see at once when that ends."""
     return (plan.level is Level.CLEAR and not plan.actions and not snapshot.arriving and state.departing.guest is None
             and all(g.actual is None or g.actual >= g.maximum for g in snapshot.running))
+
+
+def apart(tick: float, *, quiet: bool) -> float:
+    """Seconds between two passes that nothing brings forward. Reports are made by passes, and must not get old."""
+    return max(tick, min(_QUIET * tick, _LONGEST)) if quiet else tick
 
 
 def goal(total: int, settings: HostSettings, *, backed: bool = True) -> int:

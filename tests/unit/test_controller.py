@@ -178,7 +178,7 @@ def test_passes_are_seldom_while_no_guest_lacks_anything_and_come_at_once_when_o
     began, passes = time.monotonic(), host.controller.status()['tick']['passes']
     time.sleep(1.5)
     done = host.controller.status()['tick']['passes'] - passes
-    assert 1 <= done <= 1 + (time.monotonic() - began) / (0.2 * pressure.QUIET), 'one in three ticks'
+    assert 1 <= done <= 1 + (time.monotonic() - began) / pressure.apart(0.2, quiet=True), 'one in three ticks'
     host.available, began = 300 * MIB, time.monotonic()
     until(lambda: host.controller.report.level >= Level.SOFT)
     assert time.monotonic() - began < 0.5

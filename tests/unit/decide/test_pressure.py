@@ -119,3 +119,9 @@ def test_a_host_is_quiet_while_nothing_is_short_nobody_lacks_memory_and_nothing_
 def test_a_host_is_not_quiet_while_a_guest_is_on_its_way():
     away = Departing(awaited=Awaited(guest='g1', at=NOW))
     assert not pressure.quiet(a_host(), Plan(level=Level.CLEAR, actions=(), reason=''), LadderState(departing=away))
+
+
+@pytest.mark.parametrize('tick, quiet, seconds', [(5, False, 5), (5, True, 15), (1, True, 3), (10, True, 15),
+                                                  (60, True, 60)])
+def test_passes_of_a_quiet_host_are_further_apart_but_no_report_gets_old(tick, quiet, seconds):
+    assert pressure.apart(tick, quiet=quiet) == seconds
