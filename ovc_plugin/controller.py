@@ -57,7 +57,8 @@ class Controller:
         self._arrivals, self._told = arrivals.Arrivals(), Chronicle(host)
         self._kept = keeping.Keeper(host, store, self._told)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
-        self._claims = self._quiet = False
+        self._claims = False
+        self._quiet: int | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -163,7 +164,9 @@ class Controller:
             self._departures.measure(self._state.departing.measure)
         self._earlier = sample if sample.guests is not None else dataclasses.replace(
             sample, guests=self._earlier.guests if self._earlier else None)
-        self._snapshot, self._quiet = snapshot, pressure.quiet(snapshot, plan, self._state)
+        self._snapshot = snapshot
+        known = sample.guests is not None  # else it is judged by guests of a while ago
+        self._quiet = pressure.quiet(snapshot, plan, self._state, self.settings.host) if known else None
         self._told.tell(plan, before.level, outcomes, snapshot, now)
         self._kept.save(self._state)
         self._afterwards(replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes)))
@@ -202,11 +205,12 @@ class Controller:
     def _wait(self) -> None:
         """Until the next pass is due by the clock, or until the watch sees that one is due at once."""
         options = self.settings.host
-        resting = self._quiet and options.fast_look > 0 and not self._actuator.swapping
-        self._watch.wait(pressure.apart(options.tick, quiet=resting), options.fast_look, self._stopping,
+        looks = 0 < options.fast_look <= options.tick and not (self._watch.blind or self._actuator.swapping)
+        rest = self._quiet if looks else None
+        self._watch.wait(pressure.apart(options.tick, quiet=rest is not None), options.fast_look, self._stopping,
                          lambda recent, since: self._arrivals.news or pressure.urgent(
                              recent, self._snapshot, self._state.level, since, options, self._actuator.swapping),
-                         resting=resting)
+                         resting=rest)
 
     def expect(self, guest: str, domain: str) -> None:
         """A mergeable guest is about to migrate to here: sharing shall know of its trust domain before its pages do."""
@@ -222,14 +226,6 @@ class Controller:
             self.settings.scheduler, require_swap_backing=self.settings.host.require_swap_backing)
         return placement.fits(self.report, request, in_flight, scheduler, self.settings.shared, now)
 
-    def _next_guest(self, now: float) -> dict[str, typing.Any] | None:
-        """What a scheduler would be told of one more guest like the largest that is here."""
-        if self.report is None or self._snapshot is None or not self._snapshot.guests:
-            return None
-        like = max(self._snapshot.guests, key=lambda g: g.maximum)
-        verdict = self.admits(Request(memory=like.maximum, reservation=like.reservation), InFlight(), now)
-        return {'memory': like.maximum, 'reservation': like.reservation, 'ok': verdict.ok, 'reason': verdict.reason}
-
     def explain(self, guest: str) -> dict[str, typing.Any]:
         """The guests of that name or uuid: what they may have, what they have, what is next, and why no more."""
         decide = functools.partial(ladder.decide_host, rules=self._rules)
@@ -242,7 +238,8 @@ class Controller:
         tick['age'] = now - tick['at'] if tick['at'] is not None else None
         return {
             'report': report.to_dict(self.report) if self.report else None, 'tick': tick,
-            'dry_run': self.dry_run, 'next_guest': self._next_guest(now),
+            'dry_run': self.dry_run, 'next_guest': describe.next_guest(
+                snapshot, lambda request: self.admits(request, InFlight(), now)),
             'guests': [why.fields(g, self._state, now, self._told.guest_actions) for g in snapshot.guests]
             if snapshot else [],
             'watch': self._watch.fields(), 'sources': self._sensor.sources.fields(),

@@ -14,8 +14,10 @@ from ovc_plugin.model import (
     HostSnapshot,
     Outcome,
     ReclaimGuest,
+    Request,
     SetBalloon,
     TuneKsm,
+    Verdict,
 )
 
 
@@ -62,3 +64,13 @@ def guest_fields(guest: GuestSnapshot, last_action: dict[str, typing.Any] | None
 
 def ksm_fields(snapshot: HostSnapshot) -> dict[str, typing.Any] | None:
     return dataclasses.asdict(snapshot.ksm) if snapshot.ksm else None
+
+
+def next_guest(snapshot: HostSnapshot | None,
+               admits: typing.Callable[[Request], Verdict]) -> dict[str, typing.Any] | None:
+    """What a scheduler would be told of one more guest like the largest that is here."""
+    if snapshot is None or not snapshot.guests:
+        return None
+    like = max(snapshot.guests, key=lambda g: g.maximum)
+    verdict = admits(Request(memory=like.maximum, reservation=like.reservation))
+    return {'memory': like.maximum, 'reservation': like.reservation, 'ok': verdict.ok, 'reason': verdict.reason}

@@ -20,6 +20,7 @@ _LEAST = 0.4  # seconds that two looks must be apart to tell a speed
 # A look that differs from the one last judged by no more than that share of available memory, and by that many seconds
 # of stall, shows nothing new: at such a growth memory lasts for minutes.
 _STILL, _CALM = 1 / 256, 0.005
+HEARTBEAT = 5.0  # seconds between two looks at rest: the kernel rings at the group's memory alone
 
 Judge = typing.Callable[[Recent, float], str | None]
 
@@ -29,8 +30,9 @@ class Watch:
 
     def __init__(self, look: typing.Callable[[], Look], trigger: psi.Trigger | None = None, means: str = '',
                  clock: typing.Callable[[], float] = time.monotonic, arm: sleeper.Arm | None = None) -> None:
-        self._look, self._means, self._clock = look, means, clock
-        self._sleeper = sleeper.Sleeper(trigger, arm, clock)
+        self._look, self._clock = look, clock
+        self._sleeper = sleeper.Sleeper(trigger, arm, clock, means=means)
+        self.blind = False  # whether the last look failed
         self._apart = 0.0
         self._looks: collections.deque[Look] = collections.deque()
         self._counted = self._failed = 0
@@ -45,28 +47,28 @@ class Watch:
         self._sleeper.wake()
 
     def wait(self, seconds: float, pause: float, stopping: threading.Event, judge: Judge, *,
-             resting: bool = False) -> str | None:
+             resting: int | None = None) -> str | None:
         """Sleep until ``seconds`` are over, or until ``judge`` says why a pass is due at once; then why.
 
         ``pause`` is the time between two looks; with 0 there are none. ``judge`` is given what was seen lately and how
         long this call has lasted; once it has lasted ``WINDOW``, only looks that show something new are judged, unless
         :meth:`stir` says otherwise. So a quiet host is looked at without touching much memory: what rested since the
-        last look is in no cache. ``resting``: nothing is going on, so that there are no looks where the kernel rings at
-        memory that is charged, until it does.
+        last look is in no cache. ``resting``: nothing is going on, so that where the kernel rings at memory that is
+        charged, looks are :data:`HEARTBEAT` apart until it does; not with less available than so many bytes.
         """
         began = self._clock()
         self._still = None
-        if resting:
+        if resting is not None:
             self._sleeper.prepare()
         while (left := began + seconds - self._clock()) > 0:
-            self._apart = seconds if self._sleeper.listen(resting) else pause
+            self._apart = HEARTBEAT if self._sleeper.listen(self._far(resting)) else pause
             rung = self._sleeper.sleep(min(left, self._apart or left), stopping)
             if stopping.is_set():
                 return None
             if rung.stall:
                 self._rang = self._clock()
             if rung.mark:
-                self._begin_anew()
+                self._looks.clear()  # what was charged since the last look, and when, is not known
             told = any(rung) or self._stirred
             if not told and (not pause or self._clock() - began >= seconds):  # the pass that is due looks itself
                 continue
@@ -81,12 +83,13 @@ class Watch:
             self._still = last if lasted > WINDOW else None
         return None
 
-    def _begin_anew(self) -> None:
-        """No mark was crossed since the last look until just now, so it still held a moment ago."""
-        if self._looks and (at := self._clock() - WINDOW) > self._looks[-1].at:
-            last = dataclasses.replace(self._looks[-1], at=at, stalled=None)
-            self._looks.clear()
-            self._looks.append(last)
+    def _far(self, least: int | None) -> bool:
+        """Whether marks will tell in time: two of them at least are left before anything is short."""
+        marks = self._sleeper.marks
+        if least is None or marks is None or not self._looks or self.blind:
+            return False
+        last = self._looks[-1]
+        return last.bounded and last.available >= max(least, 2 * marks.step)
 
     def _unchanged(self, look: Look) -> bool:
         before = self._still
@@ -108,8 +111,10 @@ class Watch:
             look = self._look()
         except Exception:  # whatever a look trips over: passes can do without
             self._failed += 1
+            self.blind = True
             self._sleeper.forget()
             return None
+        self.blind = False
         looks = self._looks
         looks.append(look)
         self._counted += 1
@@ -141,8 +146,8 @@ class Watch:
 
     def fields(self) -> dict[str, typing.Any]:
         """For the status: what is watched and how, how many looks were made and failed, why a pass last came early."""
-        means = '; '.join(filter(None, (self._means, self._sleeper.means)))
-        return {'means': means, 'looks': self._counted, 'failed': self._failed, 'early': self._last}
+        return {'means': self._sleeper.means, 'looks': self._counted, 'failed': self._failed, 'early': self._last,
+                'resting': self._sleeper.listening}
 
 
 def plain(sensor: Sensor) -> Watch:
@@ -159,13 +164,13 @@ def over(sensor: Sensor) -> Watch:
     pressure = sensor.pressure
     trigger, means = psi.trigger(pressure) if pressure.exists() else (None, f'there is no {pressure}')
     counter: pathlib.Path | None = pressure if pressure.exists() else None
-    glance = Glance(sensor.boundary, sensor.memory_lately, sensor.proc, counter)
+    glance = Glance(sensor.boundary, sensor.memory, sensor.proc, counter, known=sensor.just_read)
     boundary = sensor.boundary
     marked = boundary is not None and (boundary / 'cgroup.event_control').exists()
 
     def arm(kept: marks.Marks | None) -> marks.Marks | None:
         memory = sensor.last_memory
-        if boundary is None or memory is None or not glance.bounded:
-            return None
-        return kept if kept is not None and kept.total == memory.total else marks.Marks(boundary, memory.total)
+        if boundary is None or memory is None or kept is not None and kept.total == memory.total:
+            return kept
+        return marks.Marks(boundary, memory.total)
     return Watch(glance.look, trigger, f'available memory and demand; {means}', arm=arm if marked else None)

@@ -71,11 +71,22 @@ def urgent(recent: Recent, snapshot: HostSnapshot | None, level: Level, since: f
     return reason if worst >= Level.HARD or fell else None
 
 
-def quiet(snapshot: HostSnapshot, plan: Plan, state: LadderState) -> bool:
-    """Whether nothing is short, nothing is taken from a guest, and nothing is under way: passes may then be
-    :func:`apart` further, as looks see at once when that ends."""
-    return (plan.level is Level.CLEAR and not plan.actions and not snapshot.arriving and state.departing.guest is None
-            and all(g.actual is None or g.actual >= g.maximum for g in snapshot.running))
+def quiet(snapshot: HostSnapshot, plan: Plan, state: LadderState, settings: HostSettings) -> int | None:
+    """Available memory with less of which the host is not quiet; ``None`` where it is not now.
+
+    It is while memory is far above where SOFT begins, nothing is taken from a guest or asked of one, and nothing is
+    under way: passes may then be :func:`apart` further, as looks see at once when that ends. Not while the kernel
+    merges pages: how fast they dissolve is measured by passes, and whether they may be merged is looked at by them.
+    """
+    least = 2 * minimum(snapshot.total, settings.level_scale)
+    if plan.level is not Level.CLEAR or plan.actions or snapshot.available < least:
+        return None
+    if snapshot.arriving or state.departing.guest or state.departing.short_since or state.probes:
+        return None
+    if snapshot.ksm is not None and snapshot.ksm.run == 1:
+        return None
+    whole = all((g.actual or g.maximum) >= g.maximum <= (g.target or g.maximum) for g in snapshot.running)
+    return least if whole else None
 
 
 def apart(tick: float, *, quiet: bool) -> float:

@@ -12,43 +12,41 @@ import typing
 from ovc_plugin.samples import MemorySample
 from ovc_plugin.sense import psi
 
-_ANEW = 5.0  # seconds after which a group's droppable file pages are read again: they change slowly, and cost most
+_ANEW = 16.0  # seconds after which a group's droppable file pages are read again: they change slowly, and cost most
 _FAR = 1.0   # seconds after which the machine around a group is read again, while it has twice as much available
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """``available`` bytes; ``demand`` in bytes from an origin of its own: what is used, in memory and in swap together,
-    so that it grows only by what guests want and not by what is moved; ``stalled``: seconds of stall since boot."""
+    so that it grows only by what guests want and not by what is moved; ``stalled``: seconds of stall since boot;
+    ``bounded``: it is the group's limit that memory runs out at, and far from it the machine around."""
 
     at: float
     available: int
     demand: int
     stalled: float | None = None
+    bounded: bool = False
 
 
 class Glance:
     """Looks at the machine, or at the control group that bounds the guests.
 
-    ``memory`` is the full reading, from which a group's droppable pages are taken now and then. ``pressure`` is the
-    file of the stall counter, ``None`` to leave it alone.
+    ``memory`` is the full reading, from which a group's droppable pages are taken now and then, ``known`` the one that
+    a pass has made just now, if any. ``pressure`` is the file of the stall counter, ``None`` to leave it alone.
     """
 
     def __init__(self, boundary: pathlib.Path | None, memory: typing.Callable[[], MemorySample],
                  proc: pathlib.Path = pathlib.Path('/proc'), pressure: pathlib.Path | None = None,
-                 clock: typing.Callable[[], float] = time.monotonic) -> None:
+                 clock: typing.Callable[[], float] = time.monotonic,
+                 known: typing.Callable[[], MemorySample | None] = lambda: None) -> None:
         self._boundary, self._memory, self._clock, self._pressure = boundary, memory, clock, pressure
+        self._known = known
         self._meminfo = proc / 'meminfo'
         self._open: dict[pathlib.Path, int] = {}
         self._group = _files(boundary) if boundary else None
         self._base: tuple[float, int, int] | None = None  # when, available, used
         self._machine: tuple[float, int] | None = None    # when, available
-        self._bounded = False
-
-    @property
-    def bounded(self) -> bool:
-        """Whether the group's limit is what memory runs out at, and not the machine around it, by the last look."""
-        return self._bounded
 
     def look(self) -> Look:
         """:raises OSError: something cannot be read; it is opened anew at the next look."""
@@ -63,8 +61,8 @@ class Glance:
             used, both = self._used(self._group)
             inside = self._inside(now, used)
             around = self._around(now, inside)
-            self._bounded = around >= 2 * inside
-            return Look(at=now, available=min(around, inside), demand=both, stalled=stalled)
+            return Look(at=now, available=min(around, inside), demand=both, stalled=stalled,
+                        bounded=around >= 2 * inside)
         except (OSError, ValueError) as error:
             self.close()
             raise error if isinstance(error, OSError) else OSError(str(error)) from None
@@ -86,8 +84,9 @@ class Glance:
         return used, other if together else used + other
 
     def _inside(self, now: float, used: int) -> int:
-        if self._base is None or now - self._base[0] >= _ANEW:
-            self._base = now, self._memory().available, used
+        known = self._known()
+        if known is not None or self._base is None or now - self._base[0] >= _ANEW:
+            self._base = now, (known or self._memory()).available, used
         return max(0, self._base[1] - (used - self._base[2]))
 
     def _around(self, now: float, inside: int) -> int:

@@ -34,6 +34,11 @@ class Marks:
             self.close()
             raise
 
+    @property
+    def step(self) -> int:
+        """Bytes from one mark to the next."""
+        return self.total // COUNT
+
     def fileno(self) -> int:
         return self._bell
 

@@ -11,7 +11,7 @@ from ovc_plugin.hypervisor.protocol import Hypervisor
 from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample, MemorySample
 from ovc_plugin.sense import cgroup, ksm, pressed, proc, psi, published, sources, spoken, vmstat, zswap
 
-_LATELY = 0.1  # seconds for which a reading of the boundary's memory serves a look, too
+_LATELY = 0.1  # seconds for which a reading of the boundary's memory serves a look too
 _BOOTS = 120.0  # seconds in which a guest that has not spoken yet is taken to boot
 
 
@@ -72,10 +72,9 @@ class Sensor:
         self._memory_at = time.monotonic()
         return self.last_memory
 
-    def memory_lately(self) -> MemorySample:
-        """The same, as a pass may have read it just now."""
-        known = self.last_memory
-        return known if known is not None and time.monotonic() - self._memory_at < _LATELY else self.memory()
+    def just_read(self) -> MemorySample | None:
+        """The last reading of :meth:`memory`, if it was made just now."""
+        return self.last_memory if time.monotonic() - self._memory_at < _LATELY else None
 
     def group_of(self, uuid: str) -> pathlib.Path | None:
         """The directory of a guest's memory group, once it has been seen."""

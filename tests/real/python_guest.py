@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path('/usr/bin/python3.11')
 NEEDED = ('__init__', 'model', 'placing', 'samples', 'leases', 'squeeze', 'sense/__init__', 'sense/cgroup',
-          'sense/glance', 'sense/proc', 'sense/psi')
+          'sense/glance', 'sense/marks', 'sense/proc', 'sense/psi', 'sense/sleeper')
 LEFT_OUT = ('test', 'idlelib', 'ensurepip', 'lib2to3', 'tkinter', 'config-*', '__pycache__', 'distutils', 'pydoc_data',
             'unittest', 'dist-packages', 'asyncio', 'curses', 'sqlite3', 'turtledemo')
 

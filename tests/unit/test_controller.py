@@ -11,7 +11,7 @@ import pytest
 from ovc_plugin import publish
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.controller import Controller
-from ovc_plugin.decide import pressure, state
+from ovc_plugin.decide import state
 from ovc_plugin.model import MIB, InFlight, Level, Outcome, Plan, Request, TuneKsm
 from ovc_plugin.samples import GuestSample, MemorySample
 from ovc_plugin.sense.sources import Sources
@@ -135,6 +135,8 @@ class Blind:
     def complete(self, sample):
         return sample
 
+    blind = False
+
     def wait(self, *args, **kinds):
         raise ValueError('not a number')
 
@@ -171,22 +173,21 @@ def test_a_fall_between_two_ticks_is_answered_at_once(tmp_path):
 
 
 def test_passes_are_seldom_while_no_guest_lacks_anything_and_come_at_once_when_one_does(tmp_path):
-    host = Host(tmp_path, available=10 * GIB, tick=0.2, fast_look=0.05)
+    host = Host(tmp_path, available=10 * GIB, tick=2, fast_look=0.05)
     host.controller._clock = time.time
     host.controller.start()
     until(lambda: host.controller.report)
     began, passes = time.monotonic(), host.controller.status()['tick']['passes']
-    time.sleep(1.5)
-    done = host.controller.status()['tick']['passes'] - passes
-    assert 1 <= done <= 1 + (time.monotonic() - began) / pressure.apart(0.2, quiet=True), 'one in three ticks'
+    time.sleep(4.5)
+    assert host.controller.status()['tick']['passes'] - passes <= (time.monotonic() - began) / 6 + 1, 'one in 3 ticks'
     host.available, began = 300 * MIB, time.monotonic()
     until(lambda: host.controller.report.level >= Level.SOFT)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 1.0
     host.controller.stop()
 
 
 def test_a_controller_that_is_stopped_does_not_wait_for_its_next_pass(tmp_path):
-    host = Host(tmp_path, available=10 * GIB, tick=300, fast_look=60)
+    host = Host(tmp_path, available=10 * GIB, tick=300, fast_look=200)
     host.controller.start()
     until(lambda: host.controller.report)
     began = time.monotonic()

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """The level rises at once, falls after a dwell, and does not flap between two thresholds."""
+import dataclasses
+
 import pytest
 
 from ovc_plugin.decide import pressure
 from ovc_plugin.decide.departing import Awaited, Departing
-from ovc_plugin.decide.state import LadderState
-from ovc_plugin.model import MIB, Level, Plan, SetBalloon
+from ovc_plugin.decide.state import LadderState, Probe
+from ovc_plugin.model import MIB, KsmState, Level, Plan, SetBalloon
 from ovc_plugin.samples import Recent
 from ovc_plugin.settings import HostSettings
 from tests.builders import GIB, NOW, a_guest, a_host
@@ -105,20 +107,32 @@ def test_the_reason_names_both_numbers():
     assert judged(280).reason == '280 MB available < 287 MB'
 
 
-@pytest.mark.parametrize('change, quiet', [
-    ({}, True), ({'level': Level.SOFT}, False), ({'actual': 900 * MIB}, False), ({'arriving': ('p1',)}, False),
-    ({'asks': True}, False), ({'actual': None}, True), ({'running': False, 'actual': 900 * MIB}, True)])
-def test_a_host_is_quiet_while_nothing_is_short_nobody_lacks_memory_and_nothing_is_under_way(change, quiet):
-    guest = a_guest(maximum=GIB, actual=change.get('actual', GIB), running=change.get('running', True))
-    actions = (SetBalloon(guest=guest.uuid, target=GIB, previous=GIB, reason=''),) if 'asks' in change else ()
-    plan = Plan(level=change.get('level', Level.CLEAR), actions=actions, reason='')
-    host = a_host(guest, arriving=change.get('arriving', ()))
-    assert pressure.quiet(host, plan, LadderState()) is quiet
+QUIET = Plan(level=Level.CLEAR, actions=(), reason='')
+ASKS = SetBalloon(guest='g1', target=GIB, previous=GIB, reason='')
 
 
-def test_a_host_is_not_quiet_while_a_guest_is_on_its_way():
-    away = Departing(awaited=Awaited(guest='g1', at=NOW))
-    assert not pressure.quiet(a_host(), Plan(level=Level.CLEAR, actions=(), reason=''), LadderState(departing=away))
+def quiet(plan=QUIET, state=None, available=10 * GIB, **guest):
+    ksm = guest.pop('ksm', None)
+    arriving = guest.pop('arriving', ())
+    here = a_guest(**{'maximum': GIB, 'actual': GIB, 'target': GIB, **guest})
+    return pressure.quiet(a_host(here, available=available, ksm=ksm, arriving=arriving), plan, state or LadderState(),
+                          OPTIONS)
+
+
+def test_a_host_is_quiet_while_nothing_is_short_taken_or_under_way_and_says_above_what():
+    assert quiet() == 2 * pressure.minimum(a_host().total, 1.0)
+    assert quiet(actual=None, target=None) and quiet(running=False, actual=GIB // 2, target=GIB // 2)
+
+
+@pytest.mark.parametrize('change', [
+    {'plan': Plan(level=Level.SOFT, actions=(), reason='')}, {'plan': dataclasses.replace(QUIET, actions=(ASKS,))},
+    {'available': 1700 * MIB}, {'actual': GIB - MIB}, {'target': GIB - MIB}, {'arriving': ('p1',)},
+    {'ksm': KsmState(run=1, saved=0, shared=0, pages_to_scan=100)},
+    {'state': LadderState(departing=Departing(awaited=Awaited(guest='g1', at=NOW)))},
+    {'state': LadderState(departing=Departing(short_since=NOW))},
+    {'state': LadderState(probes={'g1': Probe(step=MIB, at=NOW)})}])
+def test_a_host_where_anything_is_going_on_is_not_quiet(change):
+    assert quiet(**change) is None
 
 
 @pytest.mark.parametrize('tick, quiet, seconds', [(5, False, 5), (5, True, 15), (1, True, 3), (10, True, 15),
