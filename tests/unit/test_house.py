@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import ast
+import io
 import pathlib
 import subprocess
 import sys
 
 import pytest
+from docutils import core
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(sys.executable).parent
@@ -54,6 +56,14 @@ def test_shell_scripts():
     scripts = shell_files()
     assert ROOT / 'tools' / 'test' in scripts
     run(BIN / 'shellcheck', '-x', '--severity=warning', *scripts)
+
+
+@pytest.mark.parametrize('path', [path for path in tracked() if path.suffix == '.rst'], ids=lambda path: path.name)
+def test_documents_can_be_rendered(path):
+    said = io.StringIO()
+    core.publish_string(path.read_text(), writer='html', settings_overrides={
+        'report_level': 2, 'halt_level': 5, 'warning_stream': said, 'syntax_highlight': 'none'})
+    assert not said.getvalue()
 
 
 def test_every_source_file_says_whose_it_is():
