@@ -29,9 +29,9 @@ CONTEXT = b'ovc_plugin.privileged'
 DESCRIPTION = """\
 One host; guests fill it until the controller balloons and swaps. nova-compute is then killed with signal 9, together
 with nothing else. For --dead seconds nobody is in charge. Then it is started again. Checked: no guest dies; the level
-comes back to SOFT or better within --watch seconds; the first status afterwards shows each balloon target as it was
-asked before, or a guest whose own size moved meanwhile; no guest is asked twice for the same size; no limit is left on
-any guest's control group. Exit status 0: all of that held.
+comes back to SOFT or better within --watch seconds; the first decision afterwards, by the decision log, is made from
+each balloon target as it was asked before; no guest is asked twice for the same size; no limit is left on any guest's
+control group. Exit status 0: all of that held.
 
 With --helper the root helper is killed as well, and before nova-compute: in the middle of a swap, with a limit lowered,
 that its watchdog lifts while nobody is in charge.
@@ -79,10 +79,6 @@ class Scene:
         """The targets that the controller has written down, by guest."""
         saved = json.loads((self.cloud.state / 'ovc' / f'{self.host.name}.json').read_text())
         return {uuid: asked['target'] for uuid, asked in saved['ladder']['asked'].items()}
-
-    def sizes(self) -> dict[str, int]:
-        """Each guest's size as its balloon driver tells it, by libvirt's name of the guest."""
-        return watch._balloons(self.host)
 
     def limits(self) -> dict[str, str]:
         """The limits that stand on guests' memory groups, by guest and file; {} when there are none."""
@@ -163,45 +159,34 @@ def kill_helper(scene: Scene, helper: int, patience: float = 90.0) -> int:
     raise SystemExit(f'crash: in {patience:g} s the helper could not be met within a swap')
 
 
-def first_status(scene: Scene) -> dict:
-    """Bring nova-compute up again; its controller's first answer meanwhile."""
-    found: list[dict] = []
+def await_answer(scene: Scene) -> None:
+    """Bring nova-compute up again, until its controller answers."""
+    answered = threading.Event()
 
     def look() -> None:
-        while not found and not scene.over:
-            if status := scene.status():
-                found.append(status)
+        while not answered.is_set() and not scene.over:
+            if scene.status():
+                answered.set()
             time.sleep(0.2)
 
     looker = threading.Thread(target=look, daemon=True)
     looker.start()
     try:
         scene.cloud.up()
-        scene.until(lambda: found, 60, 'the controller to answer again')
+        scene.until(answered.is_set, 60, 'the controller to answer again')
     finally:
         scene.over = True
         looker.join(10)
-    return found[0]
 
 
-def reread(status: dict, kept: dict[str, int], sizes: dict[str, int], text: str) -> tuple[list[str], list[str]]:
-    """Guests whose target was read back, and those of which nothing can be said as their own size moved meanwhile.
-
-    ``sizes`` are the guests' own from before the restart, ``text`` is what the controller has logged since it. Had it
-    been through more than one pass already, the size that it asked to change from tells what it had read.
+def read_back(record: Path, before: set[Path]) -> dict[str, int] | None:
+    """The balloon targets from which the first decision after the restart was made, by guest: as its decision log has
+    them, which begins a new file at each start. ``before`` are the files from before; ``None``: it has decided nothing.
     """
-    back, moved = [], []
-    for guest in status['guests']:
-        uuid, name = guest['uuid'], guest['name']
-        if uuid not in kept:
-            continue
-        first = re.search(rf': (?:shrink|grow) {re.escape(name)} from (\d+) MB to \d+ MB', text)
-        if guest['target'] == kept[uuid] or (status['tick']['passes'] > 1 and first
-                                             and int(first[1]) == kept[uuid] // MB):
-            back.append(name)
-        elif guest['actual'] is not None and guest['actual'] != sizes.get(name):
-            moved.append(f'{name} {sizes.get(name, 0) // MB} -> {guest["actual"] // MB} MB')
-    return back, moved
+    from ovc_plugin.cli.log import Log
+    for entry in Log(sorted(set(record.glob('*.jsonl.gz')) - before)):
+        return entry.passed.state.targets()
+    return None
 
 
 def calm_again(scene: Scene, within: float) -> tuple[str, float, bool]:
@@ -227,12 +212,14 @@ def play(cloud: Cloud, options: argparse.Namespace, say: Progress) -> tuple[list
     alone, dead_limits = len(scene.host.guests()), scene.limits()
     say(f'{options.dead} s without it: {alone} of {len(scene.placed)} guests run, {scene.killed()} killed, '
         f'limits: {dead_limits or "none"}')
-    kept, sizes = scene.asked(), scene.sizes()
-    began = time.monotonic()
-    status = first_status(scene)  # which begins a new log
+    kept, record = scene.asked(), cloud.state / 'ovc' / 'record'
+    recorded, began = set(record.glob('*.jsonl.gz')), time.monotonic()
+    await_answer(scene)  # which begins a new log
     back = time.monotonic() - began
     limits = scene.limits()
-    told, moved = reread(status, kept, sizes, scene.log())
+    scene.until(lambda: read_back(record, recorded) is not None, 30, 'the first decision to be recorded')
+    first = read_back(record, recorded) or {}
+    told = [uuid for uuid, target in kept.items() if first.get(uuid) == target]
     level, calm_after, calm = calm_again(scene, options.watch)
     time.sleep(5)
     alive = sum(scene.watcher.beating(name) for name in scene.placed)
@@ -245,8 +232,7 @@ def play(cloud: Cloud, options: argparse.Namespace, say: Progress) -> tuple[list
     stale |= dead_limits
     rows = [('guests killed', f'{scene.killed()}', scene.killed() == 0),
             ('guests alive', f'{alive} of {len(scene.placed)}', alive == len(scene.placed) == alone),
-            ('targets re-read', f'{len(told)} of {len(kept)}' + f' (moved by themselves: {", ".join(moved)})' * bool(
-                moved), len(told) + len(moved) == len(kept) > 0 and bool(told)),
+            ('targets re-read', f'{len(told)} of {len(kept)}', len(told) == len(kept) == len(first) > 0),
             ('asked twice for the same size', f'{twice or "nobody"}', not twice),
             ('limits left behind', f'{stale or "none"} (of {begun} swaps not ended when the helper was killed)',
              not stale and begun >= options.helper),

@@ -14,6 +14,12 @@ import time
 import pytest
 
 from benchmarks import speed_agent, speed_scene, speed_told
+from ovc_plugin.decide.replay import Pass
+from ovc_plugin.decide.state import Asked, LadderState
+from ovc_plugin.model import Level, Plan
+from ovc_plugin.record import Recorder
+from ovc_plugin.settings import Settings
+from tests.builders import NOW, a_host
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MB = 1 << 20
@@ -28,25 +34,22 @@ def load(name: str, monkeypatch):
     return module
 
 
-def a_status(target_mb: int, actual_mb: int | None, passes: int = 1) -> dict:
-    return {'tick': {'passes': passes}, 'guests': [{
-        'uuid': 'u1', 'name': 'g1', 'target': target_mb * MB, 'actual': actual_mb and actual_mb * MB}]}
-
-
-@pytest.mark.parametrize('status, log, back, moved', [
-    (a_status(300, 350), '', ['g1'], []),
-    # In a second pass it was asked for less already, from where it was asked to be: it had been read.
-    (a_status(280, 350, passes=2), 'h1: shrink g1 from 300 MB to 280 MB: short', ['g1'], []),
-    # Asked anew from its own size: nothing was read, whatever it was asked for.
-    (a_status(280, 350, passes=2), 'h1: shrink g1 from 350 MB to 280 MB: short', [], []),
-    (a_status(350, 350), 'h1: shrink g1 from 350 MB to 300 MB: short', [], []),
-    # Its own size changed while nobody was in charge: told apart, and not taken for read.
-    (a_status(320, 320), '', [], ['g1 350 -> 320 MB']),
-    (a_status(350, None), '', [], []),
-])
-def test_a_target_counts_as_read_back_only_when_it_was(status, log, back, moved, monkeypatch):
+def test_targets_count_as_read_back_by_the_first_decision_after_the_restart(monkeypatch, tmp_path):
     crash = load('crash', monkeypatch)
-    assert crash.reread(status, {'u1': 300 * MB}, {'g1': 350 * MB}, log) == (back, moved)
+
+    def run(*targets):
+        """One run of a controller: a pass for each target of its guest."""
+        recorder = Recorder(tmp_path, 'h1', 1 << 20)
+        for number, target in enumerate(targets):
+            asked = {'u1': Asked(target=target * MB, at=NOW, nearest=0, moved_at=NOW)}
+            passed = Pass(at=NOW + number, state=LadderState(level=Level.SOFT, asked=asked), snapshot=a_host(),
+                          plan=Plan(level=Level.SOFT, actions=(), reason=''))
+            assert recorder.add(passed, Settings()) is None
+        return set(tmp_path.glob('*.jsonl.gz'))  # not closed: it is killed
+    before = run(400, 300)
+    assert crash.read_back(tmp_path, before) is None
+    run(300, 280)
+    assert crash.read_back(tmp_path, before) == {'u1': 300 * MB}
 
 
 def test_a_root_helpers_processor_time_is_counted_while_it_lives(monkeypatch):
