@@ -53,6 +53,12 @@ def _said(error: Exception) -> str:
     return ' '.join(str(error).split())[-120:]
 
 
+def last_failure(log: str, lines: int = 80) -> str:
+    """The last traceback of an API's log, '' without one: its answer names no more than the class of the error."""
+    begin = log.rfind('Traceback (most recent call last)')
+    return '\n'.join(log[begin:].splitlines()[:lines]) if begin >= 0 else ''
+
+
 def in_state(stage: Stage, state: str, chosen: list[str], deadline: float) -> dict[str, Cell]:
     """All ways in one state."""
     stage.say(f'state: {state}')
@@ -66,6 +72,9 @@ def in_state(stage: Stage, state: str, chosen: list[str], deadline: float) -> di
                 cells[path] = Cell(f'not tried: {why}', False) if why else GO[path](stage, state)
             except Exception as error:
                 cells[path] = Cell(f'{type(error).__name__}: {_said(error)}', False)
+                if getattr(error, 'status_code', 0) >= 500:
+                    log = stage.cloud.log('nova-api').read_text(errors='replace')
+                    stage.say(f'  nova-api failed:\n{last_failure(log)}')
                 stage.delete([s.id for s in stage.compute.servers(details=False) if s.id not in fillers])
             stage.watch.look_after(f'{path}, {state}')
             stage.say(f'  {path}: {cells[path].told}{"" if cells[path].good else "  WRONG"}')

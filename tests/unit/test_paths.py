@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'devstack' / 'onebox')]
 
-from benchmarks import paths_cells, paths_watch  # noqa: E402
+from benchmarks import paths, paths_cells, paths_watch  # noqa: E402
 
 MB = 1 << 20
 NOWHERE = 'no host (ERROR)'
@@ -65,3 +65,15 @@ def test_a_host_that_stays_silent_after_a_step_is_no_promise_kept(silent, counte
     looked._of = of
     looked.look_after('boot, fits')
     assert (looked.blind_after, looked.blind) == (counted, min(silent, paths_watch.ANSWERS_WITHIN))
+
+
+def test_the_last_traceback_of_an_api_is_told():
+    block = """2026-01-01 ERROR nova.api Traceback (most recent call last):
+2026-01-01 ERROR nova.api   File "a.py", line {}, in f
+2026-01-01 ERROR nova.api     x.y
+2026-01-01 ERROR nova.api AttributeError: 'NoneType' object has no attribute 'y'
+2026-01-01 INFO nova.api 500
+"""
+    told = paths.last_failure(block.format(1) + block.format(2), lines=4)
+    assert 'line 2,' in told and 'line 1,' not in told and told.endswith("attribute 'y'")
+    assert paths.last_failure('all is well') == ''
