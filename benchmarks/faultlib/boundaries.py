@@ -32,12 +32,15 @@ AT_ONCE = {'migrate': True, 'migrate_after': 1.0, 'migrate_bandwidth': 64 << 30}
 
 # -- the process that is killed -------------------------------------------------------------------------------------
 class Countdown:
-    """Wraps calls; the ``last``-th boundary crossed is where the process ends."""
+    """Wraps calls; the ``last``-th boundary crossed is where the process ends. What another process crosses that was
+    forked from it, as the watchdog over limits is, is neither counted nor ended."""
 
     def __init__(self, last: int | None, names: Path) -> None:
-        self._last, self._names, self.crossed = last, names, 0
+        self._last, self._names, self.crossed, self._process = last, names, 0, os.getpid()
 
     def cross(self, name: str) -> None:
+        if os.getpid() != self._process:
+            return
         if self._last is not None and self.crossed > self._last:
             time.sleep(60)  # another thread has come to the end already
         with self._names.open('a') as file:

@@ -37,6 +37,23 @@ def test_all_boundaries_are_killed_at_unless_fewer_are_wanted(faults):
     assert faults.parser().parse_args(['--kills', '24']).kills == 24
 
 
+def test_what_a_forked_watchdog_crosses_is_no_boundary_of_the_controller(faults, tmp_path):
+    code = f"""
+import os, pathlib, sys
+sys.path[:0] = [{str(ROOT / 'benchmarks')!r}]
+from faultlib.boundaries import Countdown
+owner = type('Owner', (), {{'put_back': lambda self: None}})()
+countdown = Countdown(1, pathlib.Path({str(tmp_path / 'names')!r}))
+countdown.wrap(owner, 'put_back', 'putting back')
+child = os.fork()
+owner.put_back()  # of the child neither, of the parent the second ends it
+os._exit(5)
+"""
+    ended = subprocess.run([sys.executable, '-c', code], timeout=30)
+    assert ended.returncode == -9
+    assert (tmp_path / 'names').read_text().splitlines() == ['before putting back', 'after putting back']
+
+
 def test_the_cloud_of_the_kills_takes_down_every_request_and_is_not_done_with_it(faults, tmp_path):
     for guest in ('one', 'two'):
         cloud = faults.boundaries.Cloud(tmp_path / 'requests')
