@@ -144,7 +144,8 @@ def killed_everywhere(scene: Scene, say: typing.Callable[[str], None], most: int
 
     from .scene import Row
     kinds, killed, lowered, wrong = set(), 0, 0, []
-    # What is done differs a little from run to run: a boundary that is not reached is tried once more.
+    # What is done differs a little from run to run: passes go on until the boundary is reached, and one that is not
+    # for all that is tried once more.
     with tempfile.TemporaryDirectory() as directory:
         _, said, names = start(scene, Path(directory), count=True)
     scene.reset()
@@ -153,7 +154,7 @@ def killed_everywhere(scene: Scene, say: typing.Callable[[str], None], most: int
     for last in chosen:
         with tempfile.TemporaryDirectory() as directory:
             for _ in range(2):
-                code, _, crossed = start(scene, Path(directory), last=last)
+                code, _, crossed = start(scene, Path(directory), last=last, passes=3 * PASSES)
                 if code:
                     break
                 scene.reset()
