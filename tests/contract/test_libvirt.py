@@ -3,6 +3,7 @@
 """nova's real LibvirtDriver under our class, over nova's fake libvirt, with the real controller in its thread."""
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ import fixtures
 from nova import context, objects
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.tests.functional.libvirt import base
+from nova.virt import driver as virt_driver
 
 from ovc_plugin.nova.driver import OvcLibvirtDriver
 from tests.contract.cloud import enable
@@ -110,3 +112,15 @@ class TestLibvirt(base.ServersTestBase):
                     return guest
             time.sleep(0.1)
         self.fail(f'the controller does not see {uuid}: {driver._ovc.status()}')
+
+
+def test_our_methods_take_what_novas_take():
+    """As nova's own test of its libvirt driver has it, for every method."""
+    def public(kind):
+        return {name: method for name, method in inspect.getmembers(kind, inspect.isfunction) if name[0] != '_'}
+    theirs = public(virt_driver.ComputeDriver)
+    ours = public(OvcLibvirtDriver)
+    assert set(ours) <= set(theirs)
+    differ = [name for name, method in ours.items()
+              if inspect.getfullargspec(method)[:-1] != inspect.getfullargspec(theirs[name])[:-1]]
+    assert not differ
