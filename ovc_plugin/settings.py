@@ -82,8 +82,8 @@ class HostSettings:
         True, 'Sense, decide, log and report, but act on nothing and leave placement\'s ratio alone. Set it to false '
         'once the log has been read.', mutable=True)
     tick: float = knob(
-        5.0, 'Seconds between two passes of the host controller; three times as many, up to 15, while nothing is short '
-        'and no guest has less than all its memory.', low=0.2, high=300, unit='s')
+        5.0, 'Seconds between two passes of the host controller; three times as many, up to 15, while nothing is '
+        'short, merged, or taken from a guest.', low=0.2, high=300, unit='s')
     fast_look: float = knob(
         0.2, 'Seconds between two cheap looks at available memory, at how fast demand grows, and at the pressure stall '
         'counter; a pass runs at once when it would raise the level. 0 leaves that to the kernel\'s alarm, where there '

@@ -43,7 +43,7 @@ def group() -> Iterator[Path]:
     path.rmdir()
 
 
-def test_memory_that_crosses_a_mark_ends_a_sleep_at_once_and_what_stays_between_two_does_not(group: Path) -> None:
+def test_memory_that_crosses_a_mark_ends_a_sleep_at_once_and_memory_held_does_not(group: Path) -> None:
     marks = Marks(group, 640 * MB)
     step = 640 // COUNT
     sleeper = Sleeper(arm=lambda kept: marks, awake=0.0)
