@@ -168,7 +168,7 @@ class Libvirtd:
     """The host's libvirtd, to be killed and started anew in the namespaces it had."""
 
     def __init__(self, host: LibvirtHost) -> None:
-        self._pidfile = host.root / 'run' / 'libvirtd.pid'
+        self._pidfile, self._group = host.root / 'run' / 'libvirtd.pid', host.group
         # Holds the namespaces while no libvirtd is there.
         self._holder = subprocess.Popen([*self._inside(self.pid), 'sleep', '600'], stdin=subprocess.DEVNULL)
         self._log = host.root / 'log' / 'restart.log'
@@ -187,8 +187,10 @@ class Libvirtd:
             until(lambda: not Path(f'/proc/{self.pid}/exe').exists(), 5, 'libvirtd to end')
 
     def start(self) -> None:
+        # In the host's memory group, as the first one was: whoever is in there is ended with the host.
+        join = ['sh', '-c', f'echo $$ >{self._group}/cgroup.procs && exec "$@"', 'sh']
         with open(self._log, 'wb') as log:
-            subprocess.Popen([*self._inside(self._holder.pid), '/usr/sbin/libvirtd', '--pid-file',
+            subprocess.Popen([*join, *self._inside(self._holder.pid), '/usr/sbin/libvirtd', '--pid-file',
                               '/run/libvirt/libvirtd.pid'], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                              start_new_session=True)
 
