@@ -21,8 +21,11 @@ def given(thing: typing.Any, name: str) -> typing.Any:
     if thing is None:
         return None
     kept = getattr(thing, '__dict__', None)
-    if kept is not None and f'_obj_{name}' in kept:
-        return kept[f'_obj_{name}']
+    if kept is not None:
+        if f'_obj_{name}' in kept:
+            return kept[f'_obj_{name}']
+        if '_changed_fields' in kept:  # one of nova's, and this is not set
+            return None
     return getattr(thing, name, None) if name in thing else None
 
 

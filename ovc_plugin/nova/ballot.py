@@ -34,7 +34,9 @@ class Ballot:
                                                unbacked=not settings.scheduler.require_swap_backing)
         self._memory, self._domain = self._asking.memory, self._asking.domain
         self._ratio = settings.scheduler.unreported_ratio or 1.0
-        self._default = self._all(lambda name: getattr(settings.scheduler, name))
+        #: Strengths where the host's aggregates say nothing of them, and the ids of aggregates that say nothing.
+        self.default = self._all(lambda name: getattr(settings.scheduler, name))
+        self.silent: set[int] = set()
         self._named: str | None = None
         self._of_aggregates: dict[tuple[int, ...], Strengths] = {}
 
@@ -50,16 +52,16 @@ class Ballot:
         where it depends on what their reports tell of page contents: all votes shall know the same."""
         known, left = found
         affinity = 0.0
-        strengths = self._strengths(host_state) if host_state.aggregates else self._default
+        strengths = self._strengths(host_state) if host_state.aggregates else self.default
         if self._domain is not None and (known.domain == self._domain or known.open) and strengths[2]:
             if known.there:
                 return None
             affinity = self._affinity(host_state, known)
-        return strengths[0] * left[4] + strengths[1] * left[5] + strengths[2] * affinity
+        return strengths[0] * left.headroom + strengths[1] * left.trend + strengths[2] * affinity
 
     def of(self, host_state: typing.Any, found: states.Found | None) -> float:
         """The same of any host that was looked up."""
-        strengths = self._strengths(host_state) if host_state.aggregates else self._default
+        strengths = self._strengths(host_state) if host_state.aggregates else self.default
         if found is None:
             return self._unreported(host_state, strengths)
         known, left = found
@@ -92,9 +94,10 @@ class Ballot:
         key = tuple(map(id, host_state.aggregates))
         found = self._of_aggregates.get(key)
         if found is None:
-            default = dict(zip(ALL, self._default, strict=True))
+            default = dict(zip(ALL, self.default, strict=True))
             found = self._of_aggregates[key] = self._all(
                 lambda name: utils.get_weight_multiplier(host_state, name, default[name]))
+            self.silent.update(id(a) for a in host_state.aggregates if default.keys().isdisjoint(a.metadata))
         return found
 
     def _all(self, strength: typing.Callable[[str], float]) -> Strengths:

@@ -14,9 +14,7 @@ import typing
 from nova.scheduler import filters, utils
 from oslo_log import log as logging
 
-from ovc_plugin.decide import placement
-from ovc_plugin.model import MIB, InFlight, Verdict
-from ovc_plugin.nova import ballot, current, explain, neighbours
+from ovc_plugin.nova import ballot, current, explain, judging, neighbours
 from ovc_plugin.nova import host_state as states
 from ovc_plugin.report import ReportError
 from ovc_plugin.settings import Settings
@@ -24,62 +22,6 @@ from ovc_plugin.settings import Settings
 LOG = logging.getLogger(__name__)
 
 TOLD_AT_INFO = 5
-
-
-def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float) -> Verdict:
-    """May the request go to this host? The reason has both numbers."""
-    try:
-        known = states.known(host_state)
-    except ReportError as error:
-        return Verdict(ok=False, reason=str(error))
-    if known is None:
-        return _unreported(host_state, asking.memory, settings.scheduler.unreported_ratio)
-    if conflict := asking.conflict(host_state, known.default):
-        return Verdict(ok=False, reason=conflict)
-    guests, memory = states.in_flight(host_state, known)
-    sure, rest = states.guaranteed(host_state, known, memory, settings.shared)
-    reserved = sure + round(rest * asking.terms(host_state, known.default).share)
-    return placement.fits(known.report, asking.of(host_state, known.default),
-                          InFlight(guests=guests, memory=memory, reserved=reserved), settings.scheduler,
-                          settings.shared, now)
-
-
-def passes(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
-    """The same as :func:`judge` without its words, which cost more than the sums."""
-    try:
-        found = states.find(host_state, asking)
-    except ReportError:
-        return False
-    if found is None:
-        return judge(host_state, asking, settings, now).ok
-    known, left = found
-    if not left[3] or abs(now - known.taken_at) > settings.shared.report_max_age:
-        return False
-    if asking.counts is not None:
-        try:
-            if (vote := asking.counts.early(host_state, found)) is None:
-                asking.later.append((host_state, found))
-            else:
-                asking.votes[id(host_state)] = vote
-        except Exception:  # no vote is no refusal: the weigher counts again, and says what is wrong
-            asking.counts = None
-    return True
-
-
-def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
-    """A host without the plugin has nobody who would balloon or swap there: nova's own sums, and no overcommit.
-
-    One that counts no memory at all (nova's ironic driver reports 0) is placed by a resource class of its own.
-    """
-    if host_state.total_usable_ram_mb <= 0:
-        return Verdict(ok=True, reason='host sends no report and counts no memory: it is left to nova')
-    limit = int(host_state.total_usable_ram_mb * ratio) * MIB
-    wanted = states.used(host_state) + memory
-    if ratio and wanted > limit:
-        return Verdict(ok=False, reason=f'host sends no report and would hold {placement.mb(wanted)} > '
-                                        f'{placement.mb(limit)} (unreported_ratio {ratio:g}): enable '
-                                        'ovc.OvcLibvirtDriver there, or raise that option')
-    return Verdict(ok=True, reason='host sends no report and is left to nova')
 
 
 class _Filter(filters.BaseHostFilter):
@@ -119,10 +61,10 @@ class _Filter(filters.BaseHostFilter):
         asking.of()  # a request that cannot be read is no host's fault
         passed: list[typing.Any] = []
         refused: list[tuple[typing.Any, str | None]] = []
-        passes = self._passes
+        passes = self._passing(asking, settings, now)
         for host in hosts:
             try:
-                if passes(host, asking, settings, now):
+                if passes(host):
                     passed.append(host)
                 else:
                     refused.append((host, None))
@@ -143,7 +85,9 @@ class _Filter(filters.BaseHostFilter):
     def _judged(self, asking: states.Asking) -> None:
         """All hosts have been."""
 
-    def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
+    def _passing(self, asking: states.Asking, settings: Settings,
+                 now: float) -> typing.Callable[[typing.Any], bool]:
+        """What tells of each host whether it passes."""
         raise NotImplementedError
 
     def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
@@ -159,7 +103,9 @@ class OvercommitFilter(_Filter):
         super().__init__()
         explain.attach(lambda: current.get().shared)
 
-    _passes = staticmethod(passes)
+    def _passing(self, asking: states.Asking, settings: Settings,
+                 now: float) -> typing.Callable[[typing.Any], bool]:
+        return judging.Quick(asking, settings, now).passes
 
     def _asking(self, spec_obj: typing.Any, settings: Settings, now: float) -> states.Asking:
         asking = super()._asking(spec_obj, settings, now)
@@ -169,12 +115,12 @@ class OvercommitFilter(_Filter):
         return asking
 
     def _judged(self, asking: states.Asking) -> None:
-        with contextlib.suppress(Exception):  # as in passes()
+        with contextlib.suppress(Exception):  # as in judging.Quick
             for host, found in asking.later if asking.counts is not None else ():
                 asking.votes[id(host)] = asking.counts.of(host, found)
 
     def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
-        return judge(host, asking, settings, now).reason
+        return judging.judge(host, asking, settings, now).reason
 
 
 class SharingDomainFilter(_Filter):
@@ -185,8 +131,9 @@ class SharingDomainFilter(_Filter):
     that merges nothing, or everybody's pages because its operator said so, has nobody to be kept apart from.
     """
 
-    def _passes(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> bool:
-        return asking.domain is None or not self._others(host, asking.domain)
+    def _passing(self, asking: states.Asking, settings: Settings,
+                 now: float) -> typing.Callable[[typing.Any], bool]:
+        return lambda host: asking.domain is None or not self._others(host, asking.domain)
 
     def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
         others = self._others(host, asking.domain or '')

@@ -6,6 +6,7 @@ Nothing of nova is imported here: its objects are known by their attributes, so 
 """
 from __future__ import annotations
 
+import dataclasses
 import sys
 import typing
 
@@ -103,7 +104,8 @@ def guaranteed(host_state: typing.Any, known: Known, memory: int, shared: Shared
     return min(sure, memory), max(0, memory - told)
 
 
-class Left(typing.NamedTuple):
+@dataclasses.dataclass(slots=True)
+class Left:
     """What a host is to all requests that ask for the same: what each sum leaves (:func:`placement.margins`), whether
     all of them and the level allow it, and how its room and its trend are voted on."""
 
@@ -115,7 +117,8 @@ class Left(typing.NamedTuple):
     trend: float
 
 
-class Seen(typing.NamedTuple):
+@dataclasses.dataclass(slots=True)
+class Seen:
     """A host as requests find it until a guest comes or goes: who is in flight (``sure`` is guaranteed to those of whom
     that is known, ``rest`` is the memory of the others), and by what is asked what is left."""
 
@@ -141,7 +144,7 @@ def left(host_state: typing.Any, known: Known, asking: Asking) -> Left:
     """
     asked = asking.plain or asking.terms(host_state, known.default)
     seen, listed = known.seen, len(host_state.instances)
-    if (seen[0] != host_state.free_ram_mb or seen[1] != host_state.num_instances or seen[2] != listed
+    if (seen.free_mb != host_state.free_ram_mb or seen.instances != host_state.num_instances or seen.listed != listed
             or len(seen.left) > _MOST_FLAVORS):
         guests, memory = in_flight(host_state, known)
         # In one piece: requests are served by several threads.
@@ -178,9 +181,9 @@ def find(host_state: typing.Any, asking: Asking) -> Found | None:
         kept = _known[host_state.nodename]
         if kept.text == host_state.stats[reports.STATS_KEY]:
             seen = kept.seen
-            if (seen[0] == host_state.free_ram_mb and seen[1] == host_state.num_instances
-                    and seen[2] == len(host_state.instances)):
-                return kept, seen[7][(asking.plain or asking.terms(host_state, kept.default)).key]
+            if (seen.free_mb == host_state.free_ram_mb and seen.instances == host_state.num_instances
+                    and seen.listed == len(host_state.instances)):
+                return kept, seen.left[(asking.plain or asking.terms(host_state, kept.default)).key]
     except (AttributeError, KeyError):
         pass
     fresh = known(host_state)

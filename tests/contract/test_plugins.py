@@ -15,7 +15,7 @@ from nova.scheduler import weights as nova_weights
 
 from ovc_plugin import report as reports
 from ovc_plugin.model import MIB, Level
-from ovc_plugin.nova import current, filters, host_state, neighbours, weights
+from ovc_plugin.nova import ballot, current, filters, host_state, judging, neighbours, weights
 from tests.contract.cloud import GB, a_report
 
 
@@ -153,9 +153,26 @@ def test_the_quick_judgement_and_the_one_with_words_agree(changes):
     for spec in (a_request(), a_request(extra={'ovc:reservation': '100%'})):
         asking = host_state.Asking(spec, settings.shared)
         host = a_host('h1', **changes)
-        quick = filters.passes(host, asking, settings, time.time())
-        assert quick is filters.judge(host, asking, settings, time.time()).ok
-        assert quick is not bool(changes)
+        quick = judging.Quick(asking, settings, time.time())
+        first, again = quick.passes(host), quick.passes(host)  # what was found out is then looked up
+        assert first is again is judging.judge(host, asking, settings, time.time()).ok
+        assert first is not bool(changes)
+
+
+@pytest.mark.parametrize('aggregate', [
+    None, {'availability_zone': 'az1'}, {'headroom_weight_multiplier': '-2', 'pressure_trend_weight_multiplier': '3'}])
+@pytest.mark.parametrize('changes', [{}, {'growth': 3e6}, {'domains': (name('p1'),), 'saved': GB, 'claimed': 2 * GB},
+                                     {'domains': (name('p2'),), 'saved': GB}, {'sharing': 'all', 'saved': GB}])
+def test_votes_counted_while_judging_are_those_that_a_weigher_counts(aggregate, changes):
+    host, spec, settings, now = a_host('h1', aggregate=aggregate, **changes), a_request(), current.get(), time.time()
+    asking = host_state.Asking(spec, settings.shared)
+    asking.counts = ballot.Ballot(ballot.ALL, spec, settings, now, asking)
+    quick, votes = judging.Quick(asking, settings, now), []
+    for _ in range(3):  # what was found out is then looked up
+        assert quick.passes(host)
+        votes.append(asking.votes.pop(id(host)))
+    assert votes == [ballot.Ballot(ballot.ALL, spec, settings, now).sum(host)] * 3
+    assert votes[0] != 0.0
 
 
 # -- votes ----------------------------------------------------------------------------------------------------------
@@ -216,4 +233,4 @@ def test_one_guest_of_several_placed_meanwhile_changes_what_is_left():
     assert host_state.left(host, host_state.known(host), asking) is before
     host.free_ram_mb, host.num_instances = host.free_ram_mb - 1024, 1
     after = host_state.left(host, host_state.known(host), asking)
-    assert after[1] == before[1] - GB - settings.shared.default_overhead
+    assert after.backed == before.backed - GB - settings.shared.default_overhead

@@ -156,7 +156,7 @@ def guarantee_left(*guests: Thing, flying_mb: int, **spec) -> int:
     known = host_state.known(state)
     left = host_state.left(state, known, host_state.Asking(a_spec(extra={'ovc:reservation': '25%'}, **spec), SHARED))
     known.seen = host_state._NEVER
-    return left[0] + (1 + (len(guests) or 1)) * SHARED.default_overhead
+    return left.guarantee + (1 + (len(guests) or 1)) * SHARED.default_overhead
 
 
 MOVE = {'requested_destination': Thing(cell='cell1')}
@@ -189,7 +189,7 @@ def test_a_guest_that_is_told_of_later_is_looked_at_then():
     neighbours._kept.clear()
     states = [a_state(report, used_mb=4096, guests=1, instances=there) for there in (
         {}, {'u1': an_instance(4096, '100%')})]
-    before, after = (host_state.find(state, asking)[1][0] for state in states)
+    before, after = (host_state.find(state, asking)[1].guarantee for state in states)
     assert before - after == 3 * GIB
 
 
