@@ -54,3 +54,10 @@ def use_huge_pages() -> int:
             kernel.madvise(ctypes.c_void_p(at), ctypes.c_size_t(HUGE), mmap.MADV_HUGEPAGE)
             total += HUGE * (kernel.madvise(ctypes.c_void_p(at), ctypes.c_size_t(HUGE), _COLLAPSE) == 0)
     return total
+
+
+def backed(amount: int) -> None:
+    """Have this machine's own host give it that many bytes, and leave them free: who takes memory next pays for a page
+    what it costs on a machine that has its memory."""
+    with mmap.mmap(-1, amount, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE):
+        pass

@@ -18,11 +18,12 @@ DESCRIPTION = """\
 A private libvirtd with a limit on memory and swap, real guests, and ovc-agent with its defaults. First a quiet time, in
 which the processor time of ovc-agent and its root helper is counted, and their memory beside that of a bare Python
 process that talks to the same libvirtd. Beside it stands what touching a page costs after a rest: a virtual machine
-whose host takes resting pages away pays for that in every pass, whatever is done in it. Then the shock: from --free
-percent of the host's memory available, all guests together fill --rate MB/s until each holds --fill MB. Told is what
-was really filled, seconds from the shock's begin (and from the moment when available memory fell below where SOFT
-begins) until the first pass and the first action, the lowest available memory, the level over time, and whether any
-guest was killed or lost a byte.
+whose host takes resting pages away pays for that in every pass, whatever is done in it. Then the shock, for which this
+machine is made to have its memory, as free pages would cost a virtual machine the same once more: from --free percent
+of the host's memory available, all guests together fill --rate MB/s until each holds --fill MB. Told is what was really
+filled, seconds from the shock's begin (and from the moment when available memory fell below where SOFT begins) until
+the first pass and the first action, the lowest available memory, the level over time, and whether any guest was killed
+or lost a byte.
 Exit status 0: the guests did fill that fast (on a busy machine they cannot, and nothing is shown), first action
 within 1 s of the shock's begin, at under 0.5 % of a core while nothing happened, no guest killed, no byte lost, and
 under 60 MB more than the bare process and a nova-compute's own libraries take. Needs root.

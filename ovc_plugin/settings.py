@@ -82,7 +82,7 @@ class HostSettings:
         True, 'Sense, decide, log and report, but act on nothing and leave placement\'s ratio alone. Set it to false '
         'once the log has been read.', mutable=True)
     tick: float = knob(
-        5.0, 'Seconds between two passes of the host controller; three times as many, up to 15, while nothing is '
+        5.0, 'Seconds between two passes of the host controller; six times as many, up to 30, while nothing is '
         'short, merged, or taken from a guest.', low=0.2, high=300, unit='s')
     fast_look: float = knob(
         0.2, 'Seconds between two cheap looks at available memory, at how fast demand grows, and at the pressure stall '

@@ -24,7 +24,7 @@ _READ_BACK = 5.0         # times refault_limit, of the average guest, from which
 _CALMER = 3.0            # a level above SOFT falls to SOFT after the dwell divided by this: nothing is handed out there
 _PAUSE, _URGENT = 0.3, 1.0   # least seconds between two passes when it gets worse, and while it is HARD or worse
 _PAGE = 4096
-_QUIET, _LONGEST = 3, 15.0  # ticks between two passes while nothing needs one, and the most seconds that they may take
+_QUIET, _LONGEST = 6, 30.0  # ticks between two passes while nothing needs one, and the most seconds that they may take
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,7 @@ def test_a_host_where_anything_is_going_on_is_not_quiet(change):
     assert quiet(**change) is None
 
 
-@pytest.mark.parametrize('tick, quiet, seconds', [(5, False, 5), (5, True, 15), (1, True, 3), (10, True, 15),
+@pytest.mark.parametrize('tick, quiet, seconds', [(5, False, 5), (5, True, 30), (1, True, 6), (10, True, 30),
                                                   (60, True, 60)])
 def test_passes_of_a_quiet_host_are_further_apart_but_no_report_gets_old(tick, quiet, seconds):
     assert pressure.apart(tick, quiet=quiet) == seconds
