@@ -42,6 +42,20 @@ class World:
         self.servers[name] = self.cloud.connect().compute.create_server(
             name=name, image_id=image.id, flavor_id=flavor.id, networks='none').id
 
+    def delete(self, name: str) -> None:
+        """And wait until it is gone: the next fault must not meet nova in the middle of it."""
+        compute = self.cloud.connect().compute
+        server = self.servers.pop(name)
+        compute.delete_server(server)
+        self.until(lambda: compute.find_server(server) is None, 90, f'{name} to be deleted')
+
+    def booted(self, name: str) -> bool:
+        """:raises RuntimeError: nova has given it up; with its word."""
+        server = self.cloud.connect().compute.get_server(self.servers[name])
+        if server.status == 'ERROR':
+            raise RuntimeError(f'nova: {(server.fault or {}).get("message", "no word of why")}')
+        return self.watcher.beating(name)
+
     def until(self, look: typing.Callable[[], typing.Any], seconds: float, what: str) -> float:
         began = time.monotonic()
         while not look():
@@ -88,14 +102,14 @@ def without(world: World, part: Part, word: str) -> Row:
     fresh = world.until(lambda: (s := world.status()) and s['tick']['age'] < 15, 60, 'a fresh report')
     name = f'after-{part.name}'
     world.boot(name, 'ovc.touch=20')
-    booted = world.until(lambda: world.watcher.beating(name), 120, 'a guest to boot')
+    booted = world.until(lambda: world.booted(name), 120, 'a guest to boot')
     errors = {o.error for one in alone for o in one.outcomes if o.error}
     lost = [f'an action failed: {error}' for error in sorted(errors)[:1]]
     if not alone:
         lost.append('no pass was recorded without it')
     if running != len(world.servers) - 1:
         lost.append(f'{running} of {len(world.servers) - 1} guests ran')
-    world.cloud.connect().compute.delete_server(world.servers.pop(name))
+    world.delete(name)
     return Row(fault=f'{word} killed for {AWAY:.0f} s', kind='real (cloud)', lost=tuple(lost + world.lost()),
                happened=f'{len(alone)} passes recorded meanwhile (level {alone[-1].plan.level.name if alone else "-"}, '
                         f'state kept: {saved["ladder"]["level"]}); status again {answers + fresh:.0f} s after its '
