@@ -13,6 +13,7 @@ import time
 
 PAGE, HUGE = 4096, 2 << 20
 _COLLAPSE = 25  # MADV_COLLAPSE, Linux 6.1
+_BLOCK = bytes(range(256)) * (HUGE // 256)
 
 
 def microseconds(seconds: float, pages: int = 1000, times: int = 5) -> float:
@@ -57,7 +58,10 @@ def use_huge_pages() -> int:
 
 
 def backed(amount: int) -> None:
-    """Have this machine's own host give it that many bytes, and leave them free: who takes memory next pays for a page
-    what it costs on a machine that has its memory."""
-    with mmap.mmap(-1, amount, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE):
-        pass
+    """Have this machine's own host give it that many bytes in pages of 2 MB, and leave them free: who takes memory
+    within the next second or two pays for a page what it costs on a machine that has its memory."""
+    with mmap.mmap(-1, amount, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        area.madvise(mmap.MADV_HUGEPAGE)
+        for _ in range(2):  # those that came first have rested while the others came
+            for at in range(0, amount, HUGE):
+                area[at:at + HUGE] = _BLOCK
