@@ -114,8 +114,10 @@ def shock(host: Any, booted: list[Any], held: list[int], record: Path, options: 
     after = passes(record)[begun_passes:]
     first = next((one['at'] - began for one in after if one['at'] > began and one['level'] > 0), None)
     acted = next((when - began for one in after for when in sorted(one['acted']) if when > began), None)
-    # The speed of filling while nobody resists: the first second.
-    early = [(when, available) for when, available, _ in points if 0 <= when - began <= 1.0]
+    # The speed of filling while nobody resists: up to the first action, a second at most. What the kernel swaps by
+    # itself at the wall is filled, too.
+    early = [(when, available - swapped) for when, available, swapped in points
+             if 0 <= when - began <= min(1.0, acted or 1.0)]
     lost = [domain.name() for (domain, _), number in zip(booted, numbers, strict=True)
             if not domain.isActive() or client.wait(domain, number, 120) != client.DONE
             or client.do(domain, 'verify', 120) != client.DONE]

@@ -37,7 +37,7 @@ def rows(options: argparse.Namespace, calm: Quiet, hit: Shock) -> list[tuple[str
          f'< {MEMORY_GOAL:.0f} MB', calm.added < MEMORY_GOAL),
         ('memory of ovc-agent', f'{calm.agent:.0f} MB resident; a bare Python that talks to libvirt has '
          f'{calm.bare:.0f} MB', '', None),
-        ('shock', f'{hit.rate:.0f} MB/s in its first second, from {hit.before // MB} MB available of '
+        ('shock', f'{hit.rate:.0f} MB/s up to the first action, from {hit.before // MB} MB available of '
          f'{options.host_memory} MB', f'>= {SHOCK * options.rate:.0f} MB/s', hit.rate >= SHOCK * options.rate),
         ('SOFT\'s threshold crossed after', seconds(hit.crossed), '', None),
         ('first pass above CLEAR after', seconds(hit.passed), f'< {ANSWER_GOAL:.0f} s',
