@@ -8,6 +8,7 @@ import pytest
 
 from ovc_plugin import privileged
 from ovc_plugin.model import MIB
+from ovc_plugin.samples import GuestSample
 from ovc_plugin.sense import cgroup, ksm, proc, psi
 from ovc_plugin.sense.sensor import Sensor
 from tests.builders import GIB, NOW, FakeHypervisor, a_ksm, a_proc, a_v1_group, a_v2_group, facts
@@ -236,6 +237,21 @@ def test_what_another_users_guest_has_merged_is_asked_of_the_root_helper(tmp_pat
     assert len(asked) == 2, 'a helper that failed is left alone for a while'
     sensor.sample(NOW + 400)
     assert len(asked) == 3
+
+
+def test_a_process_that_may_not_be_known_costs_nobody_the_pass_nor_takes_anothers_place(monkeypatch, tmp_path):
+    """Promise 9: a pid file that this user may not read is one guest's, and no guest has the pages of another."""
+    def pid_of(guest):
+        if guest.name in ('g1', 'g3'):
+            raise PermissionError(13, 'denied')
+        return 7
+
+    guests = tuple(GuestSample(facts=facts(name)) for name in ('g1', 'g2', 'g3'))
+    state = ksm.read(a_ksm(tmp_path / 'ksm', run=1, pages_sharing=20, pages_shared=10))
+    monkeypatch.setattr(ksm, 'process', lambda *_: (_ for _ in ()).throw(PermissionError(13, 'denied')))
+    source = ksm.Source(tmp_path / 'ksm', tmp_path, helper=lambda pids: {pid: (5, 0) for pid in pids})
+    merged = [g.merged for g in source.divide(state, guests, pid_of, NOW, [])]
+    assert [m and m.merging for m in merged] == [None, 5, None]
 
 
 def test_the_scanners_processor_time_and_the_merged_pages_that_were_copied_are_read(tmp_path):
