@@ -62,6 +62,52 @@ def test_a_v2_boundary_never_has_more_swap_than_the_machine(tmp_path):
     assert cgroup.boundary(group, machine).swap_free == GIB
 
 
+def test_a_v2_boundary_ends_where_its_processes_are_held_up(tmp_path):
+    """Beyond memory.high the kernel makes them wait and takes their pages: there is no more than that."""
+    machine = proc.memory(a_proc(tmp_path / 'proc', total=64 * GIB, available=50 * GIB))
+    for number, (limit, high) in enumerate([('max', 8 * GIB), (9 * GIB, 8 * GIB), (8 * GIB, 9 * GIB), (8 * GIB, 'max')]):
+        group = a_v2_group(tmp_path / str(number), usage=7 * GIB, limit=limit, high=str(high))
+        found = cgroup.boundary(group, machine)
+        assert (found.total, found.available) == (8 * GIB, GIB)
+
+
+def test_what_holds_a_v2_boundary_bounds_it_too_with_what_its_neighbours_use(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc', total=64 * GIB, available=50 * GIB, swap=20 * GIB))
+    above = a_v2_group(tmp_path / 'a', usage=9 * GIB, high=str(10 * GIB), swap=5 * GIB, swap_max=6 * GIB,
+                       inactive_file=512 * MIB)
+    a_v2_group(above / 'b', usage=3 * GIB)  # without a limit
+    group = a_v2_group(above / 'b' / 'c', usage=3 * GIB, limit=8 * GIB, swap=GIB, swap_max=4 * GIB)
+    found = cgroup.boundary(group, machine)
+    assert (found.total, found.available) == (8 * GIB, GIB + 512 * MIB)
+    assert (found.swap_total, found.swap_free) == (2 * GIB, GIB)
+    (above / 'memory.high').write_text(f'{7 * GIB}')
+    found = cgroup.boundary(group, machine)
+    assert (found.total, found.available) == (7 * GIB, 512 * MIB)
+
+
+def test_what_holds_a_v1_boundary_bounds_it_too_seen_or_not(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc', total=64 * GIB, available=50 * GIB, swap=20 * GIB))
+    above = a_v1_group(tmp_path / 'a', usage=9 * GIB, limit=10 * GIB, memsw=16 * GIB, total_swap=5 * GIB)
+    group = a_v1_group(above / 'c', usage=3 * GIB, limit=8 * GIB, memsw=12 * GIB, total_swap=GIB)
+    found = cgroup.boundary(group, machine)
+    assert (found.total, found.available, found.swap_free) == (8 * GIB, GIB, GIB)
+    alone = a_v1_group(tmp_path / 'b', usage=3 * GIB, hierarchical_memory_limit=7 * GIB,
+                       hierarchical_memsw_limit=9 * GIB, total_swap=GIB)  # as from inside a container
+    found = cgroup.boundary(alone, machine)
+    assert (found.total, found.available) == (7 * GIB, 4 * GIB)
+    assert (found.swap_total, found.swap_free) == (2 * GIB, GIB)
+    (above / 'memory.use_hierarchy').write_text('0')  # before Linux 5.11: what is below is not charged there
+    found = cgroup.boundary(group, machine)
+    assert (found.total, found.available, found.swap_free) == (8 * GIB, 5 * GIB, 3 * GIB)
+
+
+def test_a_v1_memory_limit_without_one_for_swap_bounds_no_swap(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc'))
+    group = a_v1_group(tmp_path / 'g', usage=GIB, limit=2 * GIB, hierarchical_memory_limit=2 * GIB,
+                       hierarchical_memsw_limit=9223372036854771712)
+    assert cgroup.boundary(group, machine).swap_free == 8 * GIB
+
+
 def test_a_guest_group_is_read_in_both_versions(tmp_path):
     one = cgroup.group(a_v1_group(tmp_path / '1', usage=5, total_swap=6, total_workingset_refault_anon=7))
     two = cgroup.group(a_v2_group(tmp_path / '2', usage=5, swap=6, workingset_refault_anon=7))
