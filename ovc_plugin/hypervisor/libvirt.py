@@ -165,7 +165,8 @@ class LibvirtHypervisor:
             busy=running and (state != lv.VIR_DOMAIN_RUNNING or self._moves(domain, uuid)), movable=known.movable,
             seen=_kib(stats, 'balloon.available'), swap_in=_kib(stats, 'balloon.swap_in'),
             major_faults=stats.get('balloon.major_fault'),
-            complaint=known.complaint, dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
+            complaint=known.complaint, dirty_rate=_dirty(stats, lv) if uuid in self._measured else None,
+            huge=known.huge)
 
     def _moves(self, domain: typing.Any, uuid: str) -> bool:
         """Whether a guest that was found being moved still is; a call for each of those, and for no other."""

@@ -117,7 +117,7 @@ def boundary(path: pathlib.Path, machine: MemorySample) -> MemorySample:
         if bound.allowance is not None:
             swap_free = min(swap_free, max(0, bound.allowance - bound.swapped))
     return MemorySample(total=total, available=available, swap_total=own.swapped + swap_free, swap_free=swap_free,
-                        swap_in_pages=_read_back(stat, '' if v2 else 'total_')[0], swap_out_pages=None)
+                        swap_in_pages=_read_back(stat, '' if v2 else 'total_')[0], swap_out_pages=None, group=True)
 
 
 def _around(path: pathlib.Path, most: int, v2: bool) -> typing.Iterator[_Bound]:

@@ -65,7 +65,8 @@ def test_a_v2_boundary_never_has_more_swap_than_the_machine(tmp_path):
 def test_a_v2_boundary_ends_where_its_processes_are_held_up(tmp_path):
     """Beyond memory.high the kernel makes them wait and takes their pages: there is no more than that."""
     machine = proc.memory(a_proc(tmp_path / 'proc', total=64 * GIB, available=50 * GIB))
-    for number, (limit, high) in enumerate([('max', 8 * GIB), (9 * GIB, 8 * GIB), (8 * GIB, 9 * GIB), (8 * GIB, 'max')]):
+    for number, (limit, high) in enumerate(
+            [('max', 8 * GIB), (9 * GIB, 8 * GIB), (8 * GIB, 9 * GIB), (8 * GIB, 'max')]):
         group = a_v2_group(tmp_path / str(number), usage=7 * GIB, limit=limit, high=str(high))
         found = cgroup.boundary(group, machine)
         assert (found.total, found.available) == (8 * GIB, GIB)
@@ -362,3 +363,15 @@ def test_a_vmstat_that_cannot_be_read_costs_the_rates_and_not_the_memory(tmp_pat
     (root / 'vmstat').unlink()
     found = proc.memory(root)
     assert (found.available, found.swap_in_pages, found.swap_out_pages) == (10 * GIB, None, None)
+
+
+def test_the_pools_of_huge_pages_and_swap_that_is_memory_are_read_of_the_machine_alone(tmp_path):
+    root = a_proc(tmp_path / 'proc')
+    assert (proc.memory(root).huge, proc.memory(root).zram, proc.memory(root).group) == (None, 0, False)
+    with (root / 'meminfo').open('a') as meminfo:
+        meminfo.write('HugePages_Total: 16384\nHugetlb: 33554432 kB\n')
+    (root / 'swaps').write_text('Filename Type Size Used Priority\n/dev/zram0 partition 4194304 1048576 100\n')
+    assert (proc.memory(root).huge, proc.memory(root).zram) == (32 * GIB, GIB)
+    group = a_v2_group(tmp_path / 'g', usage=GIB, limit=4 * GIB)
+    found = cgroup.boundary(group, proc.memory(root))
+    assert (found.huge, found.zram, found.group) == (None, 0, True)
