@@ -177,7 +177,7 @@ class Controller:
         expected = self._foresight.see(snapshot) if self._foresight else None
         return report.of(
             snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
-            swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
+            swap_usable=snapshot.swap_usable, backed=self.settings.host.require_swap_backing,
             dry_run=self.dry_run, earlier=self.report,
             predicted_peak=in_memory(expected, snapshot) if expected else None,
             evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),

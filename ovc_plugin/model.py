@@ -27,22 +27,21 @@ class Level(enum.IntEnum):
 class GuestSnapshot:
     """One guest at one time.
 
-    ``maximum`` is the flavor's memory, ``reservation`` the least it is guaranteed, ``overhead`` what it costs the host
-    beyond its memory. ``target`` is the balloon size last asked for and ``actual`` the size reported; ``usable`` is
-    what the guest says it could use without swapping, ``unused`` the part of that which holds nothing at all.
-    ``stats_age`` is the age in seconds of what the guest said.
-    ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch the guest.
-    ``saved`` is its part of the host's merged bytes, ``merged`` what of its own is merged: of pages that n guests share
-    each has saved 1 - 1/n, and has merged them whole. ``can_migrate``: it can move to another host while it runs;
-    ``dirty_rate`` is how fast it writes, in bytes per second, measured only of guests that may have to move.
-    ``reservation_from`` says where the reservation comes from; ``title`` is the name that the cloud's users gave it,
-    ``image`` what it was made from.
-    ``pressure`` is the share of time (0..1) in which its own processes waited for memory on the host, ``guest_swap_in``
-    (bytes) and ``major_faults`` are what the guest itself reads back per second, ``pressures`` (by
-    name, as in ``samples.Counted``) what else it suffers per second, ``published`` the working set that it
-    has told, within [reservation, maximum], ``published_age`` its age, ``None`` where it must not be acted on.
-    ``busy``: it boots, pauses or moves, and is not asked for memory. ``gives_way``: its balloon deflates by itself when
-    it runs out of memory.
+    ``maximum`` is the flavor's memory, ``outside`` what of it is in huge pages that the boundary does not hold,
+    ``reservation`` the least it is guaranteed, ``overhead`` what it costs the host beyond its memory. ``target`` is the
+    balloon size last asked for and ``actual`` the size reported; ``usable`` is what the guest says it could use without
+    swapping, ``unused`` what of that holds nothing at all. ``stats_age`` is the age in seconds of what the guest said.
+    ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch it. ``saved``
+    is its part of the host's merged bytes, ``merged`` what of its own is merged: of pages that n guests share each has
+    saved 1 - 1/n, and has merged them whole. ``can_migrate``: it can move to another host while it runs; ``dirty_rate``
+    is how fast it writes, in bytes per second, measured only of guests that may have to move. ``reservation_from``
+    tells whose word the reservation is, ``title`` the name that the cloud's users gave it, ``image`` what it was made
+    from. ``pressure`` is the share of time (0..1) in which its own processes waited for memory on the host,
+    ``guest_swap_in`` (bytes) and ``major_faults`` are what the guest itself reads back per second, ``pressures`` (by
+    name, as in ``samples.Counted``) what else it suffers per second, ``published`` the working set that it has told,
+    within [reservation, maximum], ``published_age`` its age, ``None`` where it must not be acted on. ``busy``: it
+    boots, pauses or moves, and is not asked for memory. ``gives_way``: its balloon deflates by itself when it runs out
+    of memory.
     """
 
     uuid: str
@@ -81,11 +80,12 @@ class GuestSnapshot:
     reservation_from: str = ''
     title: str = ''
     image: str = ''
+    outside: int = 0
 
     @property
     def committed(self) -> int:
         """What the guest may cost its host at most."""
-        return self.maximum + self.overhead
+        return self.maximum - self.outside + self.overhead
 
     @property
     def guaranteed(self) -> int:
@@ -135,14 +135,13 @@ class Departure:
 class HostSnapshot:
     """One host at one time. ``total`` and ``available`` are inside the boundary; rates are bytes per second.
 
-    ``others`` is what is used by anything but guests and cannot be dropped. ``stall`` is the share of time (0..1) in
-    which some task waited for memory, ``growth`` the speed at which available memory shrinks,
-    ``evaporation`` that at which merged pages become single again. ``refaults`` are pages per second that had been
-    dropped or swapped and were wanted again, ``zswap`` the bytes of memory that compressed swap takes, ``durations``
-    the seconds that each source of readings took. ``departures`` are guests that the cloud was asked
-    to move away, ``None`` where there is nobody to ask; ``arriving`` are the trust domains of mergeable
-    guests that migrate to here. ``notes`` are sensors that failed and why, in words for the
-    operator.
+    ``others`` is what is used by anything but guests and cannot be dropped, ``swap_others`` what of swap is, and
+    ``swap_usable`` the rest of swap. ``stall`` is the share (0..1) of time in which some task waited for memory,
+    ``growth`` the speed at which available memory shrinks, ``evaporation`` that at which merged pages become single
+    again. ``refaults`` are pages per second that had been dropped or swapped and were wanted again, ``zswap`` the bytes
+    of memory that compressed swap takes, ``durations`` the seconds that each source of readings took. ``departures``
+    are guests that the cloud was asked to move away, ``None`` where there is nobody to ask; ``arriving`` are the trust
+    domains of mergeable guests that migrate to here. ``notes`` say to the operator which sensors failed and why.
     """
 
     host: str
@@ -153,6 +152,7 @@ class HostSnapshot:
     others: int = 0
     swap_total: int
     swap_free: int
+    swap_others: int = 0
     swap_in: float | None = None
     swap_out: float | None = None
     stall: float | None = None
@@ -171,6 +171,10 @@ class HostSnapshot:
     def headroom(self) -> int:
         """Can be handed out now at no one's cost; negative when the reserve itself is used."""
         return self.available - self.reserve
+
+    @property
+    def swap_usable(self) -> int:
+        return self.swap_total - self.swap_others
 
     @functools.cached_property
     def running(self) -> tuple[GuestSnapshot, ...]:
@@ -235,10 +239,8 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one action: ``done`` false with ``error`` when it failed, ``dry`` when it was only told.
-
-    ``freed`` is what a reclaim moved, in bytes.
-    """
+    """What became of one action: ``done`` false with ``error`` when it failed, ``dry`` when it was only told,
+    ``freed`` the bytes that a reclaim moved."""
 
     action: Action
     done: bool

@@ -34,7 +34,8 @@ class HostReport:
     be started here without asking a scheduler. ``claimed`` sums the maximums of ``guests`` guests that nova manages, so
     that a scheduler can tell what was promised since. ``reclaimable`` is what balloon and swap could free within
     a minute without breaking a reservation, ``saved`` what page sharing holds merged. ``nova_reserved`` is what nova on
-    that host counts as used by the host itself: no scheduler can know it otherwise.
+    that host counts as used by the host itself: no scheduler can know it otherwise. ``swap_usable`` and ``swap_used``
+    are of guests: what others have in swap is in neither.
 
     ``predicted_peak`` is the most memory expected in use at once, of guests and others, with what is in swap left
     there; ``None`` when nothing predicts it. ``growth`` is the smoothed speed, in bytes per second, at which available
@@ -122,7 +123,8 @@ def smoothed(earlier: HostReport | None, snapshot: HostSnapshot) -> float | None
 def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int, backed: bool, dry_run: bool,
        predicted_peak: int | None = None, evaporation: int = 0, sketch: str = '',
        earlier: HostReport | None = None) -> HostReport:
-    """The report of one pass. What others use beyond the reserve is not there for guests, and not in ``total``.
+    """The report of one pass. What others use beyond the reserve is not there for guests, and not in ``total``; what
+    they have in swap is not in ``swap_used``.
 
     ``earlier`` is the report of the pass before.
     """
@@ -134,7 +136,7 @@ def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int
         committed=sum(g.committed for g in snapshot.guests), reserved=sum(g.guaranteed for g in snapshot.guests),
         claimed=sum(g.maximum for g in managed), guests=len(managed), reclaimable=reclaimable,
         saved=snapshot.ksm.saved if snapshot.ksm else 0, swap_usable=swap_usable,
-        swap_used=snapshot.swap_total - snapshot.swap_free, backed=backed, dry_run=dry_run, reason=plan.reason,
+        swap_used=max(0, snapshot.swap_usable - snapshot.swap_free), backed=backed, dry_run=dry_run, reason=plan.reason,
         predicted_peak=predicted_peak, growth=smoothed(earlier, snapshot), domains=domains_of(snapshot),
         evaporation=evaporation, sketch=sketch)
 

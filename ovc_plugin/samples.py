@@ -18,7 +18,7 @@ class GuestFacts:
     ``seen`` is the memory that its kernel has to give, without what that keeps itself. ``gives_way``: its balloon
     deflates by itself when it runs out of memory. ``movable``: it can go to another host while it runs, and that frees
     memory here. ``dirty_rate`` is in bytes per second, where it was measured lately. ``complaint`` is what an operator
-    must know of how it was read.
+    must know of how it was read. ``huge`` is how much of its maximum is in huge pages.
     """
 
     uuid: str
@@ -48,6 +48,7 @@ class GuestFacts:
     seen: int | None = None
     swap_in: int | None = None
     major_faults: int | None = None
+    huge: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,11 @@ class GuestSample:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySample:
-    """The boundary's memory. The page counters run since boot (machine) or since the group was made."""
+    """The boundary's memory. The page counters run since boot (machine) or since the group was made.
+
+    ``group``: it is of a control group, which does not hold the huge pages of its guests. ``huge`` are the bytes in the
+    machine's pools of huge pages, in use or not. ``zram`` is what is in swap that is itself memory: in no other sum.
+    """
 
     total: int
     available: int
@@ -114,6 +119,9 @@ class MemorySample:
     swap_free: int
     swap_in_pages: int | None = None
     swap_out_pages: int | None = None
+    group: bool = False
+    huge: int | None = None
+    zram: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,10 +86,11 @@ def swap(snapshot: HostSnapshot) -> Findings:
     """Promise 2: whatever guests may touch exists somewhere."""
     touched = sum(guest.committed for guest in snapshot.guests)
     memory = snapshot.total - snapshot.reserve
-    backing = memory + snapshot.swap_total
+    backing = memory + snapshot.swap_usable
+    of_others = f'; {_mb(snapshot.swap_others)} of swap is used by others than guests' if snapshot.swap_others else ''
     if touched > backing:
         yield error('swap', f'guests here could touch {_mb(touched)} > {_mb(backing)} of memory and swap '
-                    f'({_mb(memory)} + {_mb(snapshot.swap_total)})',
+                    f'({_mb(memory)} + {_mb(snapshot.swap_usable)}{of_others})',
                     f'add {_mb(touched - backing)} of swap (mkswap, swapon, /etc/fstab), or move guests away')
     elif not snapshot.swap_total:
         yield warning('swap', 'none (zram counts as none): the host is not overcommitted at all',

@@ -138,7 +138,7 @@ def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> in
 
 def backed(snapshot: HostSnapshot) -> bool:
     """Whether memory and swap hold all that guests may ever touch (promise 2)."""
-    return sum(g.committed for g in snapshot.running) <= snapshot.total - snapshot.reserve + snapshot.swap_total
+    return sum(g.committed for g in snapshot.running) <= snapshot.total - snapshot.reserve + snapshot.swap_usable
 
 
 def exhaustion(snapshot: HostSnapshot, level: Level) -> float:

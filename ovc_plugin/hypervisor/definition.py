@@ -11,6 +11,7 @@ NAMESPACE = 'https://ovc-plugin/xmlns/domain/1.0'
 _OVC = f'{{{NAMESPACE}}}'
 _UNITS = {'b': 1, 'bytes': 1, 'kb': 1000, 'k': 1024, 'kib': 1024, 'mb': 10**6, 'm': 1 << 20, 'mib': 1 << 20,
           'gb': 10**9, 'g': 1 << 30, 'gib': 1 << 30, 'tb': 10**12, 't': 1 << 40, 'tib': 1 << 40}
+_PAGE = 64 * 1024  # no kernel's own pages are larger
 
 # What a guest has that cannot go with it while it runs, or may not stand still for it. Hugepages can, and free nothing
 # that other guests could use.
@@ -21,7 +22,7 @@ _STAYS = ('memoryBacking/hugepages', 'launchSecurity', 'cputune/vcpusched', 'dev
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
     """What a domain's XML says; texts of extra specs are not interpreted here. ``gives_way``: the balloon deflates by
-    itself when the guest runs out of memory."""
+    itself when the guest runs out of memory. ``huge``: how many bytes of ``maximum`` are in huge pages."""
 
     maximum: int
     has_balloon: bool
@@ -35,6 +36,7 @@ class Definition:
     image: str = ''
     movable: bool = True
     complaint: str = ''
+    huge: int = 0
 
 
 def read(xml: str) -> Definition:
@@ -53,7 +55,7 @@ def read(xml: str) -> Definition:
     memory = domain.find('memory')
     if memory is None or not (memory.text or '').strip().isdigit():
         raise ValueError('domain definition has no <memory>')
-    maximum = int((memory.text or '').strip()) * _UNITS[memory.get('unit', 'KiB').lower()]
+    maximum = _bytes(memory.text, memory)
     balloon = domain.find('devices/memballoon')
     nova = domain.find(f'metadata/{_NOVA}instance')
     project = nova.find(f'{_NOVA}owner/{_NOVA}project') if nova is not None else None
@@ -67,7 +69,7 @@ def read(xml: str) -> Definition:
         gives_way=balloon is not None and balloon.get('autodeflate') == 'on',
         # whatever backs its memory: QEMU marks firmware and video memory of its own mergeable too
         mergeable=domain.find('memoryBacking/nosharepages') is None,
-        untouchable=untouchable,
+        untouchable=untouchable, huge=_huge(domain, maximum),
         image=_image(nova, own),
         title=(nova.findtext(f'{_NOVA}name') if nova is not None else domain.findtext('title')) or '',
         managed=nova is not None, extra_specs=specs, movable=all(domain.find(path) is None for path in _STAYS),
@@ -94,6 +96,39 @@ def _image(nova: etree.Element | None, own: etree.Element | None) -> str:
     if root is not None and root.get('type') == 'image':
         return str(root.get('uuid', ''))
     return str(own.get('image', '')) if own is not None else ''
+
+
+def _bytes(text: str | None, element: etree.Element) -> int:
+    return int((text or '').strip()) * _UNITS[element.get('unit', 'KiB').lower()]
+
+
+def _huge(domain: etree.Element, maximum: int) -> int:
+    """Bytes of the guest's memory that are known to be in huge pages: of some of its NUMA nodes, or of all. What the
+    definition does not say clearly is in none: it then counts as the memory of others too, never as too little."""
+    asked = domain.find('memoryBacking/hugepages')
+    if asked is None:
+        return 0
+    pages = asked.findall('page')
+    try:
+        if any(_bytes(page.get('size'), page) <= _PAGE for page in pages):
+            return 0  # the kernel's own pages, which libvirt takes for huge ones too
+        if not pages or any(page.get('nodeset') is None for page in pages):
+            return maximum
+        nodes = {number for page in pages for number in _numbers(page.get('nodeset', ''))}
+        cells = enumerate(domain.findall('cpu/numa/cell'))
+        return min(maximum, sum(_bytes(cell.get('memory'), cell) for index, cell in cells
+                                if int(cell.get('id', index)) in nodes))
+    except (ValueError, KeyError):
+        return 0
+
+
+def _numbers(text: str) -> set[int]:
+    """Those that a list like "0-2,5" names.
+
+    :raises ValueError: it is no such list ("^1" too).
+    """
+    ends = [[int(end) for end in part.split('-')] for part in text.split(',')]
+    return {number for end in ends for number in range(end[0], end[-1] + 1)}
 
 
 def _untouchable(domain: etree.Element) -> str | None:

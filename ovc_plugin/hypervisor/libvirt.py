@@ -3,6 +3,7 @@
 """libvirt: all guests' facts in one call, and balloon targets. The only importer of libvirt-python."""
 from __future__ import annotations
 
+import collections
 import importlib
 import logging
 import time
@@ -13,8 +14,11 @@ from ovc_plugin.model import MIB
 from ovc_plugin.samples import Counted, GuestFacts
 
 LOG = logging.getLogger(__name__)
-DEFINITION_LIFE = 300.0
-DIRTY_LIFE, DIRTY_SECONDS = 60.0, 1
+# Seconds for which a definition is believed: while libvirt tells of new devices, and where it does not.
+DEFINITION_LIFE, DEAF_LIFE = 300.0, 30.0
+# Seconds between two measurements, and for which one is told: longer, so that a guest that is measured anew in the pass
+# after its first was asked for is known all the while.
+DIRTY_LIFE, DIRTY_TOLD, DIRTY_SECONDS = 60.0, 120.0, 1
 _AGENT_SECONDS = 2
 
 
@@ -25,8 +29,8 @@ class BusyGuest(RuntimeError):
 class LibvirtHypervisor:
     """``connect`` returns a live connection at each call; reconnecting is its business.
 
-    Definitions are read once per start of a guest and every few minutes: a balloon statistics call for all guests is
-    one round trip, a definition is one for each guest.
+    Definitions are read once per start of a guest, when libvirt says that it was given a device, and every few minutes:
+    a balloon statistics call for all guests is one round trip, a definition is one for each guest.
     """
 
     def __init__(self, connect: typing.Callable[[], typing.Any],
@@ -36,8 +40,11 @@ class LibvirtHypervisor:
         self._connect = connect
         self._clock = clock
         self._moving: set[str] = set()
-        self._definitions: dict[str, tuple[int, float, definition.Definition]] = {}
+        self._definitions: dict[str, tuple[tuple[int, int], float, definition.Definition]] = {}
         self._measured: dict[str, float] = {}
+        self._heard: typing.Any = None  # the connection that was asked to tell of new devices
+        self._life = DEAF_LIFE
+        self._plugged: collections.Counter[str] = collections.Counter()  # how often each guest was given a device
 
     def guests(self) -> list[GuestFacts]:
         """All defined guests.
@@ -48,16 +55,43 @@ class LibvirtHypervisor:
         :raises libvirt.libvirtError: the hypervisor does not answer.
         :raises ValueError: nothing tells the size of such a guest; it must not count as nothing.
         """
-        lv = self._libvirt
+        lv, connection = self._libvirt, self._connect()
+        self._listen(connection)
         kinds = lv.VIR_DOMAIN_STATS_STATE | lv.VIR_DOMAIN_STATS_BALLOON
+        self._measured = self._younger(DIRTY_TOLD)
         if self._measured:
             kinds |= lv.VIR_DOMAIN_STATS_DIRTYRATE
         nowait = getattr(lv, 'VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT', 0)
-        found = self._connect().getAllDomainStats(kinds, nowait)
+        found = connection.getAllDomainStats(kinds, nowait)
         facts = [f for domain, stats in found if (f := self._facts(domain, stats)) is not None]
         for uuid in self._definitions.keys() - {f.uuid for f in facts}:
             self._definitions.pop(uuid, None)  # a call that was given up may be at the same
+            self._plugged.pop(uuid, None)
         return facts
+
+    def _listen(self, connection: typing.Any) -> None:
+        """Have libvirt tell of devices that guests are given: one that is passed through pins all memory at once.
+
+        Devices that are taken away are not listened for: what was pinned is left alone a while longer.
+        """
+        if connection is self._heard:
+            return
+        self._heard, self._life = connection, DEAF_LIFE
+        try:
+            connection.domainEventRegisterAny(None, self._libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._given, None)
+            self._life = DEFINITION_LIFE
+        except Exception as error:  # libvirt or its driver has no such event; nobody may be there to deliver it
+            LOG.debug('libvirt does not tell of new devices (%s); definitions are read more often', error)
+        for uuid in list(self._definitions):  # who was given one meanwhile was not told of
+            self._plugged[uuid] += 1
+
+    def _given(self, _connection: typing.Any, domain: typing.Any, _device: str, _opaque: typing.Any) -> None:
+        """Called in the thread of libvirt's events, which nova has outside of eventlet: it counts, and no more."""
+        self._plugged[domain.UUIDString()] += 1
+
+    def _younger(self, seconds: float) -> dict[str, float]:
+        now = self._clock()
+        return {uuid: at for uuid, at in self._measured.copy().items() if now - at < seconds}
 
     def set_balloon(self, uuid: str, target: int) -> None:
         """Ask a running guest for a size.
@@ -80,8 +114,7 @@ class LibvirtHypervisor:
         :raises libvirt.libvirtError: the hypervisor does not answer.
         """
         now, connection = self._clock(), self._connect()
-        self._measured = {uuid: at for uuid, at in self._measured.items() if now - at < DIRTY_LIFE}
-        for uuid in set(uuids) - self._measured.keys():
+        for uuid in set(uuids) - self._younger(DIRTY_LIFE).keys():
             self._measured[uuid] = now
             try:
                 connection.lookupByUUIDString(uuid).startDirtyRateCalc(DIRTY_SECONDS)
@@ -132,7 +165,8 @@ class LibvirtHypervisor:
             busy=running and (state != lv.VIR_DOMAIN_RUNNING or self._moves(domain, uuid)), movable=known.movable,
             seen=_kib(stats, 'balloon.available'), swap_in=_kib(stats, 'balloon.swap_in'),
             major_faults=stats.get('balloon.major_fault'),
-            complaint=known.complaint, dirty_rate=_dirty(stats, lv) if uuid in self._measured else None)
+            complaint=known.complaint, dirty_rate=_dirty(stats, lv) if uuid in self._measured else None,
+            huge=known.huge)
 
     def _moves(self, domain: typing.Any, uuid: str) -> bool:
         """Whether a guest that was found being moved still is; a call for each of those, and for no other."""
@@ -147,12 +181,12 @@ class LibvirtHypervisor:
         return False
 
     def _definition(self, domain: typing.Any, uuid: str, number: int) -> definition.Definition:
-        now = self._clock()
+        now, version = self._clock(), (number, self._plugged[uuid])  # before it is read: a device may come meanwhile
         cached = self._definitions.get(uuid)
-        if cached and cached[0] == number and now - cached[1] < DEFINITION_LIFE:
+        if cached and cached[0] == version and now - cached[1] < self._life:
             return cached[2]
         known = definition.read(domain.XMLDesc(0))
-        self._definitions[uuid] = (number, now, known)
+        self._definitions[uuid] = (version, now, known)
         return known
 
 

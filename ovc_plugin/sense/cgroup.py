@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import typing
 
 from ovc_plugin.samples import GroupSample, MemorySample
 from ovc_plugin.sense import psi
@@ -87,43 +88,79 @@ def _cached(stat: dict[str, int], prefix: str) -> int:
     return stat.get(f'{prefix}inactive_file', 0) + stat.get(f'{prefix}active_file', 0)
 
 
+class _Bound(typing.NamedTuple):
+    """What one group leaves to those in it, in bytes; ``None`` where it sets no limit. ``allowance`` is of swap."""
+
+    limit: int | None
+    usage: int
+    droppable: int
+    swapped: int
+    allowance: int | None
+
+
 def boundary(path: pathlib.Path, machine: MemorySample) -> MemorySample:
     """The memory of the group that holds all guests; without a limit, the machine's own.
 
     Available = limit - charged + file pages that can be dropped. Swap is the group's allowance as far as the machine
-    has it.
+    has it. Groups around it count with what is charged to them, its neighbours' too: the least of each holds.
 
     :raises OSError: the group cannot be read.
     """
-    read = _boundary_v2 if is_v2(path) else _boundary_v1
-    limit, usage, droppable, swapped, allowance, refaults = read(path)
-    if limit is None or limit > machine.total:
-        limit = machine.total
-    available = min(max(0, limit - usage) + droppable, machine.available)
-    swap_free = machine.swap_free
-    if allowance is not None:
-        swap_free = min(swap_free, max(0, allowance - swapped))
-    return MemorySample(total=limit, available=available, swap_total=swapped + swap_free, swap_free=swap_free,
-                        swap_in_pages=refaults, swap_out_pages=None)
-
-
-def _boundary_v1(path: pathlib.Path) -> tuple[int | None, int, int, int, int | None, int | None]:
-    limit = _number(path / 'memory.limit_in_bytes')
-    both = _optional(path / 'memory.memsw.limit_in_bytes')
     stat = table((path / 'memory.stat').read_text())
-    droppable = stat.get('total_inactive_file', 0) + stat.get('total_active_file', 0) // 2
-    bounded = limit is not None and both is not None and both < 1 << 60
-    return (limit, int((path / 'memory.usage_in_bytes').read_text()), droppable, stat.get('total_swap', 0),
-            both - limit if bounded and both is not None and limit is not None else None,
-            _read_back(stat, 'total_')[0])
+    v2 = is_v2(path)
+    own = _bound_v2(path, stat) if v2 else _bound_v1(path, stat)
+    total, available, swap_free = machine.total, machine.available, machine.swap_free
+    for bound in (own, *_around(path, machine.total, v2)):
+        limit = machine.total if bound.limit is None else min(bound.limit, machine.total)
+        total = min(total, limit)
+        available = min(available, max(0, limit - bound.usage) + bound.droppable)
+        if bound.allowance is not None:
+            swap_free = min(swap_free, max(0, bound.allowance - bound.swapped))
+    return MemorySample(total=total, available=available, swap_total=own.swapped + swap_free, swap_free=swap_free,
+                        swap_in_pages=_read_back(stat, '' if v2 else 'total_')[0], swap_out_pages=None, group=True)
 
 
-def _boundary_v2(path: pathlib.Path) -> tuple[int | None, int, int, int, int | None, int | None]:
-    stat = table((path / 'memory.stat').read_text())
-    droppable = stat.get('inactive_file', 0) + stat.get('active_file', 0) // 2
-    return (_optional(path / 'memory.max'), int((path / 'memory.current').read_text()), droppable,
-            _optional(path / 'memory.swap.current') or 0, _optional(path / 'memory.swap.max'),
-            _read_back(stat, '')[0])
+def _around(path: pathlib.Path, most: int, v2: bool) -> typing.Iterator[_Bound]:
+    """The groups around it that set a limit, as far as they can be seen; of others not much is read."""
+    for group in path.parents:
+        if not (group / ('memory.current' if v2 else 'memory.usage_in_bytes')).exists():
+            return  # the root of a hierarchy, or what holds it
+        if not v2 and _optional(group / 'memory.use_hierarchy') == 0:
+            return
+        limits = [_limit_v2(group), _least(group, 'memory.swap.max')] if v2 else [
+            _optional(group / 'memory.limit_in_bytes')]
+        if any(limit is not None and limit < most for limit in limits):
+            stat = table((group / 'memory.stat').read_text())
+            yield _bound_v2(group, stat) if v2 else _bound_v1(group, stat)
+
+
+def _least(group: pathlib.Path, *names: str) -> int | None:
+    return min((limit for name in names if (limit := _optional(group / name)) is not None), default=None)
+
+
+def _limit_v2(group: pathlib.Path) -> int | None:
+    """Beyond ``memory.high`` processes are held up and their pages taken: no more is to be had than that."""
+    return _least(group, 'memory.max', 'memory.high')
+
+
+def _bound_v1(path: pathlib.Path, stat: dict[str, int]) -> _Bound:
+    # the hierarchical limits hold those of groups that cannot be seen, as from inside a container
+    limits = [_number(path / 'memory.limit_in_bytes'), stat.get('hierarchical_memory_limit')]
+    both = [_optional(path / 'memory.memsw.limit_in_bytes'), stat.get('hierarchical_memsw_limit')]
+    limit = min((one for one in limits if one is not None), default=None)
+    together = min((one for one in both if one is not None and one < 1 << 60), default=None)
+    return _Bound(
+        limit=limit, usage=int((path / 'memory.usage_in_bytes').read_text()),
+        droppable=stat.get('total_inactive_file', 0) + stat.get('total_active_file', 0) // 2,
+        swapped=stat.get('total_swap', 0),
+        allowance=max(0, together - limit) if together is not None and limit is not None else None)
+
+
+def _bound_v2(path: pathlib.Path, stat: dict[str, int]) -> _Bound:
+    return _Bound(
+        limit=_limit_v2(path), usage=int((path / 'memory.current').read_text()),
+        droppable=stat.get('inactive_file', 0) + stat.get('active_file', 0) // 2,
+        swapped=_optional(path / 'memory.swap.current') or 0, allowance=_optional(path / 'memory.swap.max'))
 
 
 def of_process(proc: pathlib.Path, pid: int) -> pathlib.Path | None:

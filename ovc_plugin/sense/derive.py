@@ -9,6 +9,7 @@ from ovc_plugin.decide import ksm
 from ovc_plugin.decide.guarantee import first_reservation, yes
 from ovc_plugin.model import GuestSnapshot, HostSnapshot, KsmState
 from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample, MemorySample
+from ovc_plugin.sense import others as besides
 from ovc_plugin.settings import Settings
 
 PAGE = 4096
@@ -26,12 +27,12 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
     seconds = later.taken_at - earlier.taken_at if earlier else 0.0
     known = {g.facts.uuid: g for g in (earlier.guests or ())} if earlier else {}
     if later.guests is None:
-        guests = tuple(_guest(g, None, 0.0, None, targets, settings, notes) for g in known.values())
+        guests = tuple(_guest(g, None, 0.0, None, later, targets, settings, notes) for g in known.values())
     else:
-        guests = tuple(_guest(g, known.get(g.facts.uuid), seconds, later.taken_at, targets, settings, notes)
+        guests = tuple(_guest(g, known.get(g.facts.uuid), seconds, later.taken_at, later, targets, settings, notes)
                        for g in later.guests)
     guests = apportioned(later.ksm, later.guests, guests)
-    others = _others(later, guests)
+    others = besides.memory(later, guests)
     if others is not None and others > reserve:
         notes.append(f'more than the reserve of {reserve >> 20} MB is used by others than guests, and what they use is '
                      'not promised to guests: raise reserve_mb, or see what runs beside them')
@@ -40,6 +41,7 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
     found = HostSnapshot(
         host=later.host, taken_at=later.taken_at, total=later.memory.total, available=later.memory.available,
         reserve=reserve, others=others or 0, swap_total=later.memory.swap_total, swap_free=later.memory.swap_free,
+        swap_others=besides.swap(later, guests),
         swap_in=_rate(before.swap_in_pages, later.memory.swap_in_pages, seconds, PAGE),
         swap_out=_rate(before.swap_out_pages, later.memory.swap_out_pages, seconds, PAGE),
         stall=later.stall, growth=growth, ksm=later.ksm,
@@ -57,14 +59,6 @@ def _growth(before: MemorySample, after: MemorySample, seconds: float) -> float 
     lost = before.available - after.available
     moved = (after.swap_total - after.swap_free) - (before.swap_total - before.swap_free)
     return (lost + moved) / seconds
-
-
-def _others(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int | None:
-    """Bytes that cannot be dropped and belong to no guest; unknown while some guest's size is."""
-    residents = [g.resident for g in guests if g.running]
-    if later.guests is None or any(size is None for size in residents):
-        return None
-    return max(0, later.memory.total - later.memory.available - sum(size or 0 for size in residents))
 
 
 def apportioned(state: KsmState | None, samples: tuple[GuestSample, ...] | None,
@@ -121,7 +115,7 @@ def _rate(before: int | None, after: int | None, seconds: float, factor: int = 1
     return (after - before) * factor / seconds
 
 
-def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now: float | None,
+def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now: float | None, host: HostSample,
            targets: dict[str, int], settings: Settings, notes: list[str]) -> GuestSnapshot:
     facts, group = sample.facts, sample.group
     reservation, complaint = first_reservation(
@@ -139,7 +133,7 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
     resident = group.usage - group.cached if group else facts.rss
     overhead = settings.shared.default_overhead
     if resident is not None and facts.running:
-        overhead = max(overhead, resident + (group.swapped or 0 if group else 0) - facts.maximum)
+        overhead = besides.overhead(facts, sample, resident, overhead)
     if now is not None and not untouchable:
         _complain(facts, group, published_age is not None, notes)
     before = earlier.group if earlier else None
@@ -159,6 +153,7 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         major_faults=sample.major_faults, pressures=sample.pressures, published=published, published_age=published_age,
         busy=facts.busy, gives_way=facts.gives_way, untouchable=untouchable,
         trust_domain=facts.project or f'guest:{facts.uuid}', title=facts.title, image=facts.image,
+        outside=besides.outside(facts, resident, host.memory),
         reservation_from='ovc:reservation' if facts.reservation is not None else 'option default_reservation')
 
 

@@ -113,6 +113,9 @@ class Source:
         for facts in (g.facts for g in guests if g.facts.running):
             try:
                 pid = pid_of(facts)
+            except (OSError, ValueError):
+                continue  # it ended, or its process may not be known to us: what it has merged stays unknown
+            try:
                 found[facts.uuid] = process(self._proc, pid)
             except PermissionError:
                 barred[facts.uuid] = pid

@@ -37,7 +37,8 @@ def memory(proc: pathlib.Path) -> MemorySample:
         total=info['MemTotal'] * 1024, available=info['MemAvailable'] * 1024,
         swap_total=max(0, info.get('SwapTotal', 0) * 1024 - zram_total),
         swap_free=max(0, info.get('SwapFree', 0) * 1024 - zram_free),
-        swap_in_pages=vmstat.get('pswpin'), swap_out_pages=vmstat.get('pswpout'))
+        swap_in_pages=vmstat.get('pswpin'), swap_out_pages=vmstat.get('pswpout'),
+        huge=info['Hugetlb'] * 1024 if 'Hugetlb' in info else None, zram=zram_total - zram_free)
 
 
 def zram(proc: pathlib.Path) -> tuple[int, int]:

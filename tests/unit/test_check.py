@@ -106,6 +106,13 @@ def test_swap_that_does_not_hold_what_guests_may_touch_is_an_error_with_the_amou
     assert one(check_host.swap(a_host(swap_total=0))).severity is Severity.WARNING
 
 
+def test_swap_that_others_use_holds_nothing_of_guests():
+    guests = [a_guest(f'g{n}', maximum=8 * GIB) for n in range(4)]  # 32.5 GiB, of 27.5 + 8
+    assert one(check_host.swap(a_host(*guests))).severity is Severity.OK
+    found = one(check_host.swap(a_host(*guests, swap_others=6 * GIB)))
+    assert found.severity is Severity.ERROR and '6144 MB of swap is used by others' in found.what
+
+
 def test_merging_across_projects_is_an_error_unless_it_was_asked_for():
     def host(run, *domains):
         return a_host(*(a_guest(f'g{n}', trust_domain=d) for n, d in enumerate(domains)),

@@ -3,7 +3,7 @@
 """The ladder as sentences: who gives, who is left alone, what is handed back."""
 import dataclasses
 
-from ovc_plugin.decide.host import decide_host, reclaimable
+from ovc_plugin.decide.host import backed, decide_host, reclaimable
 from ovc_plugin.decide.state import Asked, LadderState
 from ovc_plugin.model import MIB, Level, ReclaimGuest, SetBalloon, TuneKsm
 from ovc_plugin.settings import ALL_TENANTS, HostSettings
@@ -264,3 +264,8 @@ def test_what_swap_is_left_is_used_at_critical_by_guests_that_read_back_too():
     thrashing = [a_guest(f'g{n}', usable=0, refaults=5000.0) for n in range(10)]
     taken = sum(a.amount for a in actions(short(*thrashing, mb=100, swap_free=200 * MIB), ReclaimGuest))
     assert 190 * MIB <= taken <= 200 * MIB
+
+
+def test_swap_that_others_use_backs_no_guest():
+    guests = [a_guest(f'g{n}', maximum=8 * GIB) for n in range(4)]  # 32.5 GiB, of 27.5 + 8
+    assert backed(a_host(*guests)) and not backed(a_host(*guests, swap_others=6 * GIB))

@@ -94,3 +94,27 @@ def test_a_balloon_gives_way_only_where_it_was_told_to(balloon, gives_way):
 def test_a_broken_definition_is_an_error_that_says_so(text):
     with pytest.raises(ValueError, match='domain definition'):
         definition.read(text)
+
+
+CELLS = '<cpu><numa><cell id="0" memory="131072"/><cell id="1" memory="384" unit="MiB"/></numa></cpu>'
+
+
+def paged(*pages):
+    return '<memoryBacking><hugepages>' + ''.join(f'<page {page}/>' for page in pages) + '</hugepages></memoryBacking>'
+
+
+@pytest.mark.parametrize('inside, mb', [
+    ('', 0),
+    (paged(), 512),
+    (paged('size="2048" unit="KiB"'), 512),
+    (paged('size="2048" unit="KiB" nodeset="0"') + CELLS, 128),
+    (paged('size="1" unit="G" nodeset="1"') + CELLS, 384),
+    (paged('size="2048" nodeset="0"', 'size="1048576" nodeset="1"') + CELLS, 512),
+    (paged('size="2048" nodeset="0-1"') + CELLS, 512),
+    (paged('size="4" unit="KiB"'), 0),  # the kernel's own
+    (paged('size="2048" nodeset="0"'), 0),  # of no node that there is
+    (paged('size="2048" nodeset="0-1,^1"') + CELLS, 0),
+    (paged('nodeset="0"') + CELLS, 0),
+])
+def test_only_memory_that_is_surely_in_huge_pages_is_taken_to_be(inside, mb):
+    assert definition.read(domain(inside)).huge == mb << 20

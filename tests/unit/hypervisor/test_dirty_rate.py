@@ -84,6 +84,17 @@ def test_it_is_measured_once_a_minute(monkeypatch):
     assert host.domains['a'].measured == 2
 
 
+def test_once_nobody_has_to_go_any_more_nobody_is_asked(monkeypatch):
+    host = Host(monkeypatch, Domain('a'))
+    host.hypervisor.measure_dirty(['a'])
+    for _ in range(12):  # who has to go is measured anew in time, and is known in every pass until then
+        assert host.rates() == {'a': 30 * MIB} and host.kinds & 512
+        host.now += 10
+        host.hypervisor.measure_dirty(['a'])
+    host.now += 200
+    assert host.rates() == {'a': None} and host.kinds == 5
+
+
 def test_one_guest_that_cannot_be_measured_costs_the_others_nothing(monkeypatch):
     host = Host(monkeypatch, Domain('a', able=False), Domain('b'))
     host.hypervisor.measure_dirty(['a', 'b'])

@@ -22,7 +22,7 @@ class Domain:
     uuid, xml = 'u1', XML
 
     def __init__(self):
-        self.job, self.asked, self.looked = libvirt.VIR_DOMAIN_JOB_NONE, [], 0
+        self.job, self.asked, self.looked, self.defined = libvirt.VIR_DOMAIN_JOB_NONE, [], 0, 0
         self.stats = {'state.state': libvirt.VIR_DOMAIN_RUNNING, 'balloon.current': 1048576}
 
     def UUIDString(self):
@@ -35,6 +35,7 @@ class Domain:
         return 'g1'
 
     def XMLDesc(self, flags):
+        self.defined += 1
         if isinstance(self.xml, Exception):
             raise self.xml
         return self.xml
@@ -123,3 +124,97 @@ def test_a_guest_of_which_not_even_the_size_is_known_does_not_count_as_nothing()
     odd.xml = '<domain/>'
     with pytest.raises(ValueError, match='neither its definition'):
         LibvirtHypervisor(lambda: odd).guests()
+
+
+DEVICE = XML.replace('</devices>', '<hostdev type="pci"/></devices>')
+
+
+class Loud(Hosts):
+    """A connection that tells who was given a device, to whoever listens; ``deaf``: it has no events."""
+
+    def __init__(self, *domains, deaf=False):
+        super().__init__(*domains)
+        self.told, self.deaf = [], deaf
+
+    def domainEventRegisterAny(self, domain, event, callback, opaque):
+        if self.deaf:
+            raise libvirt.libvirtError('this driver has no events')
+        assert domain is None and event == libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED
+        self.told.append(callback)
+
+    def plug(self, domain):
+        domain.xml = DEVICE
+        for callback in self.told:
+            callback(self, domain, 'hostdev0', None)
+
+
+def reasons(hypervisor):
+    return [f.untouchable for f in hypervisor.guests()]
+
+
+def test_a_device_that_is_plugged_in_is_seen_by_the_next_pass_and_no_definition_is_read_for_nothing():
+    """Promise 7: a passed-through device pins all of the guest's memory from the moment it is there."""
+    one, two = Domain(), Domain()
+    two.uuid = 'u2'
+    connection, now = Loud(one, two), [0.0]
+    hypervisor = LibvirtHypervisor(lambda: connection, clock=lambda: now[0])
+    for _ in range(20):
+        now[0] += 5
+        assert reasons(hypervisor) == [None, None]
+    assert (one.defined, two.defined) == (1, 1) and len(connection.told) == 1
+    connection.plug(one)
+    assert reasons(hypervisor) == ['passed-through device', None] and (one.defined, two.defined) == (2, 1)
+    assert reasons(hypervisor) == ['passed-through device', None] and one.defined == 2
+
+
+def test_a_device_that_comes_while_the_definition_is_read_is_not_overlooked():
+    domain = Domain()
+    connection = Loud(domain)
+    hypervisor = LibvirtHypervisor(lambda: connection)
+    read = domain.XMLDesc
+
+    def late(flags):
+        text = read(flags)
+        domain.XMLDesc = read
+        connection.plug(domain)
+        return text
+    domain.XMLDesc = late
+    assert reasons(hypervisor) == [None]
+    assert reasons(hypervisor) == ['passed-through device']
+
+
+def test_a_definition_that_could_not_be_read_after_a_device_came_is_read_again():
+    domain = Domain()
+    connection = Loud(domain)
+    hypervisor = LibvirtHypervisor(lambda: connection)
+    reasons(hypervisor)
+    connection.plug(domain)
+    domain.xml = libvirt.libvirtError('no answer')
+    assert reasons(hypervisor) == [None]
+    domain.xml = DEVICE
+    assert reasons(hypervisor) == ['passed-through device']
+
+
+def test_what_was_plugged_in_while_nobody_listened_is_seen_once_the_connection_is_a_new_one():
+    domain = Domain()
+    connections = [Loud(domain)]
+    hypervisor = LibvirtHypervisor(lambda: connections[-1])
+    assert reasons(hypervisor) == [None]
+    domain.xml = DEVICE
+    connections.append(Loud(domain))
+    assert reasons(hypervisor) == ['passed-through device'] and len(connections[-1].told) == 1
+
+
+@pytest.mark.parametrize('deaf', [False, True])
+def test_without_events_definitions_are_read_more_often(deaf):
+    domain, now = Domain(), [0.0]
+    connection = Loud(domain, deaf=deaf) if deaf else Hosts(domain)
+    hypervisor = LibvirtHypervisor(lambda: connection, clock=lambda: now[0])
+    assert reasons(hypervisor) == [None]
+    domain.xml = DEVICE
+    now[0] = 31.0
+    assert reasons(hypervisor) == ['passed-through device']
+    for _ in range(5):
+        now[0] += 5
+        reasons(hypervisor)
+    assert domain.defined == 2

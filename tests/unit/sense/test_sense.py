@@ -8,6 +8,7 @@ import pytest
 
 from ovc_plugin import privileged
 from ovc_plugin.model import MIB
+from ovc_plugin.samples import GuestSample
 from ovc_plugin.sense import cgroup, ksm, proc, psi
 from ovc_plugin.sense.sensor import Sensor
 from tests.builders import GIB, NOW, FakeHypervisor, a_ksm, a_proc, a_v1_group, a_v2_group, facts
@@ -59,6 +60,53 @@ def test_a_v2_boundary_never_has_more_swap_than_the_machine(tmp_path):
     machine = proc.memory(a_proc(tmp_path / 'proc', swap=GIB))
     group = a_v2_group(tmp_path / 'g', usage=2 * GIB, limit=4 * GIB, swap=0, swap_max=16 * GIB)
     assert cgroup.boundary(group, machine).swap_free == GIB
+
+
+def test_a_v2_boundary_ends_where_its_processes_are_held_up(tmp_path):
+    """Beyond memory.high the kernel makes them wait and takes their pages: there is no more than that."""
+    machine = proc.memory(a_proc(tmp_path / 'proc', total=64 * GIB, available=50 * GIB))
+    for number, (limit, high) in enumerate(
+            [('max', 8 * GIB), (9 * GIB, 8 * GIB), (8 * GIB, 9 * GIB), (8 * GIB, 'max')]):
+        group = a_v2_group(tmp_path / str(number), usage=7 * GIB, limit=limit, high=str(high))
+        found = cgroup.boundary(group, machine)
+        assert (found.total, found.available) == (8 * GIB, GIB)
+
+
+def test_what_holds_a_v2_boundary_bounds_it_too_with_what_its_neighbours_use(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc', total=64 * GIB, available=50 * GIB, swap=20 * GIB))
+    above = a_v2_group(tmp_path / 'a', usage=9 * GIB, high=str(10 * GIB), swap=5 * GIB, swap_max=6 * GIB,
+                       inactive_file=512 * MIB)
+    a_v2_group(above / 'b', usage=3 * GIB)  # without a limit
+    group = a_v2_group(above / 'b' / 'c', usage=3 * GIB, limit=8 * GIB, swap=GIB, swap_max=4 * GIB)
+    found = cgroup.boundary(group, machine)
+    assert (found.total, found.available) == (8 * GIB, GIB + 512 * MIB)
+    assert (found.swap_total, found.swap_free) == (2 * GIB, GIB)
+    (above / 'memory.high').write_text(f'{7 * GIB}')
+    found = cgroup.boundary(group, machine)
+    assert (found.total, found.available) == (7 * GIB, 512 * MIB)
+
+
+def test_what_holds_a_v1_boundary_bounds_it_too_seen_or_not(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc', total=64 * GIB, available=50 * GIB, swap=20 * GIB))
+    above = a_v1_group(tmp_path / 'a', usage=9 * GIB, limit=10 * GIB, memsw=16 * GIB, total_swap=5 * GIB)
+    group = a_v1_group(above / 'c', usage=3 * GIB, limit=8 * GIB, memsw=12 * GIB, total_swap=GIB)
+    found = cgroup.boundary(group, machine)
+    assert (found.total, found.available, found.swap_free) == (8 * GIB, GIB, GIB)
+    alone = a_v1_group(tmp_path / 'b', usage=3 * GIB, hierarchical_memory_limit=7 * GIB,
+                       hierarchical_memsw_limit=9 * GIB, total_swap=GIB)  # as from inside a container
+    found = cgroup.boundary(alone, machine)
+    assert (found.total, found.available) == (7 * GIB, 4 * GIB)
+    assert (found.swap_total, found.swap_free) == (2 * GIB, GIB)
+    (above / 'memory.use_hierarchy').write_text('0')  # before Linux 5.11: what is below is not charged there
+    found = cgroup.boundary(group, machine)
+    assert (found.total, found.available, found.swap_free) == (8 * GIB, 5 * GIB, 3 * GIB)
+
+
+def test_a_v1_memory_limit_without_one_for_swap_bounds_no_swap(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc'))
+    group = a_v1_group(tmp_path / 'g', usage=GIB, limit=2 * GIB, hierarchical_memory_limit=2 * GIB,
+                       hierarchical_memsw_limit=9223372036854771712)
+    assert cgroup.boundary(group, machine).swap_free == 8 * GIB
 
 
 def test_a_guest_group_is_read_in_both_versions(tmp_path):
@@ -238,6 +286,21 @@ def test_what_another_users_guest_has_merged_is_asked_of_the_root_helper(tmp_pat
     assert len(asked) == 3
 
 
+def test_a_process_that_may_not_be_known_costs_nobody_the_pass_nor_takes_anothers_place(monkeypatch, tmp_path):
+    """Promise 9: a pid file that this user may not read is one guest's, and no guest has the pages of another."""
+    def pid_of(guest):
+        if guest.name in ('g1', 'g3'):
+            raise PermissionError(13, 'denied')
+        return 7
+
+    guests = tuple(GuestSample(facts=facts(name)) for name in ('g1', 'g2', 'g3'))
+    state = ksm.read(a_ksm(tmp_path / 'ksm', run=1, pages_sharing=20, pages_shared=10))
+    monkeypatch.setattr(ksm, 'process', lambda *_: (_ for _ in ()).throw(PermissionError(13, 'denied')))
+    source = ksm.Source(tmp_path / 'ksm', tmp_path, helper=lambda pids: {pid: (5, 0) for pid in pids})
+    merged = [g.merged for g in source.divide(state, guests, pid_of, NOW, [])]
+    assert [m and m.merging for m in merged] == [None, 5, None]
+
+
 def test_the_scanners_processor_time_and_the_merged_pages_that_were_copied_are_read(tmp_path):
     proc_root = a_proc(tmp_path / 'proc')
     root = a_ksm(tmp_path / 'ksm', pages_scanned=5, full_scans=2, sleep_millisecs=20)
@@ -300,3 +363,15 @@ def test_a_vmstat_that_cannot_be_read_costs_the_rates_and_not_the_memory(tmp_pat
     (root / 'vmstat').unlink()
     found = proc.memory(root)
     assert (found.available, found.swap_in_pages, found.swap_out_pages) == (10 * GIB, None, None)
+
+
+def test_the_pools_of_huge_pages_and_swap_that_is_memory_are_read_of_the_machine_alone(tmp_path):
+    root = a_proc(tmp_path / 'proc')
+    assert (proc.memory(root).huge, proc.memory(root).zram, proc.memory(root).group) == (None, 0, False)
+    with (root / 'meminfo').open('a') as meminfo:
+        meminfo.write('HugePages_Total: 16384\nHugetlb: 33554432 kB\n')
+    (root / 'swaps').write_text('Filename Type Size Used Priority\n/dev/zram0 partition 4194304 1048576 100\n')
+    assert (proc.memory(root).huge, proc.memory(root).zram) == (32 * GIB, GIB)
+    group = a_v2_group(tmp_path / 'g', usage=GIB, limit=4 * GIB)
+    found = cgroup.boundary(group, proc.memory(root))
+    assert (found.huge, found.zram, found.group) == (None, 0, True)
