@@ -76,9 +76,11 @@ def _situation(snapshot: HostSnapshot, state: LadderState, settings: HostSetting
              + evaporation.reserve_against(snapshot, state.evaporation, settings))
     free = max(0, spare(snapshot, settings) - taken)
     short, wanted, lacking = shortage(snapshot, state.level, settings), 0, None
-    if state.level is Level.SOFT:
+    if state.level <= Level.SOFT:
         lacking = tuple(giving.wants(snapshot, state, settings, now))
-        wanted = max(0, sum(lack for _, _, lack in lacking) - free)
+        # On a clear host a guarantee alone is worth what others do not use.
+        due = giving.unkept(lacking) if state.level is Level.CLEAR else sum(lack for _, _, lack in lacking)
+        wanted = due - free if due > free else 0
     return Situation(
         snapshot=snapshot, level=state.level, short=short + wanted, wanted=wanted,
         until=exhaustion(snapshot, state.level), spare=free, backed=backed(snapshot),

@@ -76,7 +76,8 @@ def reclaim(situation: Situation) -> Part:
     what it takes to leave HARD: each page more would be read back at once, in place of another one.
     """
     settings, snapshot = situation.settings, situation.snapshot
-    short = min(situation.short, snapshot.swap_free)
+    # What is wanted on a clear host is wanted for guests alone: that is worth what others do not use, and no more.
+    short = min(situation.short, snapshot.swap_free) if situation.level > Level.CLEAR else 0
     if not settings.swap or short <= (_CRUMB if situation.level < Level.HARD else 0):
         return NOTHING
     alone: list[tuple[GuestSnapshot, int]] = []

@@ -99,6 +99,9 @@ def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, known: Nee
     if asked is not None and (owed := progress.shrinking(guest.actual, asked)):
         return [f'asked {now - asked.at:.0f} s ago to be {_mb(asked.target)}, and {_mb(owed)} from there; it moved '
                 f'{now - asked.moved_at:.0f} s ago']
+    if guest.actual is not None and (asked.target if asked else guest.actual) < guest.reservation:
+        return [f'it has {_mb(guest.actual)} < {_mb(guest.reservation)}, its reservation, and gets that below CRITICAL '
+                'once all it lacks of it is free']
     full = guest.actual is not None and guest.actual >= guest.maximum
     if plan.level is Level.CLEAR:
         return [f'level CLEAR ({plan.reason})' + ('; it has its maximum' if full else
