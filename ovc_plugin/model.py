@@ -31,7 +31,8 @@ class GuestSnapshot:
     beyond its memory. ``target`` is the balloon size last asked for and ``actual`` the size reported; ``usable`` is
     what the guest says it could use without swapping, ``unused`` the part of that which holds nothing at all.
     ``stats_age`` is the age in seconds of what the guest said.
-    ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch the guest.
+    ``refaults`` are pages per second read back from swap, ``swap_room`` the bytes that a limit of its own still lets it
+    have there. ``untouchable`` says why no mechanism may touch the guest.
     ``saved`` is its part of the host's merged bytes, ``merged`` what of its own is merged: of pages that n guests share
     each has saved 1 - 1/n, and has merged them whole. ``can_migrate``: it can move to another host while it runs;
     ``dirty_rate`` is how fast it writes, in bytes per second, measured only of guests that may have to move.
@@ -61,6 +62,7 @@ class GuestSnapshot:
     resident: int | None = None
     swapped: int | None = None
     refaults: float | None = None
+    swap_room: int | None = None
     saved: int | None = None
     merged: int | None = None
     dirty_rate: float | None = None

@@ -30,10 +30,13 @@ def floor(guest: GuestSnapshot) -> int:
 
 
 def swappable(guest: GuestSnapshot) -> int:
-    """Bytes that could be moved to swap without touching what the guest is guaranteed."""
+    """Bytes that could be moved to swap without touching what the guest is guaranteed, as far as its limits let them.
+    """
     if not guest.can_swap or guest.resident is None:
         return 0
     spare = guest.resident - guest.reservation - guest.overhead
+    if guest.swap_room is not None and guest.swap_room < spare:
+        spare = guest.swap_room
     return spare if spare > 0 else 0
 
 

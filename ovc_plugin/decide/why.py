@@ -167,6 +167,8 @@ def _swapped(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, settings:
         return ['level CLEAR']
     if not snapshot.swap_free:
         return [f'no swap is free: 0 MB of {_mb(snapshot.swap_total)}']
+    if guest.swap_room is not None and guest.swap_room < MIB:
+        return [f'its control group has {_mb(guest.swapped)} in swap, all that its limit of swap lets it have']
     if not swap.swappable(guest):
         return [f'{_mb(guest.resident)} resident <= {_mb(swap.floor(guest))} guaranteed']
     if plan.level < Level.CRITICAL and guest.refaults is not None and guest.refaults > settings.refault_limit:
