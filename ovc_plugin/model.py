@@ -30,18 +30,18 @@ class GuestSnapshot:
     ``maximum`` is the flavor's memory, ``outside`` what of it is in huge pages that the boundary does not hold,
     ``reservation`` the least it is guaranteed, ``overhead`` what it costs the host beyond its memory. ``target`` is the
     balloon size last asked for and ``actual`` the size reported; ``usable`` is what the guest says it could use without
-    swapping, ``unused`` what of that holds nothing at all. ``stats_age`` is the age in seconds of what the guest said.
-    ``refaults`` are pages per second read back from swap. ``untouchable`` says why no mechanism may touch it. ``saved``
-    is its part of the host's merged bytes, ``merged`` what of its own is merged: of pages that n guests share each has
-    saved 1 - 1/n, and has merged them whole. ``can_migrate``: it can move to another host while it runs; ``dirty_rate``
-    is how fast it writes, in bytes per second, measured only of guests that may have to move. ``reservation_from``
-    tells whose word the reservation is, ``title`` the name that the cloud's users gave it, ``image`` what it was made
-    from. ``pressure`` is the share of time (0..1) in which its own processes waited for memory on the host,
-    ``guest_swap_in`` (bytes) and ``major_faults`` are what the guest itself reads back per second, ``pressures`` (by
-    name, as in ``samples.Counted``) what else it suffers per second, ``published`` the working set that it has told,
-    within [reservation, maximum], ``published_age`` its age, ``None`` where it must not be acted on. ``busy``: it
-    boots, pauses or moves, and is not asked for memory. ``gives_way``: its balloon deflates by itself when it runs out
-    of memory.
+    swapping, ``unused`` what of that holds nothing. ``stats_age`` is the age in seconds of what the guest said.
+    ``refaults`` are pages per second read back from swap, ``swap_room`` the bytes that a limit of its own still lets it
+    have there. ``untouchable`` says why no mechanism may touch it. ``saved`` is its part of the host's merged bytes,
+    ``merged`` what of its own is merged: of pages that n guests share each has saved 1 - 1/n, and has merged them
+    whole. ``can_migrate``: it can move to another host while it runs; ``dirty_rate`` is how fast it writes, in bytes
+    per second, measured only of guests that may have to move. ``reservation_from`` tells whose word the reservation is,
+    ``title`` the name that the cloud's users gave it, ``image`` what it was made from. ``pressure`` is the share of
+    time (0..1) in which its own processes waited for memory on the host, ``guest_swap_in`` (bytes) and ``major_faults``
+    are what the guest itself reads back per second, ``pressures`` (by name, as in ``samples.Counted``) what else it
+    suffers per second, ``published`` the working set that it has told, within [reservation, maximum], ``published_age``
+    its age, ``None`` where it must not be acted on. ``busy``: it boots, pauses or moves, and is not asked for memory.
+    ``gives_way``: its balloon deflates by itself when it runs out of memory.
     """
 
     uuid: str
@@ -60,6 +60,7 @@ class GuestSnapshot:
     resident: int | None = None
     swapped: int | None = None
     refaults: float | None = None
+    swap_room: int | None = None
     saved: int | None = None
     merged: int | None = None
     dirty_rate: float | None = None
@@ -239,8 +240,8 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one action: ``done`` false with ``error`` when it failed, ``dry`` when it was only told,
-    ``freed`` the bytes that a reclaim moved."""
+    """What became of one action: ``done`` false with ``error`` when it failed, ``dry`` when it was only told, ``freed``
+    the bytes that a reclaim moved; ``None`` where it failed, or was not even tried."""
 
     action: Action
     done: bool

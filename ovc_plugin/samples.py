@@ -66,13 +66,15 @@ class GroupSample:
     """One control group's memory: bytes charged, bytes in swap, pages read back from swap since its start.
 
     ``cached`` bytes of what is charged are file pages, which the kernel drops when it must. ``can_reclaim`` is false
-    where the kernel offers no way to swap this group alone. ``pressure`` is PSI ``some`` over 10 s, as a share (0..1).
+    where the kernel offers no way to swap this group alone, ``swap_room`` the bytes that its own limit of swap still
+    takes, ``None`` where it has none. ``pressure`` is PSI ``some`` over 10 s, as a share (0..1).
     ``refaults_guessed``: the kernel does not count such pages, and major faults stand for them.
     """
 
     usage: int
     cached: int = 0
     can_reclaim: bool = True
+    swap_room: int | None = None
     swapped: int | None = None
     refault_pages: int | None = None
     refaults_guessed: bool = False

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Who is given memory, of what is free already (promise 5): guests in need at once, the others after a calm."""
+"""Who is given memory, of what is free already (promise 5): guests below their reservation and guests in need at once,
+the others after a calm."""
 from __future__ import annotations
 
 import typing
@@ -18,30 +19,58 @@ _TIGHT = 0.05  # a guest that leaves less than this share of its memory unused w
 
 
 def relieve(situation: Situation) -> Part:
-    """Below HARD, guests that need more than they have are given what they lack of it; at HARD those alone whose
-    balloon does not give way: they cannot help themselves, and their kernel would kill.
+    """Guests below their reservation are given it; below HARD, guests that need more than they have are given what they
+    lack of it; at HARD those alone whose balloon does not give way: they cannot help themselves, and their kernel would
+    kill.
 
     Without this a guest that was shrunk while idle would starve on a host that never has much over.
     """
-    if situation.level >= Level.CRITICAL or situation.spare < balloon.LEAST:
+    if situation.level >= Level.CRITICAL or situation.spare < balloon.PAGE:
         return NOTHING
-    actions, spare = [], situation.spare
     lacking = situation.lacking
     if lacking is None:
         lacking = tuple(wants(situation.snapshot, situation.state, situation.settings, situation.now))
+    actions, kept, spare, waits = [], *_guarantees(lacking, situation)
     for guest, size, lack in lacking:
-        amount = min(-(-lack // balloon.PAGE), spare // balloon.PAGE) * balloon.PAGE
-        if situation.level is Level.HARD and guest.gives_way:
+        amount = kept.get(guest.uuid, 0)
+        if guest.uuid in situation.turned or (not amount and size < guest.reservation):
             continue
-        if guest.uuid not in situation.turned and amount >= _piece(
-                guest, lack, situation.state.needs.get(guest.uuid), situation.settings):
-            spare -= amount
+        if not (guest.gives_way and (waits or situation.level is Level.HARD)):
+            more = min(-(-(lack - amount) // balloon.PAGE), spare // balloon.PAGE) * balloon.PAGE
+            if more >= _piece(guest, lack - amount, situation.state.needs.get(guest.uuid), situation.settings):
+                spare -= more
+                amount += more
+        if amount:
             actions.append(SetBalloon(
                 guest=guest.uuid, target=min(guest.maximum, size + amount), previous=size,
-                reason=f'{need.spoken(guest, situation.settings)}, and needs {lack // MIB} MB more than '
-                       f'{size // MIB} MB'))
-    # Memory that the shortage was counted to need for this is no new shortage.
-    return Part(actions=tuple(actions), credit=-sum(a.target - a.previous for a in actions))
+                reason=_why(guest, size, lack, situation.settings)))
+    # Memory that the shortage was counted to need for this is no new shortage. On a clear host nothing is.
+    taken = 0 if situation.level is Level.CLEAR else sum(a.target - a.previous for a in actions)
+    return Part(actions=tuple(actions), credit=-taken)
+
+
+def _guarantees(lacking: tuple[tuple[GuestSnapshot, int, int], ...],
+                situation: Situation) -> tuple[dict[str, int], int, bool]:
+    """What guests below their reservation are given of it, in bytes by uuid; what is then left to spare; and whether
+    some of them wait. Each is given the whole of it: no target is below a reservation (promise 3), as one that was a
+    raise when it was thought of would shrink a guest that has grown by itself since."""
+    kept, spare, waits = {}, situation.spare, False
+    for guest, size, _ in lacking:
+        missing = -(-(guest.reservation - size) // balloon.PAGE) * balloon.PAGE
+        if missing <= 0 or guest.uuid in situation.turned:
+            continue
+        if missing <= spare:
+            kept[guest.uuid] = missing
+            spare -= missing
+        else:
+            waits = True
+    return kept, spare, waits
+
+
+def _why(guest: GuestSnapshot, size: int, lack: int, settings: HostSettings) -> str:
+    if size < guest.reservation:
+        return f'{guest.name} has {size // MIB} MB < {guest.reservation // MIB} MB, its reservation'
+    return f'{need.spoken(guest, settings)}, and needs {lack // MIB} MB more than {size // MIB} MB'
 
 
 def _piece(guest: GuestSnapshot, lack: int, known: Need | None, settings: HostSettings) -> int:
@@ -63,21 +92,40 @@ def _piece(guest: GuestSnapshot, lack: int, known: Need | None, settings: HostSe
 def wants(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
           now: float) -> typing.Iterator[tuple[GuestSnapshot, int, int]]:
     """Guests in need, with what they have been asked to have and what they lack of need and cushion, in bytes. Where
-    less is free than all of them lack, others have to give it first (promise 5)."""
+    less is free than all of them lack, others have to give it first (promise 5).
+
+    Those below their reservation come first, whatever they said or did with what they were given last: a guarantee
+    takes neither consent nor statistics, and a larger balloon target takes nothing from a guest. Of these the one that
+    lacks least is the first, so that as many as can be have theirs.
+    """
+    owed, needy = [], []
     for guest in snapshot.running:
         size = _size(guest, state.asked)
-        if size is None or size >= guest.maximum or not need.fresh(guest, settings):
+        if size is None or size >= guest.maximum:
             continue
-        lack = balloon.floor(guest, Level.SOFT, settings, state.needs.get(guest.uuid)) - size
-        if (lack >= balloon.LEAST and lack >= _WORN * settings.cushion * guest.maximum
-                and _open(guest, state.asked.get(guest.uuid), settings, now)):
-            yield guest, size, lack
+        missing, lack = guest.reservation - size, 0
+        if need.fresh(guest, settings) and (missing > 0 or _open(guest, state.asked.get(guest.uuid), settings, now)):
+            lack = balloon.floor(guest, Level.SOFT, settings, state.needs.get(guest.uuid)) - size
+        if missing > 0:
+            if guest.can_balloon and not guest.busy:
+                owed.append((guest, size, max(lack, missing)))
+        elif lack >= balloon.LEAST and lack >= _WORN * settings.cushion * guest.maximum:
+            needy.append((guest, size, lack))
+    yield from sorted(owed, key=lambda one: one[0].reservation - one[1])
+    yield from needy
+
+
+def unkept(lacking: typing.Iterable[tuple[GuestSnapshot, int, int]]) -> int:
+    """Bytes that guests in need (:func:`wants`) lack of their reservations."""
+    return sum(max(0, guest.reservation - size) for guest, size, _ in lacking)
 
 
 def hand_back(situation: Situation) -> Part:
     """What is over goes to guests below their maximum: first to those that would put it to use, in parts by the idle
-    tax; after a calm to the others too, but only as much as makes a guest whole, so that each is asked once."""
-    if situation.level is not Level.CLEAR or situation.surplus <= 0 or situation.turned:
+    tax; after a calm to the others too, but only as much as makes a guest whole, so that each is asked once. Nothing is
+    over while a guest waits for its reservation: what comes free is kept for that."""
+    if situation.level is not Level.CLEAR or situation.surplus <= 0 or situation.turned or unkept(
+            situation.lacking or ()):
         return NOTHING
     using: list[tuple[GuestSnapshot, int]] = []
     idle: list[tuple[GuestSnapshot, int]] = []

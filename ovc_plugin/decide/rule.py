@@ -16,10 +16,11 @@ class Situation:
     """One pass as the next rule finds it: bytes, seconds.
 
     ``short`` is what is still missing after the rules before this one; ``wanted`` of it not by the host, but by guests
-    in need: nothing is worth that but what somebody else does not use. ``until`` is the time to exhaustion: memory that
-    arrives later comes too late and earns no credit; infinite while available memory does not shrink. ``spare`` may go
-    to guests in need, ``surplus`` to anybody: free already, and given to nobody yet. ``state`` is what is remembered
-    after this look (what was asked of each guest, what each needs), with this pass's balloon targets in it.
+    in need (on a clear host, by those below their reservation): nothing is worth that but what somebody else does not
+    use. ``until`` is the time to exhaustion: memory that arrives later comes too late and earns no credit; infinite
+    while available memory does not shrink. ``spare`` may go to guests in need, ``surplus`` to anybody: free already,
+    and given to nobody yet. ``state`` is what is remembered after this look (what was asked of each guest, what each
+    needs), with this pass's balloon targets in it.
     ``backed``: memory and swap hold all that guests may ever touch (promise 2), so that nobody can be killed.
     ``turned`` are the guests whose balloon was asked in this very pass: not to be asked again. ``lacking`` are the
     guests in need, with their size and what they lack (:func:`ovc_plugin.decide.giving.wants`); ``None`` where nobody

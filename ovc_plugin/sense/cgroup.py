@@ -43,15 +43,19 @@ def group(path: pathlib.Path) -> GroupSample:
     if is_v2(path):
         stat = table((path / 'memory.stat').read_text())
         pages, guessed = _read_back(stat, '')
+        swapped, most = _optional(path / 'memory.swap.current'), _optional(path / 'memory.swap.max')
         return GroupSample(
-            usage=int((path / 'memory.current').read_text()), swapped=_optional(path / 'memory.swap.current'),
-            refault_pages=pages, refaults_guessed=guessed, cached=_cached(stat, ''),
-            can_reclaim=any((path / name).exists() for name in ('memory.reclaim', 'memory.high'))
-            and _optional(path / 'memory.swap.max') != 0, pressure=_pressure(path / 'memory.pressure'))
+            usage=int((path / 'memory.current').read_text()), swapped=swapped, refault_pages=pages,
+            refaults_guessed=guessed, cached=_cached(stat, ''), pressure=_pressure(path / 'memory.pressure'),
+            can_reclaim=most != 0 and any((path / name).exists() for name in ('memory.reclaim', 'memory.high')),
+            swap_room=None if most is None else max(0, most - (swapped or 0)))
     stat = table((path / 'memory.stat').read_text())
     pages, guessed = _read_back(stat, 'total_')
+    # With swappiness 0 limit reclaim swaps nothing, only the host's own does at the wall. memory.memsw.limit_in_bytes
+    # bars nothing: a page moved to swap was charged to it before too (the kernel's cgroup-v1/memory.rst, 2.4 and 5.3).
     return GroupSample(usage=int((path / 'memory.usage_in_bytes').read_text()), swapped=stat.get('total_swap'),
-                       refault_pages=pages, refaults_guessed=guessed, cached=_cached(stat, 'total_'))
+                       refault_pages=pages, refaults_guessed=guessed, cached=_cached(stat, 'total_'),
+                       can_reclaim=_optional(path / 'memory.swappiness') != 0)
 
 
 def _read_back(stat: dict[str, int], prefix: str) -> tuple[int | None, bool]:

@@ -142,7 +142,7 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
         weight=_weight(facts, notes), running=facts.running, managed=facts.managed,
         target=targets.get(facts.uuid, actual), actual=actual, usable=usable, stats_age=age,
         unused=facts.unused if usable is not None else None, resident=resident,
-        swapped=group.swapped if group else None,
+        swapped=group.swapped if group else None, swap_room=group.swap_room if group else None,
         refaults=_rate(before.refault_pages, group.refault_pages, seconds) if before and group else None,
         can_balloon=facts.running and facts.has_balloon and not facts.busy and not untouchable,
         can_share=facts.mergeable,
@@ -161,7 +161,8 @@ def _complain(facts: GuestFacts, group: GroupSample | None, publishes: bool, not
     """What keeps a mechanism from a guest that could be reached, with the remedy."""
     if group is not None and not group.can_reclaim:
         notes.append(f'guest {facts.name}: the kernel cannot swap it alone: its control group has neither '
-                     'memory.reclaim (Linux 5.19) nor memory.high, or memory.swap.max is 0')
+                     'memory.reclaim (Linux 5.19) nor memory.high, or memory.swap.max (version 1: '
+                     'memory.swappiness) is 0')
     if facts.running and facts.has_balloon and facts.usable is None and not publishes and not facts.busy:
         notes.append(f'guest {facts.name}: says nothing of its memory and is not shrunk: give it a statistics period '
                      '(nova: [libvirt] mem_stats_period_seconds; libvirt: <stats period=...> in <memballoon>) and a '

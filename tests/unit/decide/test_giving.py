@@ -111,3 +111,87 @@ def test_a_guest_stuck_above_its_target_has_not_grown_by_itself_when_its_target_
         plan, state = decide_host(host, state, OPTIONS, NOW + second)
         asked += [a.target for a in plan.actions if isinstance(a, SetBalloon)]
     assert len(asked) == 1 and state.asked[stuck.uuid].gave_way_at is None
+
+
+OWED = 2 * GIB  # of a guest of 4 GB, which has less: its host's default was raised, or it came from one with a lower
+
+
+def owed(size, name='owed', **changes):
+    return a_guest(name, **dict(maximum=4 * GIB, reservation=OWED, actual=size, target=size, resident=size,
+                                usable=size // 2) | changes)
+
+
+def balloons(*guests, settings=OPTIONS, level=Level.CLEAR, state=None, **changes):
+    """(guest, target) of what a host that has two GB more than it needs asks of its guests, and what it noted."""
+    host = a_host(*guests, **{'available': MINIMUM + 2 * GIB} | changes)
+    plan, _ = decide_host(host, state or LadderState(), settings, NOW)
+    assert plan.level is level and plan.notes == ()
+    return [(a.guest, a.target) for a in plan.actions if isinstance(a, SetBalloon)]
+
+
+HARD = dict(level=Level.HARD, stall=0.9)
+SILENT = dict(usable=None, stats_age=None)
+
+
+@pytest.mark.parametrize('at', [{}, dict(level=Level.SOFT, stall=OPTIONS.stall_soft), HARD])
+@pytest.mark.parametrize('word', [{}, SILENT, dict(stats_age=3600.0), dict(gives_way=False)])
+@pytest.mark.parametrize('missing', [MIB, 200 * MIB, GIB])
+def test_a_guest_below_its_reservation_is_raised_to_it_whatever_it_says(missing, word, at):
+    """The guarantee needs neither consent nor statistics: a larger size takes nothing from anybody."""
+    assert balloons(owed(OWED - missing, **word), **at) == [('uuid-owed', OWED)]
+
+
+def test_at_critical_nobody_is_given_anything_and_who_cannot_be_asked_is_not():
+    assert balloons(owed(GIB), level=Level.CRITICAL, growth=100.0 * GIB) == []
+    assert balloons(owed(GIB, can_balloon=False, untouchable='opted out')) == []
+    assert balloons(owed(GIB, busy=True)) == []
+
+
+def test_a_reservation_is_given_only_of_what_is_free_and_only_whole():
+    """No target is below a reservation, ever (promise 3): one of an older look might shrink a guest that grew since."""
+    for free, target in ((GIB, [('uuid-owed', OWED)]), (GIB - MIB, [])):
+        assert balloons(owed(GIB, **SILENT), available=MINIMUM + free) == target
+
+
+def test_what_others_still_take_up_is_not_given_to_a_guest_below_its_reservation():
+    taking = a_guest(actual=GIB // 4, target=GIB)
+    state = LadderState(asked={taking.uuid: Asked(target=GIB, at=NOW - 1, nearest=GIB // 4, moved_at=NOW - 1,
+                                                  change=3 * GIB // 4)})
+    assert balloons(owed(GIB, **SILENT), taking, available=MINIMUM + GIB + GIB // 2, state=state) == []
+
+
+def test_reservations_come_before_needs_and_as_many_as_can_be_are_kept():
+    needy, larger = a_small_guest(usable=0), owed(GIB, 'larger', **SILENT)
+    smaller = owed(GIB + GIB // 2, 'smaller', **SILENT)
+    free = MINIMUM + GIB + GIB // 2
+    assert balloons(needy, larger, smaller, available=free) == [(smaller.uuid, OWED), (larger.uuid, OWED)]
+    assert balloons(needy, larger, available=free) == [(larger.uuid, OWED), (needy.uuid, needy.actual + 103 * MIB)]
+    assert balloons(needy, larger, smaller, available=free - MIB) == [(smaller.uuid, OWED)], 'it waits for the other'
+    kills = dataclasses.replace(needy, gives_way=False)
+    assert len(balloons(kills, larger, smaller, available=free - MIB)) == 2, 'who would be killed does not wait'
+
+
+def test_a_guest_below_its_reservation_that_needs_more_is_asked_once():
+    needs = owed(OWED - 100 * MIB, usable=0)
+    assert balloons(needs) == [('uuid-owed', needs.actual + -(-int(4 * GIB * OPTIONS.cushion) // MIB) * MIB)]
+    assert balloons(needs, **HARD) == [('uuid-owed', OWED)]
+
+
+def test_while_a_reservation_is_not_kept_others_give_what_they_do_not_use_and_nobody_is_handed_what_is_over():
+    idle, small = a_guest('idle', usable=GIB - 64 * MIB, unused=GIB - 64 * MIB), a_small_guest()
+    assert not balloons(idle, small, available=2 * MINIMUM), 'nothing is owed to anybody'
+    asked = dict(balloons(owed(GIB, **SILENT), idle, small, available=MINIMUM + GIB - 64 * MIB))
+    assert asked[idle.uuid] < GIB and small.uuid not in asked and 'uuid-owed' not in asked
+    plenty = a_small_guest('small', usable=0, **dict(actual=GIB // 2))
+    assert plenty.uuid not in dict(balloons(
+        owed(GIB, **SILENT, reservation=4 * GIB), plenty, available=2 * MINIMUM + GIB))
+
+
+def test_a_guest_raised_to_its_reservation_is_left_alone_then_though_it_does_not_move():
+    state, asked = LadderState(), []
+    for second in range(0, 400 * 5, 5):
+        host = dataclasses.replace(a_host(owed(GIB, **SILENT), available=MINIMUM + min(second, 100) * 16 * MIB),
+                                   taken_at=NOW + second)
+        plan, state = decide_host(host, state, OPTIONS, NOW + second)
+        asked += [a.target for a in plan.actions if isinstance(a, SetBalloon)]
+    assert asked == [OWED]

@@ -101,6 +101,17 @@ def test_swap_that_is_full_is_not_asked_for_more():
     assert actions(short(a_guest(usable=0), swap_free=0), ReclaimGuest) == []
 
 
+def test_of_a_guest_no_more_is_swapped_than_its_own_limit_of_swap_takes():
+    """Nor is it credited with more: others would give nothing, and wait for what never comes."""
+    bounded = a_guest('bounded', can_balloon=False, usable=None, stats_age=None, swap_room=20 * MIB)
+    others = [a_guest(f'g{n}', usable=10 * MIB) for n in range(4)]
+    amounts = {a.guest: a.amount for a in actions(short(bounded, *others, mb=560), ReclaimGuest)}
+    assert amounts.pop(bounded.uuid) == 20 * MIB and sum(amounts.values()) >= 4 * OPTIONS.swap_step
+    full = dataclasses.replace(bounded, swap_room=0)
+    assert full.uuid not in {a.guest for a in actions(short(full, *others, mb=560), ReclaimGuest)}
+    assert reclaimable(a_host(bounded), OPTIONS) == 20 * MIB and not reclaimable(a_host(full), OPTIONS)
+
+
 def test_memory_is_handed_back_when_the_host_is_clear():
     small = a_guest(actual=GIB // 2, target=GIB // 2)
     grown = actions(a_host(small), SetBalloon)

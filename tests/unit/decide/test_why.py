@@ -62,6 +62,12 @@ def test_a_clear_host_asks_nothing_and_says_what_is_lacking():
     assert 'it lacks 512 MB of its maximum' in text or 'grow g1' in text
 
 
+def test_a_guest_that_waits_for_its_reservation_is_said_to():
+    owed = a_guest(actual=GIB // 4, target=GIB // 4, reservation=GIB)
+    assert 'it has 256 MB < 1024 MB, its reservation, and gets that' in said(owed, available=700 * MIB)
+    assert 'grow g1' in said(owed, available=10 * GIB)
+
+
 def test_a_stuck_guest_is_said_to_be_stuck_since_when():
     text = said(a_guest(), state=asked(GIB // 2))
     assert 'stuck: asked to be 512 MB, is at 1024 MB and no nearer for 60 s >= 20 s (stuck_after)' in text

@@ -138,6 +138,12 @@ def test_a_kernel_that_cannot_swap_one_guest_is_named_with_the_remedy():
     stubborn = GuestSample(facts=facts(), group=GroupSample(usage=GIB, can_reclaim=False))
     found = derived(a_sample(stubborn))
     assert not found.guests[0].can_swap and any('5.19' in note for note in found.notes)
+    assert any('memory.swappiness' in note for note in found.notes)
+
+
+def test_what_a_guest_may_still_have_in_swap_is_known():
+    bounded = GuestSample(facts=facts(), group=GroupSample(usage=GIB, swap_room=9))
+    assert derived(a_sample(bounded)).guests[0].swap_room == 9
 
 
 def test_a_guest_that_says_nothing_is_named_with_the_remedy():

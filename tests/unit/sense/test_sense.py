@@ -117,6 +117,22 @@ def test_a_guest_group_is_read_in_both_versions(tmp_path):
     assert (one.usage, one.swapped, one.refault_pages) == (5, 6, 7)
 
 
+def test_a_group_of_version_one_with_swappiness_0_cannot_be_swapped_alone(tmp_path):
+    """The kernel takes file pages alone to reach a limit of such a group. A limit of memory and swap together bars
+    nothing: what is moved between them is charged to it all the time."""
+    group = a_v1_group(tmp_path / '1', usage=GIB, limit=GIB, memsw=GIB)
+    assert cgroup.group(group).can_reclaim
+    for swappiness, can in ((60, True), (1, True), (0, False)):
+        (group / 'memory.swappiness').write_text(f'{swappiness}\n')
+        assert (cgroup.group(group).can_reclaim, cgroup.group(group).swap_room) == (can, None)
+
+
+@pytest.mark.parametrize('swap, most, room', [(0, 'max', None), (6, 10, 4), (10, 10, 0), (12, 10, 0), (0, 0, 0)])
+def test_a_group_of_version_two_has_what_its_limit_leaves_of_swap(tmp_path, swap, most, room):
+    found = cgroup.group(a_v2_group(tmp_path / '2', usage=GIB, swap=swap, swap_max=most, reclaim=''))
+    assert (found.swap_room, found.can_reclaim) == (room, most != 0)
+
+
 def test_where_pages_read_back_are_not_counted_major_faults_stand_for_them(tmp_path):
     """Else swapping would never back off from a guest that reads its pages back."""
     one = cgroup.group(a_v1_group(tmp_path / '1', usage=5, total_pgmajfault=9, pgmajfault=1))
