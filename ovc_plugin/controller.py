@@ -228,8 +228,9 @@ class Controller:
 
     def explain(self, guest: str) -> dict[str, typing.Any]:
         """The guests of that name or uuid: what they may have, what they have, what is next, and why no more."""
+        settings = dataclasses.replace(self.settings.host, dry_run=self.dry_run)  # also beside one that acts
         decide = functools.partial(ladder.decide_host, rules=self._rules)
-        return why.explain(self._snapshot, self._state, self.settings.host, self._clock(), guest, decide,
+        return why.explain(self._snapshot, self._state, settings, self._clock(), guest, decide,
                            self._told.guest_actions)
 
     def status(self) -> dict[str, typing.Any]:

@@ -280,6 +280,8 @@ def test_beside_another_controller_it_only_looks_until_that_one_ends(tmp_path):
     told = host.controller.status()
     assert host.hypervisor.asked == [] and told['dry_run'] and host.controller.report.dry_run
     assert any('another process controls this host' in note and 'end one of them' in note for note in told['notes'])
+    explained = host.controller.explain('g1')
+    assert explained['dry_run'] and explained['guests'][0]['next'][0].startswith('dry run: would shrink g1')
     host.controller.stop()
     assert host.ksm == [] and other.path.read_text() == kept, 'what the other keeps is left alone'
     other.give_up()
