@@ -12,7 +12,16 @@ from ovc_plugin.decide.rule import Part, Rule, Situation
 from ovc_plugin.decide.rules import BUILT_IN
 from ovc_plugin.decide.state import LadderState
 from ovc_plugin.model import (
-    Action, AskMigration, GuestSnapshot, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon, TuneKsm)
+    Action,
+    AskMigration,
+    GuestSnapshot,
+    HostSnapshot,
+    Level,
+    Plan,
+    ReclaimGuest,
+    SetBalloon,
+    TuneKsm,
+)
 from ovc_plugin.settings import HostSettings
 
 
@@ -92,27 +101,34 @@ def _forbidden(part: Part, situation: Situation) -> str | None:
         return None
     guests = {g.uuid: g for g in situation.snapshot.running}
     for action in part.actions:
-        if isinstance(action, TuneKsm) and action.run and (
-                why := ksm.refused(situation.snapshot, situation.settings)):
-            return f'page sharing is switched on: {why}'
-        if not isinstance(action, SetBalloon | ReclaimGuest):
-            continue
-        guest = guests.get(action.guest)
-        if guest is None:
-            return f'guest {action.guest} is not running here'
-        if guest.untouchable:
-            return f'{guest.name} must not be touched ({guest.untouchable})'
-        if isinstance(action, SetBalloon):
-            if not guest.reservation <= action.target <= guest.maximum:
-                return (f'{guest.name} is asked for {action.target} bytes, outside {guest.reservation} (reservation) '
-                        f'to {guest.maximum} (maximum)')
-            if action.guest in situation.turned:
-                return f'{guest.name} is asked for a balloon target twice in one pass'
-            if _shrinks(action, guest, situation) and not need.fresh(guest, situation.settings):
-                return (f'{guest.name} is shrunk by a word of its that is missing or older than '
-                        f'{situation.settings.stats_max_age:.0f} s (stats_max_age)')
-        elif action.floor < swap.floor(guest):
+        wrong = None
+        if isinstance(action, TuneKsm) and action.run:
+            why = ksm.refused(situation.snapshot, situation.settings)
+            wrong = f'page sharing is switched on: {why}' if why else None
+        elif isinstance(action, SetBalloon | ReclaimGuest):
+            guest = guests.get(action.guest)
+            wrong = (f'guest {action.guest} is not running here' if guest is None else
+                     _not_of(guest, action, situation))
+        if wrong:
+            return wrong
+    return None
+
+
+def _not_of(guest: GuestSnapshot, action: SetBalloon | ReclaimGuest, situation: Situation) -> str | None:
+    if guest.untouchable:
+        return f'{guest.name} must not be touched ({guest.untouchable})'
+    if isinstance(action, ReclaimGuest):
+        if action.floor < swap.floor(guest):
             return f'{guest.name} is swapped down to {action.floor} bytes < {swap.floor(guest)} guaranteed'
+        return None
+    if not guest.reservation <= action.target <= guest.maximum:
+        return (f'{guest.name} is asked for {action.target} bytes, outside {guest.reservation} (reservation) to '
+                f'{guest.maximum} (maximum)')
+    if action.guest in situation.turned:
+        return f'{guest.name} is asked for a balloon target twice in one pass'
+    if _shrinks(action, guest, situation) and not need.fresh(guest, situation.settings):
+        return (f'{guest.name} is shrunk by a word of its that is missing or older than '
+                f'{situation.settings.stats_max_age:.0f} s (stats_max_age)')
     return None
 
 

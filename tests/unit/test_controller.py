@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """The loop as sentences: what is done once is not done twice, and one failure is one failure."""
+import dataclasses
 import json
 import logging
 import pathlib
+import threading
 import time
 
 import pytest
 
-from ovc_plugin import publish
+from ovc_plugin import privileged, publish
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.controller import Controller
 from ovc_plugin.decide import state
-from ovc_plugin.model import MIB, InFlight, Level, Outcome, Plan, Request, TuneKsm
+from ovc_plugin.model import MIB, InFlight, KsmState, Level, Outcome, Plan, Request, TuneKsm
 from ovc_plugin.samples import GuestSample, MemorySample
 from ovc_plugin.sense.sources import Sources
 from ovc_plugin.settings import HostSettings, Settings
@@ -305,6 +307,105 @@ def test_a_dry_run_keeps_nobody_from_acting_and_takes_the_host_when_it_ends(tmp_
     assert not host.controller.dry_run and not publish.Store(str(host.path), 'h1').claim()
     host.controller.stop()
     beside(host).give_up()
+
+
+class Sharing(Host):
+    """A host that was found with page sharing off, and whose guests can share. Its knobs are as they are set; what
+    hangs waits until it is let."""
+
+    def __init__(self, tmp_path, monkeypatch, *guests, **options):
+        super().__init__(tmp_path, *guests)
+        self.knobs, self.let, self.hangs, self.begun = {'run': 0, 'pages_to_scan': 77}, threading.Event(), '', []
+        self.settings = Settings(host=HostSettings(**dict(dry_run=False, swap=False, tick=0.2) | options))
+        monkeypatch.setattr(privileged, 'set_ksm', self.turn)
+        monkeypatch.setattr(self.hypervisor, 'set_balloon', self.ask)
+        self.restart()
+        self.controller._tune_ksm = self.turn
+
+    def turn(self, name, value):
+        self._wait('sharing')
+        self.ksm.append((name, value))
+        self.knobs[name] = value
+
+    def ask(self, uuid, target):
+        self._wait(uuid)
+        self.hypervisor.asked.append((uuid, target))
+
+    def sample(self, now):
+        self._wait('sensing')
+        found = KsmState(saved=0, shared=0, **self.knobs)
+        return dataclasses.replace(super().sample(now), ksm=found)
+
+    def _wait(self, what):
+        self.begun.append(what)
+        if what == self.hangs:
+            assert self.let.wait(10)
+
+    def kept(self):
+        return json.loads((self.path / 'h1.json').read_text())
+
+    def thread(self):
+        return next((t for t in threading.enumerate() if t.name == 'ovc-controller'), None)
+
+    def end_what_hangs(self):
+        late = self.thread()
+        self.let.set()
+        late.join(5)
+        assert not late.is_alive()
+
+
+def three(**changes):
+    return [sampled(f'g{n}', **changes) for n in range(3)]
+
+
+def test_a_pass_that_outlasts_a_stop_begins_nothing_more(tmp_path, monkeypatch):
+    """Page sharing is not switched on by a controller that has given its host up."""
+    host = Sharing(tmp_path, monkeypatch, *three())
+    host.hangs = 'uuid-g0'
+    host.controller.start()
+    until(lambda: 'uuid-g0' in host.begun)
+    host.controller.stop(timeout=0.1)
+    told, kept = list(host.ksm), host.kept()
+    host.end_what_hangs()
+    assert [uuid for uuid, _ in host.hypervisor.asked] == ['uuid-g0'], 'what was under way alone'
+    assert host.knobs['run'] == 0 and host.ksm == told and ('run', 1) not in told
+    assert host.kept() == kept and kept['ksm_before'] is None
+    beside(host).give_up()
+
+
+def test_a_look_that_outlasts_a_stop_leads_to_nothing(tmp_path, monkeypatch):
+    host = Sharing(tmp_path, monkeypatch, *three())
+    host.hangs = 'sensing'
+    host.controller.start()
+    until(lambda: host.begun)
+    host.controller.stop(timeout=0.1)
+    kept = host.kept()
+    host.end_what_hangs()
+    assert host.hypervisor.asked == host.ksm == [] and host.kept() == kept and kept['ksm_before'] is None
+
+
+def test_a_stop_beside_a_change_of_page_sharing_that_hangs_leaves_it_to_the_next_start(tmp_path, monkeypatch, caplog):
+    host = Sharing(tmp_path, monkeypatch, *three())
+    host.hangs = 'sharing'
+    host.controller.start()
+    until(lambda: 'sharing' in host.begun)
+    host.controller.stop(timeout=0.1)
+    assert host.kept()['ksm_before']['run'] == 0 and 'ovc release' in caplog.text
+    host.end_what_hangs()
+    host.restart()
+    host.controller.stop()
+    assert host.ksm[-2:] == [('run', 0), ('pages_to_scan', 77)] and host.kept()['ksm_before'] is None
+
+
+def test_a_pass_that_a_stop_meets_ends_after_what_it_is_at_and_remembers_no_more_than_was_asked(tmp_path, monkeypatch):
+    host = Sharing(tmp_path, monkeypatch, *three())
+    host.hangs = 'uuid-g0'
+    host.controller.start()
+    until(lambda: 'uuid-g0' in host.begun)
+    threading.Timer(0.2, host.let.set).start()
+    host.controller.stop()
+    assert host.thread() is None and {uuid for uuid, _ in host.hypervisor.asked} == {'uuid-g0'}
+    assert host.knobs['run'] == 0 and host.kept()['ladder']['asked'].keys() <= {'uuid-g0'}
 
 
 class Applied:
