@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""What others ask of a host's controller: nova before it starts a guest, operators by "ovc status" and "ovc explain"."""
+"""What others ask of a host's controller: nova before it starts a guest, and operators."""
 from __future__ import annotations
 
 import dataclasses
 import functools
 import typing
 
-from ovc_plugin import describe, report, watch
+from ovc_plugin import describe, keeping, report, watch
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide import placement, why
@@ -27,6 +27,7 @@ class Answers:
     dry_run: bool
     _clock: typing.Callable[[], float]
     _foresight: Foresight | None
+    _kept: keeping.Keeper
     _rules: tuple[Rule, ...]
     _sensor: Sensor
     _snapshot: HostSnapshot | None
@@ -57,8 +58,8 @@ class Answers:
         tick['age'] = now - tick['at'] if tick['at'] is not None else None
         return {
             'report': report.to_dict(self.report) if self.report else None, 'tick': tick,
-            'dry_run': self.dry_run, 'next_guest': describe.next_guest(
-                snapshot, lambda request: self.admits(request, InFlight(), now)),
+            'dry_run': self.dry_run, 'sharing_is_ours': self._kept.ksm_before is not None,
+            'next_guest': describe.next_guest(snapshot, lambda request: self.admits(request, InFlight(), now)),
             'guests': [why.fields(g, self._state, now, self._told.guest_actions) for g in snapshot.guests]
             if snapshot else [],
             'watch': self._watch.fields(), 'sources': self._sensor.sources.fields(),

@@ -57,11 +57,11 @@ class Controller(Answers):
         self._arrivals, self._told = arrivals.Arrivals(), Chronicle(host)
         self._kept = keeping.Keeper(host, store, self._told)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
-        self._claims = False
+        self._claims = self._acts = False
         self._quiet: int | None = None
         self._stopping, self._turn = threading.Event(), threading.Lock()
-        self._late: threading.Thread | None = None
         self._thread: threading.Thread | None = None
+        self._late: threading.Thread | None = None  # whose pass is not waited for any longer
 
     def start(self) -> None:
         """Remember what was asked before a restart, then run in a thread of its own."""
@@ -93,13 +93,10 @@ class Controller(Answers):
         """
         self._stopping.set()
         self._watch.stir()
-        if self._thread is not None:
-            hangs = self._actuator.bar(self._thread, timeout)
-            with self._turn:
-                self._late = self._thread
-        else:
-            hangs = None
-        if not self.dry_run:
+        hangs = self._actuator.bar(self._thread, timeout) if self._thread is not None else None
+        with self._turn:
+            self._late = self._thread
+        if self._acts:
             self._give_back('this controller stops')
         if self._recorder is not None:
             self._recorder.close()
@@ -107,12 +104,25 @@ class Controller(Answers):
             self._departures.stop()
         self._actuator.stop()
         self._kept.save(self._state, whole=True)
-        if isinstance(hangs, TuneKsm):  # which comes last cannot be told
-            LOG.warning('%s: a change of page sharing hangs: it is put back at the next start, or by "ovc release"',
-                        self.host)
+        if isinstance(hangs, TuneKsm):  # it may come last
+            LOG.warning('%s: a change of page sharing hangs: the next start or "ovc release" puts it back', self.host)
         else:
             self._kept.restore_ksm(self._tune_ksm, self._state)
         self._kept.give_up()
+
+    def _let_go(self) -> None:
+        """A dry run has begun, here or after a run that was killed: nobody looks after the host from now on."""
+        acted, self._acts = self._acts, False
+        if acted:
+            LOG.warning('%s: this is a dry run from now on. As by a stop, guests are given what is free, once, and '
+                        'page sharing is put back; then nothing is changed any more. What guests lack after that, '
+                        '"ovc release" gives back', self.host)
+            self._actuator.stop()
+            self._give_back('a dry run begins')
+        if (before := self._kept.let_go(self._tune_ksm, self._state)) is not None:
+            LOG.warning('%s: page sharing is put back to run=%d, as it was found%s', self.host, before.run, '' if acted
+                        else ' by a run that was killed: a dry run does not watch whose pages meet. What guests gave '
+                        'up stays as it is: "ovc release" gives it back')
 
     def _give_back(self, reason: str) -> None:
         """Nobody looks after the guests from now on: what is free is theirs, as far as it can be told in seconds."""
@@ -132,6 +142,8 @@ class Controller(Answers):
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
+                if self.settings.host.dry_run:
+                    self._let_go()
                 self.run_pass()
                 self._wait()
             except Exception as error:  # the loop must outlive anything
@@ -160,22 +172,18 @@ class Controller(Answers):
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = self._reported(snapshot, plan, after)
         before, dry_run = self._state, self.dry_run
+        self._acts = not dry_run
         with self._turn:
-            if not dry_run and not self._is_late:
+            if not dry_run and threading.current_thread() is not self._late:
                 self._kept.remember(plan, snapshot.ksm, before, after)
         outcomes = self._actuator.apply(plan, dry_run=dry_run)
         with self._turn:
-            if self._is_late:  # the host has been given up meanwhile, and may be another's
+            if threading.current_thread() is self._late:  # the host has been given up meanwhile, and may be another's
                 return plan, outcomes
             self._settle(sample, snapshot, plan, after, outcomes, now)
         self._afterwards(replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes)))
         self._tick = {'passes': self._tick['passes'] + 1, 'seconds': time.monotonic() - began, 'error': None, 'at': now}
         return plan, outcomes
-
-    @property
-    def _is_late(self) -> bool:
-        """Whether this is a pass for which :meth:`stop` does not wait any longer."""
-        return threading.current_thread() is self._late
 
     def _settle(self, sample: HostSample, snapshot: HostSnapshot, plan: Plan, after: state.LadderState,
                 outcomes: list[Outcome], now: float) -> None:

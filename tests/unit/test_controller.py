@@ -408,6 +408,101 @@ def test_a_pass_that_a_stop_meets_ends_after_what_it_is_at_and_remembers_no_more
     assert host.knobs['run'] == 0 and host.kept()['ladder']['asked'].keys() <= {'uuid-g0'}
 
 
+def sharing_guests():
+    """Of one project, on a host with room for all of them; the first has been shrunk."""
+    return [sampled('g0', actual=GIB // 2), sampled('g1')]
+
+
+def become_dry(host):
+    host.controller.settings = Settings(host=dataclasses.replace(host.settings.host, dry_run=True))
+
+
+def test_a_dry_run_that_begins_while_acting_leaves_the_host_as_a_stop_does(tmp_path, monkeypatch, caplog):
+    """Promise 8: nobody watches from then on whose pages meet."""
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    host.available = 10 * GIB
+    host.controller.start()
+    until(lambda: host.knobs['run'] == 1 and host.controller.status()['tick']['passes'])
+    before = len(host.hypervisor.asked)
+    caplog.set_level(logging.INFO)
+    become_dry(host)
+    until(lambda: host.controller.status()['dry_run'] and host.knobs == {'run': 0, 'pages_to_scan': 77})
+    until(lambda: unclaimed(host))  # "ovc release" and another controller may act
+    assert host.hypervisor.asked[before:] == [('uuid-g0', GIB)] and host.kept()['ksm_before'] is None
+    for said in ('dry run from now on', 'the host is left to itself', 'guests are given what is free', 'ovc release'):
+        assert said in caplog.text
+    done, passes = list(host.ksm), host.controller.status()['tick']['passes']
+    until(lambda: host.controller.status()['tick']['passes'] > passes + 2)
+    host.controller.stop()
+    assert host.ksm == done and len(host.hypervisor.asked) == before + 1, 'once'
+    assert caplog.text.count('dry run from now on') == 1
+
+
+def unclaimed(host):
+    store = publish.Store(str(host.path), 'h1')
+    free = store.claim()
+    store.give_up()
+    return free
+
+
+def killed(host):
+    """What a run leaves behind that was killed while it shared pages and had shrunk a guest."""
+    host.knobs['run'] = 1
+    before = {'run': 0, 'saved': 0, 'shared': 0, 'pages_to_scan': 77}
+    publish.Store(str(host.path), 'h1').save({'ladder': {'level': 'CLEAR', 'asked': {}}, 'ksm_before': before})
+    become_dry(host)
+    host.settings = host.controller.settings
+    host.restart()
+    host.controller._tune_ksm = host.turn
+
+
+def test_a_dry_run_after_a_kill_puts_page_sharing_back_and_takes_nothing_else_up(tmp_path, monkeypatch, caplog):
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    host.available = 10 * GIB
+    killed(host)
+    host.run()
+    assert host.ksm == [], 'one look alone changes nothing'
+    host.controller.start()
+    until(lambda: host.kept()['ksm_before'] is None)
+    assert host.knobs['run'] == 0
+    host.controller.stop()
+    assert host.hypervisor.asked == [] and 'stays as it is: "ovc release"' in caplog.text
+    assert len(host.ksm) == 2
+
+
+def test_page_sharing_that_cannot_be_put_back_in_a_dry_run_is_told_once_and_tried_again(tmp_path, monkeypatch, caplog):
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    killed(host)
+    refused = []
+
+    def refuse(name, value):
+        refused.append(name)
+        raise PermissionError('no helper')
+    host.controller._tune_ksm = refuse
+    host.controller.start()
+    until(lambda: len(refused) > 2)
+    status = host.controller.status()
+    assert any('could not be put back' in note for note in status['notes']) and status['sharing_is_ours']
+    assert caplog.text.count('could not be put back') == 1
+    host.controller._tune_ksm = host.turn
+    until(lambda: host.knobs['run'] == 0 and not host.controller.status()['sharing_is_ours'])
+    until(lambda: not any('could not be put back' in note for note in host.controller.status()['notes']))
+    host.controller.stop()
+
+
+def test_a_dry_run_beside_one_that_acts_leaves_its_page_sharing_alone(tmp_path, monkeypatch):
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    killed(host)
+    other = beside(host)
+    host.controller.start()
+    until(lambda: host.controller.status()['tick']['passes'] > 2)
+    assert host.ksm == [] and host.kept()['ksm_before'] is not None
+    other.give_up()  # killed in turn
+    until(lambda: host.kept()['ksm_before'] is None)
+    assert host.knobs['run'] == 0
+    host.controller.stop()
+
+
 class Applied:
     swapping = False
 

@@ -108,7 +108,8 @@ def test_a_guest_that_never_reached_its_target_may_be_given_a_higher_one_though_
     """It stands above both: the lower target is lifted, nothing is taken."""
     asked = {'uuid-g1': Asked(target=GIB // 2, at=NOW - 60, nearest=GIB, moved_at=NOW - 60, change=-GIB // 2)}
     raised = SetBalloon(guest='uuid-g1', target=800 * MIB, previous=GIB // 2, reason='test')
-    plan, _ = decide(Says(Part(actions=(raised,))), host=a_host(a_guest(stats_age=90.0)), state=LadderState(asked=asked))
+    silent = a_host(a_guest(stats_age=90.0))
+    plan, _ = decide(Says(Part(actions=(raised,))), host=silent, state=LadderState(asked=asked))
     assert plan.actions == (raised,) and not plan.notes
 
 
