@@ -17,6 +17,7 @@ hypervisor/    what we need of one, and libvirt
 privileged     the writes that need root, behind oslo.privsep; ``squeeze`` is what they do to control groups
 leases         limits lowered for a moment, and the watchdog that puts them back whoever dies
 controller     the host loop: sense, decide, act, report; put together in ``assembly``
+answers        what nova and operators ask of it
 foresight      feeds the predictor, and keeps what it learned
 arrivals       guests on their way to here, whose trust domains count already
 contents       what guests share: counted by the kernel, and sketched where the operator wants it

@@ -54,7 +54,7 @@ class Chronicle:
         self._notes = frozenset(notes)
 
     def unwritten(self, what: str, note: str | None) -> None:
-        """Why ``what`` cannot be kept on disk, or is another's; ``None`` when it is well. Logged when it begins."""
+        """Why ``what`` cannot be written, or is another's; ``None`` when it is well. Logged when it begins."""
         if note is None:
             self._troubles.pop(what, None)
         elif self._troubles.get(what) != note:

@@ -5,24 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import threading
 import time
 import typing
 
-from ovc_plugin import arrivals, describe, keeping, parting, publish, record, report
+from ovc_plugin import arrivals, keeping, parting, publish, record, report
 from ovc_plugin import watch as watching
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Departures
+from ovc_plugin.answers import Answers
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.contents import Sampler
-from ovc_plugin.decide import evacuate, evaporation, placement, pressure, replay, state, swap, why
+from ovc_plugin.decide import evacuate, evaporation, pressure, replay, state, swap
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide.rule import Rule
 from ovc_plugin.decide.rules import BUILT_IN
 from ovc_plugin.foresight import Foresight, in_memory
-from ovc_plugin.model import MIB, HostSnapshot, InFlight, Outcome, Plan, Request, SetBalloon, Verdict
+from ovc_plugin.model import HostSnapshot, Outcome, Plan, SetBalloon, TuneKsm
 from ovc_plugin.samples import HostSample
 from ovc_plugin.sense.derive import derive
 from ovc_plugin.sense.sensor import Sensor
@@ -31,7 +31,7 @@ from ovc_plugin.settings import Settings
 LOG = logging.getLogger(__name__)
 
 
-class Controller:
+class Controller(Answers):
     """Runs one host. Every pass stands alone: whatever fails is logged, shown in :meth:`status`, and tried again.
 
     ``reserve`` is in bytes. ``clock`` gives seconds since the epoch.
@@ -57,10 +57,11 @@ class Controller:
         self._arrivals, self._told = arrivals.Arrivals(), Chronicle(host)
         self._kept = keeping.Keeper(host, store, self._told)
         self._tick: dict[str, typing.Any] = {'passes': 0, 'seconds': None, 'error': None, 'at': None}
-        self._claims = False
+        self._claims = self._acts = False
         self._quiet: int | None = None
-        self._stopping = threading.Event()
+        self._stopping, self._turn = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
+        self._late: threading.Thread | None = None  # whose pass is not waited for any longer
 
     def start(self) -> None:
         """Remember what was asked before a restart, then run in a thread of its own."""
@@ -86,39 +87,53 @@ class Controller:
             self.recall()  # what the other one did until now
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End the loop, give guests what is free, and put page sharing back as it was found."""
+        """End the loop, give guests what is free, and put page sharing back as it was found.
+
+        A pass that outlasts ``timeout`` (seconds) hangs in one call: it begins no other, and keeps nothing of it.
+        """
         self._stopping.set()
         self._watch.stir()
-        if self._thread is not None:
-            self._thread.join(timeout)
-        self._give_back()
+        hangs = self._actuator.bar(self._thread, timeout) if self._thread is not None else None
+        with self._turn:
+            self._late = self._thread
+        if self._acts:
+            self._give_back('this controller stops')
         if self._recorder is not None:
             self._recorder.close()
         if self._departures is not None:
             self._departures.stop()
         self._actuator.stop()
         self._kept.save(self._state, whole=True)
-        self._kept.restore_ksm(self._tune_ksm, self._state)
+        if isinstance(hangs, TuneKsm):  # it may come last
+            LOG.warning('%s: a change of page sharing hangs: the next start or "ovc release" puts it back', self.host)
+        else:
+            self._kept.restore_ksm(self._tune_ksm, self._state)
         self._kept.give_up()
 
-    def _give_back(self) -> None:
+    def _let_go(self) -> None:
+        """A dry run has begun, here or after a run that was killed: nobody looks after the host from now on."""
+        acted, self._acts = self._acts, False
+        if acted:
+            LOG.warning('%s: this is a dry run from now on. As by a stop, guests are given what is free, once, and '
+                        'page sharing is put back; then nothing is changed any more. What guests lack after that, '
+                        '"ovc release" gives back', self.host)
+            self._actuator.stop()
+            self._give_back('a dry run begins')
+        if (before := self._kept.let_go(self._tune_ksm, self._state)) is not None:
+            LOG.warning('%s: page sharing is put back to run=%d, as it was found%s', self.host, before.run, '' if acted
+                        else ' by a run that was killed: a dry run does not watch whose pages meet. What guests gave '
+                        'up stays as it is: "ovc release" gives it back')
+
+    def _give_back(self, reason: str) -> None:
         """Nobody looks after the guests from now on: what is free is theirs, as far as it can be told in seconds."""
-        snapshot = self._snapshot
-        if snapshot is None or self.dry_run:
+        if self._snapshot is None:
             return
-        try:
-            snapshot = dataclasses.replace(snapshot, available=self._sensor.memory().available)
-        except (OSError, KeyError, ValueError):
-            return  # nothing is given blindly
-        plan = Plan(level=self._state.level, actions=(), reason='this controller stops')
-        done = parting.give_back(snapshot, self.settings.host, plan,
-                                 lambda plan: self._actuator.apply(plan, dry_run=False))
-        self._told.tell(done.plan, plan.level, done.outcomes, snapshot, self._clock())
-        self._state = state.without(self._state, {o.action.guest for o in done.outcomes})
+        asked = parting.hand_over(
+            self._snapshot, self._sensor.memory, self.settings.host,
+            Plan(level=self._state.level, actions=(), reason=reason),
+            lambda plan: self._actuator.apply(plan, dry_run=False), self._told, self._clock())
+        self._state = state.without(self._state, asked)
         self._kept.save(self._state)
-        if done.missing > 0:
-            LOG.warning('%s: guests lack %d MB of their full size, for which there is no room now: see "ovc release"',
-                        self.host, done.missing // MIB)
 
     def recall(self) -> None:
         """Read back the targets and the level of the run before, so that nothing is asked twice."""
@@ -127,6 +142,8 @@ class Controller:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
+                if self.settings.host.dry_run:
+                    self._let_go()
                 self.run_pass()
                 self._wait()
             except Exception as error:  # the loop must outlive anything
@@ -155,24 +172,41 @@ class Controller:
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = self._reported(snapshot, plan, after)
         before, dry_run = self._state, self.dry_run
-        if not dry_run:
-            self._kept.remember(plan, snapshot.ksm, before, after)
+        self._acts = not dry_run
+        with self._turn:
+            if not dry_run and threading.current_thread() is not self._late:
+                self._kept.remember(plan, snapshot.ksm, before, after)
         outcomes = self._actuator.apply(plan, dry_run=dry_run)
-        untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
-        after = swap.settle(state.without(after, untold), outcomes, self.settings.host, now)
-        self._state = evacuate.settle(after, outcomes, self.settings.host, now)
-        if self._departures is not None:
-            self._departures.measure(self._state.departing.measure)
-        self._earlier = sample if sample.guests is not None else dataclasses.replace(
-            sample, guests=self._earlier.guests if self._earlier else None)
-        self._snapshot = snapshot
-        known = sample.guests is not None  # else it is judged by guests of a while ago
-        self._quiet = pressure.quiet(snapshot, plan, self._state, self.settings.host) if known else None
-        self._told.tell(plan, before.level, outcomes, snapshot, now)
-        self._kept.save(self._state)
+        with self._turn:
+            if threading.current_thread() is self._late:  # the host has been given up meanwhile, and may be another's
+                return plan, outcomes
+            self._settle(sample, snapshot, plan, after, outcomes, now)
         self._afterwards(replay.Pass(at=now, state=before, snapshot=snapshot, plan=plan, outcomes=tuple(outcomes)))
         self._tick = {'passes': self._tick['passes'] + 1, 'seconds': time.monotonic() - began, 'error': None, 'at': now}
         return plan, outcomes
+
+    def _settle(self, sample: HostSample, snapshot: HostSnapshot, plan: Plan, after: state.LadderState,
+                outcomes: list[Outcome], now: float) -> None:
+        """Remember and tell what a pass has come to."""
+        before = self._state.level
+        untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
+        after = swap.settle(state.without(after, untold), outcomes, self.settings.host, now)
+        self._state = evacuate.settle(after, outcomes, self.settings.host, now)
+        known = sample.guests is not None  # else it is judged by guests of a while ago
+        self._earlier = sample if known else dataclasses.replace(
+            sample, guests=self._earlier.guests if self._earlier else None)
+        self._snapshot = snapshot
+        self._quiet = pressure.quiet(snapshot, plan, self._state, self.settings.host) if known else None
+        self._told.tell(plan, before, outcomes, snapshot, now)
+        self._kept.save(self._state)
+
+    def _afterwards(self, done: replay.Pass) -> None:
+        """What can wait until everything has been done."""
+        if self._departures is not None:
+            self._departures.measure(self._state.departing.measure)
+        if self._recorder is not None:
+            self._told.unwritten('record', self._recorder.add(done, self.settings))
+        self._sampler.look(done.snapshot, done.at)
 
     def _reported(self, snapshot: HostSnapshot, plan: Plan, after: state.LadderState) -> report.HostReport:
         expected = self._foresight.see(snapshot) if self._foresight else None
@@ -183,12 +217,6 @@ class Controller:
             predicted_peak=in_memory(expected, snapshot) if expected else None,
             evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),
             sketch=self._sampler.told(snapshot, report.LONGEST_SKETCH))
-
-    def _afterwards(self, done: replay.Pass) -> None:
-        """What can wait until everything has been done."""
-        if self._recorder is not None:
-            self._told.unwritten('record', self._recorder.add(done, self.settings))
-        self._sampler.look(done.snapshot, done.at)
 
     def leaving(self, guest: str) -> typing.ContextManager[None]:
         """While this lasts the guest is on its way to another host, whoever wanted it, and is held as it is."""
@@ -217,32 +245,3 @@ class Controller:
         """A mergeable guest is about to migrate to here: sharing shall know of its trust domain before its pages do."""
         self._arrivals.expect(guest, domain, self._clock())
         self._watch.stir()
-
-    def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
-        """The last word before a guest is started here, by the last report."""
-        if self.report is None:
-            return Verdict(ok=False, reason='the host controller has not finished its first pass')
-        # The host's own word on swap backing counts here, not what its file says to schedulers.
-        scheduler = dataclasses.replace(
-            self.settings.scheduler, require_swap_backing=self.settings.host.require_swap_backing)
-        return placement.fits(self.report, request, in_flight, scheduler, self.settings.shared, now)
-
-    def explain(self, guest: str) -> dict[str, typing.Any]:
-        """The guests of that name or uuid: what they may have, what they have, what is next, and why no more."""
-        decide = functools.partial(ladder.decide_host, rules=self._rules)
-        return why.explain(self._snapshot, self._state, self.settings.host, self._clock(), guest, decide,
-                           self._told.guest_actions)
-
-    def status(self) -> dict[str, typing.Any]:
-        """Everything an operator may ask, as JSON-able data in bytes and seconds."""
-        snapshot, tick, now = self._snapshot, dict(self._tick), self._clock()
-        tick['age'] = now - tick['at'] if tick['at'] is not None else None
-        return {
-            'report': report.to_dict(self.report) if self.report else None, 'tick': tick,
-            'dry_run': self.dry_run, 'next_guest': describe.next_guest(
-                snapshot, lambda request: self.admits(request, InFlight(), now)),
-            'guests': [why.fields(g, self._state, now, self._told.guest_actions) for g in snapshot.guests]
-            if snapshot else [],
-            'watch': self._watch.fields(), 'sources': self._sensor.sources.fields(),
-            'ksm': describe.ksm_fields(snapshot) if snapshot else None,
-            'prediction': self._foresight.fields() if self._foresight else None, **self._told.fields()}

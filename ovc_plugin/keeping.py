@@ -3,6 +3,7 @@
 """What a host's controller keeps for its next run: what the rules remember, and how page sharing was found."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -48,6 +49,23 @@ class Keeper:
 
     def give_up(self) -> None:
         self._store.give_up()
+
+    def let_go(self, write: typing.Callable[[str, int], None], remembered: state.LadderState) -> KsmState | None:
+        """What a dry run does not keep. The host: who acts on nothing keeps nobody else from acting. And page sharing
+        as it was set before, in this run or in one that was killed: nobody watches any more whose pages meet (promise
+        8). Returns what was put back just now; what cannot be is tried again by the next call."""
+        if self.ksm_before is None or not self.alone:
+            self._store.give_up()
+            return None
+        held, ours = self._store.held, True
+        with contextlib.suppress(OSError):  # as in claim()
+            ours = self._store.claim()
+        if ours and not held:
+            self.recall()  # "ovc release" may have put it back meanwhile
+        before = self.ksm_before if ours else None
+        done = before is not None and self.restore_ksm(write, remembered) is None
+        self._store.give_up()
+        return before if done else None
 
     def recall(self) -> state.LadderState | None:
         """What the rules remembered, where that can be read."""
@@ -105,8 +123,10 @@ class Keeper:
         try:
             ksm.restore(before, write)
         except Exception as error:
-            LOG.warning('%s: page sharing could not be put back to run=%s: %s', self._host, before.run, error)
-            return f'{type(error).__name__}: {error}'
+            problem = f'{type(error).__name__}: {error}'
+            self._told.unwritten('sharing', f'page sharing could not be put back to run={before.run}: {problem}')
+            return problem
+        self._told.unwritten('sharing', None)
         self.ksm_before = None
         self.save(remembered)
         return None

@@ -80,7 +80,7 @@ class HostSettings:
 
     dry_run: bool = knob(
         True, 'Sense, decide, log and report, but act on nothing and leave placement\'s ratio alone. Set it to false '
-        'once the log has been read.', mutable=True)
+        'once the log has been read; set to true again, the host is first left as by a stop.', mutable=True)
     tick: float = knob(
         5.0, 'Seconds between two passes of the host controller; six times as many, up to 30, while nothing is '
         'short, merged, or taken from a guest.', low=0.2, high=300, unit='s')

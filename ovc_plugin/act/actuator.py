@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import pathlib
+import threading
 import time
 import typing
 
@@ -30,6 +32,9 @@ class Actuator:
         self._clock = clock
         self._ask_away = ask_away
         self._left_out: dict[str, float] = {}
+        self._lock = threading.Lock()  # held to begin an action, not while it lasts
+        self._barred: threading.Thread | None = None
+        self._at: dict[threading.Thread, Action] = {}
 
     def apply(self, plan: Plan, *, dry_run: bool) -> list[Outcome]:
         """What became of the plan's actions, and of swapping that an earlier plan began.
@@ -40,7 +45,10 @@ class Actuator:
         if dry_run:
             self._swapping.begin((), urgent=False)
             return self._swapping.collect(0) + [Outcome(action=a, done=False, dry=True) for a in ordered]
-        self._swapping.begin([a for a in ordered if isinstance(a, ReclaimGuest)], urgent=plan.level is Level.CRITICAL)
+        with self._lock:
+            if threading.current_thread() is not self._barred:
+                self._swapping.begin([a for a in ordered if isinstance(a, ReclaimGuest)],
+                                     urgent=plan.level is Level.CRITICAL)
         outcomes = [self._one(action) for action in ordered if not isinstance(action, ReclaimGuest)]
         return sorted(outcomes + self._swapping.collect(self._patience), key=lambda outcome: _order(outcome.action))
 
@@ -53,17 +61,34 @@ class Actuator:
         """What became of swapping that was begun, waited for."""
         return self._swapping.collect(seconds)
 
+    def bar(self, thread: threading.Thread, seconds: float) -> Action | None:
+        """Begin nothing more for this thread, and wait so long for it to end. What it is at still is returned: that it
+        may yet carry out, and nothing else."""
+        with self._lock:
+            self._barred = thread
+        self.stop()
+        thread.join(seconds)
+        with self._lock:
+            return self._at.get(thread)
+
     def stop(self) -> None:
         """Drop what swapping is still wanted; what the root helper has begun ends by itself, its limits put back."""
         self._swapping.begin((), urgent=False)
 
     def _one(self, action: Action) -> Outcome:
+        thread = threading.current_thread()
+        with self._lock:
+            if thread is self._barred:
+                return Outcome(action=action, done=False, dry=True)
+            self._at[thread] = action
         try:
             self._do(action)
             return Outcome(action=action, done=True)
         except Exception as error:  # one guest's failure must not cost the others their turn
             LOG.debug('%s failed', action, exc_info=True)
             return Outcome(action=action, done=False, error=f'{type(error).__name__}: {error}')
+        finally:
+            self._at.pop(thread, None)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -88,11 +113,12 @@ class Actuator:
         began = self._clock()
         if began < self._left_out.get(action.guest, 0.0):
             raise TimeoutError(f'the guest took long over a size lately and is left out for {_LEFT_OUT:.0f} s')
+        self._left_out[action.guest] = math.inf  # nor does another thread wait with this one
         try:
             balloon.apply(action, self._hypervisor)
         finally:
-            if self._clock() - began > _LONG:
-                self._left_out[action.guest] = self._clock() + _LEFT_OUT
+            took = self._clock() - began
+            self._left_out[action.guest] = self._clock() + _LEFT_OUT if took > _LONG else 0.0
 
 
 def _order(action: Action) -> int:

@@ -31,8 +31,9 @@ LOG = logging.getLogger('ovc')
 PAUSE = 2.0
 
 EXAMPLES = '''\
-Run it on the host, as root, while nova-compute (or ovc-agent) is stopped; then remove the
-plugin's lines from nova.conf and start nova-compute. "ovc check" says whether anything is left.
+Run it on the host, as root, while nova-compute (or ovc-agent) is stopped, or in a dry run. To
+turn the plugin off, stop it, run this, remove the plugin's lines from nova.conf and start
+nova-compute again. "ovc check" says whether anything is left.
 
 Guests get memory back only as the host has room beyond its minimum. What is missing is told:
 move guests away and run it again, or let it come from swap with --into-swap. A guest that is

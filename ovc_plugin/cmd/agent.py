@@ -18,8 +18,10 @@ import rich.console
 from oslo_config import cfg
 from oslo_log import log
 
-from ovc_plugin import assembly, controller, display, privileged, rpc
+from ovc_plugin import assembly, controller, display, keeping, privileged, publish, rpc
 from ovc_plugin import conf as options
+from ovc_plugin.chronicle import Chronicle
+from ovc_plugin.decide.state import LadderState
 from ovc_plugin.hypervisor.connection import Connection
 from ovc_plugin.model import MIB
 from ovc_plugin.settings import Settings
@@ -32,8 +34,8 @@ examples:
   ovc-agent --once                 one look at this host's guests, and what would be done; in a dry
                                    run (the default) nothing is
   ovc-agent                        keep going; ^C or SIGTERM ends it, and gives guests what is free
-  ovc-agent --lift                 put back limits that a killed one left lowered; etc/systemd/ovc-agent.service
-                                   does so whenever it has ended
+  ovc-agent --lift                 put back limits that a killed one left lowered, and page sharing as it was;
+                                   etc/systemd/ovc-agent.service does so whenever it has ended
   kill -HUP PID                    read the files again; options marked so in the sample file change
 
 A file needs nothing but what differs from etc/ovc/ovc.conf.sample, for example:
@@ -51,14 +53,15 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument('--once', action='store_true',
                         help='one pass: print the host, its guests, the plan and its reasons, and exit')
     parser.add_argument('--lift', action='store_true',
-                        help='lift limits that a killed controller left on guests, and exit')
+                        help='lift limits that a killed controller left on guests, put page sharing back as it was '
+                             'found, and exit')
     parser.add_argument('--debug', action='store_true', help='log the numbers behind each decision')
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 1 when the host cannot be sensed, or another process controls it, or a limit cannot be lifted;
-    2 for wrong usage or configuration."""
+    """Exit status: 0; 1 when the host cannot be sensed, or another process controls it, or what a killed one left
+    cannot be put back; 2 for wrong usage or configuration."""
     args = _arguments(sys.argv[1:] if argv is None else argv)
     conf = cfg.CONF
     try:
@@ -69,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         # Also in a dry run: SIGHUP may end that.
         privileged.prepare(conf)
         if args.lift:
-            return _lift()
+            return max(_lift(), _put_sharing_back(conf, options.load(conf)))
         if args.once and not args.debug:
             logging.disable(logging.WARNING)  # all of it is in what is printed
         host, built = _build(conf, options.load(conf), record=not args.once)
@@ -123,6 +126,30 @@ def _lift() -> int:
     except Exception as error:
         print(f'ovc-agent: limits could not be lifted: {error}', file=sys.stderr)
         return 1
+    return 0
+
+
+def _put_sharing_back(conf: cfg.ConfigOpts, settings: Settings) -> int:
+    """Page sharing as a killed one has found it, unless another process controls this host by now."""
+    host = options.load_agent(conf).host or socket.gethostname()
+    store = publish.Store(settings.host.state_path, host)
+    kept = keeping.Keeper(host, store, Chronicle(host))
+    problem = None
+    try:
+        if not store.path.exists() or not store.claim():
+            return 0
+        remembered = kept.recall() or LadderState()
+        if (before := kept.ksm_before) is None:
+            return 0
+        problem = kept.restore_ksm(privileged.set_ksm, remembered)
+    except OSError as error:
+        problem = str(error)
+    finally:
+        store.give_up()
+    if problem:
+        print(f'ovc-agent: page sharing could not be put back: {problem}', file=sys.stderr)
+        return 1
+    print(f'page sharing put back to run={before.run}')
     return 0
 
 

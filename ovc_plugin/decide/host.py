@@ -7,11 +7,21 @@ import dataclasses
 import math
 import typing
 
-from ovc_plugin.decide import balloon, evacuate, evaporation, giving, need, pressure, progress, scanning, swap
+from ovc_plugin.decide import balloon, evacuate, evaporation, giving, ksm, need, pressure, progress, scanning, swap
 from ovc_plugin.decide.rule import Part, Rule, Situation
 from ovc_plugin.decide.rules import BUILT_IN
 from ovc_plugin.decide.state import LadderState, Probe
-from ovc_plugin.model import Action, AskMigration, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
+from ovc_plugin.model import (
+    Action,
+    AskMigration,
+    GuestSnapshot,
+    HostSnapshot,
+    Level,
+    Plan,
+    ReclaimGuest,
+    SetBalloon,
+    TuneKsm,
+)
 from ovc_plugin.settings import HostSettings
 
 
@@ -88,27 +98,49 @@ def _situation(snapshot: HostSnapshot, state: LadderState, settings: HostSetting
 
 
 def _forbidden(part: Part, situation: Situation) -> str | None:
-    """What no rule may ask for, whoever wrote it: promises 1, 3 and 7."""
+    """What no rule may ask for, whoever wrote it: promises 1, 3, 6, 7 and 8."""
     if not part.actions:
         return None
     guests = {g.uuid: g for g in situation.snapshot.running}
     for action in part.actions:
-        if not isinstance(action, SetBalloon | ReclaimGuest):
-            continue
-        guest = guests.get(action.guest)
-        if guest is None:
-            return f'guest {action.guest} is not running here'
-        if guest.untouchable:
-            return f'{guest.name} must not be touched ({guest.untouchable})'
-        if isinstance(action, SetBalloon):
-            if not guest.reservation <= action.target <= guest.maximum:
-                return (f'{guest.name} is asked for {action.target} bytes, outside {guest.reservation} (reservation) '
-                        f'to {guest.maximum} (maximum)')
-            if action.guest in situation.turned:
-                return f'{guest.name} is asked for a balloon target twice in one pass'
-        elif action.floor < swap.floor(guest):
-            return f'{guest.name} is swapped down to {action.floor} bytes < {swap.floor(guest)} guaranteed'
+        wrong = None
+        if isinstance(action, TuneKsm) and action.run:
+            why = ksm.refused(situation.snapshot, situation.settings)
+            wrong = f'page sharing is switched on: {why}' if why else None
+        elif isinstance(action, SetBalloon | ReclaimGuest):
+            guest = guests.get(action.guest)
+            wrong = (f'guest {action.guest} is not running here' if guest is None else
+                     _not_of(guest, action, situation))
+        if wrong:
+            return wrong
     return None
+
+
+def _not_of(guest: GuestSnapshot, action: SetBalloon | ReclaimGuest, situation: Situation) -> str | None:
+    if guest.untouchable:
+        return f'{guest.name} must not be touched ({guest.untouchable})'
+    if isinstance(action, ReclaimGuest):
+        if action.floor < swap.floor(guest):
+            return f'{guest.name} is swapped down to {action.floor} bytes < {swap.floor(guest)} guaranteed'
+        return None
+    if not guest.reservation <= action.target <= guest.maximum:
+        return (f'{guest.name} is asked for {action.target} bytes, outside {guest.reservation} (reservation) to '
+                f'{guest.maximum} (maximum)')
+    if action.guest in situation.turned:
+        return f'{guest.name} is asked for a balloon target twice in one pass'
+    if _shrinks(action, guest, situation) and not need.fresh(guest, situation.settings):
+        return (f'{guest.name} is shrunk by a word of its that is missing or older than '
+                f'{situation.settings.stats_max_age:.0f} s (stats_max_age)')
+    return None
+
+
+def _shrinks(action: SetBalloon, guest: GuestSnapshot, situation: Situation) -> bool:
+    """Whether less is asked of it than it has, and than it was asked for: a target that it never reached may be lifted.
+    What the action says was there before is its rule's word alone."""
+    mine = situation.state.asked.get(guest.uuid)
+    if guest.actual is None:
+        return action.target < guest.maximum  # it may be that large
+    return action.target < (guest.actual if mine is None else min(guest.actual, mine.target))
 
 
 def _after(situation: Situation, part: Part) -> Situation:

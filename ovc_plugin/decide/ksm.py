@@ -55,6 +55,14 @@ def tune(snapshot: HostSnapshot, settings: HostSettings, scanning: Scanning = _U
                    reason=reason)
 
 
+def refused(snapshot: HostSnapshot, settings: HostSettings) -> str | None:
+    """Why no pages may be merged now, whoever asks for it (promise 8); ``None`` where they may."""
+    if settings.ksm == 'leave':
+        return 'ksm = leave in [ovc_host]'
+    run, reason = _wanted(snapshot, settings)
+    return None if run else reason
+
+
 def _apart(state: KsmState, settings: HostSettings) -> bool:
     """Whether pages of several NUMA nodes are merged though they shall not be."""
     return not settings.ksm_across_nodes and state.nodes > 1 and state.merge_across_nodes == 1

@@ -3,6 +3,7 @@
 """The class that nova loads by ``[DEFAULT] compute_driver = ovc.OvcLibvirtDriver``: nova's LibvirtDriver, and ours."""
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import time
 import typing
@@ -46,8 +47,10 @@ class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[
     def _ovc_share(self, instance: typing.Any, config: typing.Any) -> None:
         why = sharing.declined(instance)
         if why is None and self._ovc is not None:
-            why = self._ovc_sharers.why_not(instance, config.to_xml(), self._ovc.status()['guests'],
-                                            self._ovc_settings.host, time.time())
+            status, settings = self._ovc.status(), self._ovc_settings.host
+            if status.get('sharing_is_ours'):  # in a dry run too, until it has been put back
+                settings = dataclasses.replace(settings, dry_run=False)
+            why = self._ovc_sharers.why_not(instance, config.to_xml(), status['guests'], settings, time.time())
         if why is not None:
             LOG.info('guest %s starts with pages that are never merged: %s', instance.uuid, why)
             sharing.unshare(config, libvirt_config.LibvirtConfigGuestMemoryBacking)

@@ -60,6 +60,14 @@ class TestSharing(Kinds, base.ServersTestBase):
         self.host(self.mergeable('another'))
         self.assertTrue(self.shares()[0])
 
+    def test_in_a_dry_run_they_stay_out_of_it_until_page_sharing_has_been_put_back(self):
+        self.flags(dry_run=True, group='ovc_host')
+        self.host(self.mergeable('another'))
+        self.assertTrue(self.shares()[0])
+        told = self.driver._ovc.status()
+        self.driver._ovc.status = lambda: told | {'sharing_is_ours': True}
+        self.assertFalse(self.shares()[0])
+
     def test_a_controller_that_fails_leaves_the_guest_as_nova_has_it_but_for_what_its_flavor_says(self):
         self.host()
         self.driver._ovc.status = mock.Mock(side_effect=RuntimeError('a fault of ours'))

@@ -159,3 +159,32 @@ def test_a_guest_that_takes_long_is_left_out_for_a_while():
     for expected in (True, False, True):
         assert actuator.apply(plan(SHRINK), dry_run=False)[0].done is expected
     assert len(hypervisor.asked) == 2
+
+
+def test_a_guest_that_is_being_asked_by_one_thread_is_not_asked_by_another(monkeypatch):
+    """It hangs: whoever asks next would hang too."""
+    hypervisor, let, begun = FakeHypervisor(), threading.Event(), threading.Event()
+    monkeypatch.setattr(hypervisor, 'set_balloon', lambda uuid, target: (begun.set(), let.wait(5)))
+    actuator = Actuator(hypervisor, lambda uuid: None)
+    first = threading.Thread(target=actuator.apply, args=(plan(SHRINK),), kwargs={'dry_run': False})
+    first.start()
+    assert begun.wait(5)
+    outcome, = actuator.apply(plan(SHRINK), dry_run=False)
+    assert not outcome.done and 'left out' in outcome.error
+    let.set()
+    first.join()
+    assert actuator.apply(plan(SHRINK), dry_run=False)[0].done
+
+
+def test_a_thread_that_is_barred_begins_nothing_more_and_others_may(monkeypatch):
+    monkeypatch.setattr(privileged, 'reclaim', all_of_it)
+    actuator, found = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g')), []
+    go = threading.Event()
+    barred = threading.Thread(target=lambda: (go.wait(5), found.extend(
+        actuator.apply(plan(SWAP, SHRINK, GROW), dry_run=False))))
+    barred.start()
+    assert actuator.bar(barred, 0.0) is None
+    go.set()
+    barred.join()
+    assert not any(o.done for o in found) and not actuator.swapping and actuator._hypervisor.asked == []
+    assert all(o.done for o in actuator.apply(plan(SWAP, GROW), dry_run=False))

@@ -129,6 +129,29 @@ def test_limits_that_a_killed_one_left_are_lifted_and_no_more(written, modelled,
     assert 'no helper' in capsys.readouterr().err
 
 
+def test_page_sharing_that_a_killed_one_left_is_put_back_with_the_limits(written, modelled, capsys, monkeypatch,
+                                                                         tmp_path):
+    """Whatever ended it: nobody watches any more whose pages meet (promise 8)."""
+    knobs, config = [], written(QUICK + f'[ovc_host]\nstate_path = {tmp_path}/state\n')
+    monkeypatch.setattr(agent.privileged, 'LEASES', tmp_path / 'leases')
+    monkeypatch.setattr(agent.privileged, 'set_ksm', lambda name, value: knobs.append((name, value)))
+    assert agent.main(['--lift', '--config-file', config]) == 0 and not (tmp_path / 'state').exists()
+    left = {'ladder': {'level': 'HARD', 'asked': {}}, 'ksm_before': {'run': 0, 'saved': 0, 'shared': 0,
+                                                                    'pages_to_scan': 77}}
+    store = publish.Store(str(tmp_path / 'state'), 'h1')
+    store.save(left)
+    assert store.claim()
+    assert agent.main(['--lift', '--config-file', config]) == 0 and knobs == [], 'another one acts by now'
+    store.give_up()
+    assert agent.main(['--lift', '--config-file', config]) == 0 and knobs == [('run', 0), ('pages_to_scan', 77)]
+    assert store.load()['ksm_before'] is None and store.load()['ladder']['level'] == 'HARD'
+    assert 'page sharing' in capsys.readouterr().out
+    store.save(left | {'ladder': {'level': 'SOFT', 'asked': {}}})
+    monkeypatch.setattr(agent.privileged, 'set_ksm', lambda *knob: (_ for _ in ()).throw(OSError('no helper')))
+    assert agent.main(['--lift', '--config-file', config]) == 1 and 'no helper' in capsys.readouterr().err
+    assert store.load()['ksm_before']['run'] == 0
+
+
 def test_a_host_that_cannot_be_sensed_is_exit_status_1(written, modelled, capsys, tmp_path):
     config = written(QUICK)
     (tmp_path / 'proc' / 'meminfo').unlink()

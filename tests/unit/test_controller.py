@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """The loop as sentences: what is done once is not done twice, and one failure is one failure."""
+import dataclasses
 import json
 import logging
 import pathlib
+import threading
 import time
 
 import pytest
 
-from ovc_plugin import publish
+from ovc_plugin import privileged, publish
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.controller import Controller
 from ovc_plugin.decide import state
-from ovc_plugin.model import MIB, InFlight, Level, Outcome, Plan, Request, TuneKsm
+from ovc_plugin.model import MIB, InFlight, KsmState, Level, Outcome, Plan, Request, TuneKsm
 from ovc_plugin.samples import GuestSample, MemorySample
 from ovc_plugin.sense.sources import Sources
 from ovc_plugin.settings import HostSettings, Settings
@@ -280,6 +282,8 @@ def test_beside_another_controller_it_only_looks_until_that_one_ends(tmp_path):
     told = host.controller.status()
     assert host.hypervisor.asked == [] and told['dry_run'] and host.controller.report.dry_run
     assert any('another process controls this host' in note and 'end one of them' in note for note in told['notes'])
+    explained = host.controller.explain('g1')
+    assert explained['dry_run'] and explained['guests'][0]['next'][0].startswith('dry run: would shrink g1')
     host.controller.stop()
     assert host.ksm == [] and other.path.read_text() == kept, 'what the other keeps is left alone'
     other.give_up()
@@ -303,6 +307,200 @@ def test_a_dry_run_keeps_nobody_from_acting_and_takes_the_host_when_it_ends(tmp_
     assert not host.controller.dry_run and not publish.Store(str(host.path), 'h1').claim()
     host.controller.stop()
     beside(host).give_up()
+
+
+class Sharing(Host):
+    """A host that was found with page sharing off, and whose guests can share. Its knobs are as they are set; what
+    hangs waits until it is let."""
+
+    def __init__(self, tmp_path, monkeypatch, *guests, **options):
+        super().__init__(tmp_path, *guests)
+        self.knobs, self.let, self.hangs, self.begun = {'run': 0, 'pages_to_scan': 77}, threading.Event(), '', []
+        self.settings = Settings(host=HostSettings(**dict(dry_run=False, swap=False, tick=0.2) | options))
+        monkeypatch.setattr(privileged, 'set_ksm', self.turn)
+        monkeypatch.setattr(self.hypervisor, 'set_balloon', self.ask)
+        self.restart()
+        self.controller._tune_ksm = self.turn
+
+    def turn(self, name, value):
+        self._wait('sharing')
+        self.ksm.append((name, value))
+        self.knobs[name] = value
+
+    def ask(self, uuid, target):
+        self._wait(uuid)
+        self.hypervisor.asked.append((uuid, target))
+
+    def sample(self, now):
+        self._wait('sensing')
+        found = KsmState(saved=0, shared=0, **self.knobs)
+        return dataclasses.replace(super().sample(now), ksm=found)
+
+    def _wait(self, what):
+        self.begun.append(what)
+        if what == self.hangs:
+            assert self.let.wait(10)
+
+    def kept(self):
+        return json.loads((self.path / 'h1.json').read_text())
+
+    def thread(self):
+        return next((t for t in threading.enumerate() if t.name == 'ovc-controller'), None)
+
+    def end_what_hangs(self):
+        late = self.thread()
+        self.let.set()
+        late.join(5)
+        assert not late.is_alive()
+
+
+def three(**changes):
+    return [sampled(f'g{n}', **changes) for n in range(3)]
+
+
+def test_a_pass_that_outlasts_a_stop_begins_nothing_more(tmp_path, monkeypatch):
+    """Page sharing is not switched on by a controller that has given its host up."""
+    host = Sharing(tmp_path, monkeypatch, *three())
+    host.hangs = 'uuid-g0'
+    host.controller.start()
+    until(lambda: 'uuid-g0' in host.begun)
+    host.controller.stop(timeout=0.1)
+    told, kept = list(host.ksm), host.kept()
+    host.end_what_hangs()
+    assert [uuid for uuid, _ in host.hypervisor.asked] == ['uuid-g0'], 'what was under way alone'
+    assert host.knobs['run'] == 0 and host.ksm == told and ('run', 1) not in told
+    assert host.kept() == kept and kept['ksm_before'] is None
+    beside(host).give_up()
+
+
+def test_a_look_that_outlasts_a_stop_leads_to_nothing(tmp_path, monkeypatch):
+    host = Sharing(tmp_path, monkeypatch, *three())
+    host.hangs = 'sensing'
+    host.controller.start()
+    until(lambda: host.begun)
+    host.controller.stop(timeout=0.1)
+    kept = host.kept()
+    host.end_what_hangs()
+    assert host.hypervisor.asked == host.ksm == [] and host.kept() == kept and kept['ksm_before'] is None
+
+
+def test_a_stop_beside_a_change_of_page_sharing_that_hangs_leaves_it_to_the_next_start(tmp_path, monkeypatch, caplog):
+    host = Sharing(tmp_path, monkeypatch, *three())
+    host.hangs = 'sharing'
+    host.controller.start()
+    until(lambda: 'sharing' in host.begun)
+    host.controller.stop(timeout=0.1)
+    assert host.kept()['ksm_before']['run'] == 0 and 'ovc release' in caplog.text
+    host.end_what_hangs()
+    host.restart()
+    host.controller.stop()
+    assert host.ksm[-2:] == [('run', 0), ('pages_to_scan', 77)] and host.kept()['ksm_before'] is None
+
+
+def test_a_pass_that_a_stop_meets_ends_after_what_it_is_at_and_remembers_no_more_than_was_asked(tmp_path, monkeypatch):
+    host = Sharing(tmp_path, monkeypatch, *three())
+    host.hangs = 'uuid-g0'
+    host.controller.start()
+    until(lambda: 'uuid-g0' in host.begun)
+    threading.Timer(0.2, host.let.set).start()
+    host.controller.stop()
+    assert host.thread() is None and {uuid for uuid, _ in host.hypervisor.asked} == {'uuid-g0'}
+    assert host.knobs['run'] == 0 and host.kept()['ladder']['asked'].keys() <= {'uuid-g0'}
+
+
+def sharing_guests():
+    """Of one project, on a host with room for all of them; the first has been shrunk."""
+    return [sampled('g0', actual=GIB // 2), sampled('g1')]
+
+
+def become_dry(host):
+    host.controller.settings = Settings(host=dataclasses.replace(host.settings.host, dry_run=True))
+
+
+def test_a_dry_run_that_begins_while_acting_leaves_the_host_as_a_stop_does(tmp_path, monkeypatch, caplog):
+    """Promise 8: nobody watches from then on whose pages meet."""
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    host.available = 10 * GIB
+    host.controller.start()
+    until(lambda: host.knobs['run'] == 1 and host.controller.status()['tick']['passes'])
+    before = len(host.hypervisor.asked)
+    caplog.set_level(logging.INFO)
+    become_dry(host)
+    until(lambda: host.controller.status()['dry_run'] and host.knobs == {'run': 0, 'pages_to_scan': 77})
+    until(lambda: unclaimed(host))  # "ovc release" and another controller may act
+    assert host.hypervisor.asked[before:] == [('uuid-g0', GIB)] and host.kept()['ksm_before'] is None
+    for said in ('dry run from now on', 'the host is left to itself', 'guests are given what is free', 'ovc release'):
+        assert said in caplog.text
+    done, passes = list(host.ksm), host.controller.status()['tick']['passes']
+    until(lambda: host.controller.status()['tick']['passes'] > passes + 2)
+    host.controller.stop()
+    assert host.ksm == done and len(host.hypervisor.asked) == before + 1, 'once'
+    assert caplog.text.count('dry run from now on') == 1
+
+
+def unclaimed(host):
+    store = publish.Store(str(host.path), 'h1')
+    free = store.claim()
+    store.give_up()
+    return free
+
+
+def killed(host):
+    """What a run leaves behind that was killed while it shared pages and had shrunk a guest."""
+    host.knobs['run'] = 1
+    before = {'run': 0, 'saved': 0, 'shared': 0, 'pages_to_scan': 77}
+    publish.Store(str(host.path), 'h1').save({'ladder': {'level': 'CLEAR', 'asked': {}}, 'ksm_before': before})
+    become_dry(host)
+    host.settings = host.controller.settings
+    host.restart()
+    host.controller._tune_ksm = host.turn
+
+
+def test_a_dry_run_after_a_kill_puts_page_sharing_back_and_takes_nothing_else_up(tmp_path, monkeypatch, caplog):
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    host.available = 10 * GIB
+    killed(host)
+    host.run()
+    assert host.ksm == [], 'one look alone changes nothing'
+    host.controller.start()
+    until(lambda: host.kept()['ksm_before'] is None)
+    assert host.knobs['run'] == 0
+    host.controller.stop()
+    assert host.hypervisor.asked == [] and 'stays as it is: "ovc release"' in caplog.text
+    assert len(host.ksm) == 2
+
+
+def test_page_sharing_that_cannot_be_put_back_in_a_dry_run_is_told_once_and_tried_again(tmp_path, monkeypatch, caplog):
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    killed(host)
+    refused = []
+
+    def refuse(name, value):
+        refused.append(name)
+        raise PermissionError('no helper')
+    host.controller._tune_ksm = refuse
+    host.controller.start()
+    until(lambda: len(refused) > 2)
+    status = host.controller.status()
+    assert any('could not be put back' in note for note in status['notes']) and status['sharing_is_ours']
+    assert caplog.text.count('could not be put back') == 1
+    host.controller._tune_ksm = host.turn
+    until(lambda: host.knobs['run'] == 0 and not host.controller.status()['sharing_is_ours'])
+    until(lambda: not any('could not be put back' in note for note in host.controller.status()['notes']))
+    host.controller.stop()
+
+
+def test_a_dry_run_beside_one_that_acts_leaves_its_page_sharing_alone(tmp_path, monkeypatch):
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    killed(host)
+    other = beside(host)
+    host.controller.start()
+    until(lambda: host.controller.status()['tick']['passes'] > 2)
+    assert host.ksm == [] and host.kept()['ksm_before'] is not None
+    other.give_up()  # killed in turn
+    until(lambda: host.kept()['ksm_before'] is None)
+    assert host.knobs['run'] == 0
+    host.controller.stop()
 
 
 class Applied:

@@ -13,7 +13,7 @@ from ovc_plugin.decide.host import decide_host
 from ovc_plugin.decide.rule import NOTHING, Part
 from ovc_plugin.decide.rules import BUILT_IN, Balloon, Swap
 from ovc_plugin.decide.state import Asked, LadderState, Need, Probe
-from ovc_plugin.model import MIB, Level, ReclaimGuest, SetBalloon
+from ovc_plugin.model import MIB, Level, ReclaimGuest, SetBalloon, TuneKsm
 from ovc_plugin.settings import HostSettings
 from tests.builders import GIB, NOW, a_guest, a_host
 
@@ -80,6 +80,62 @@ def test_a_rule_that_answers_nonsense_is_passed_over():
 def test_no_rule_stands_above_the_promises(guest, action, why):
     plan, state = decide(Says(Part(actions=(action,))), host=a_host(a_guest(**guest)))
     assert plan.actions == () and why in plan.notes[0] and not state.asked
+
+
+STALE = [{'stats_age': OPTIONS.stats_max_age + 1}, {'stats_age': None}, {'usable': None}]
+
+
+@pytest.mark.parametrize('level', [Level.CLEAR, Level.CRITICAL])
+@pytest.mark.parametrize('silent', [*STALE, {'actual': None}])
+def test_no_rule_shrinks_a_guest_whose_word_is_old_or_missing(silent, level):
+    """Promise 6, at any level: the built-in rules make no exception of it either."""
+    host = a_host(a_guest(**silent), available=10 * GIB if level is Level.CLEAR else 50 * MIB)
+    asked = balloon_to(GIB // 2)
+    for action in (asked, dataclasses.replace(asked, previous=GIB // 4)):  # whatever it says was there before
+        plan, state = decide(Says(Part(actions=(action,))), host=host, state=LadderState(level=level))
+        assert plan.actions == () and 'is shrunk by a word' in plan.notes[0] and not state.asked
+    plan, _ = decide(*BUILT_IN, host=host, state=LadderState(level=level))
+    assert not [a for a in plan.actions if isinstance(a, SetBalloon) and a.target < a.previous]
+
+
+@pytest.mark.parametrize('silent', [*STALE, {'actual': None, 'target': None}])
+def test_a_guest_whose_word_is_old_may_be_given_memory(silent):
+    plan, _ = decide(Says(Part(actions=(balloon_to(GIB),))), host=a_host(a_guest(**{'actual': GIB // 2} | silent)))
+    assert len(plan.actions) == 1 and not plan.notes
+
+
+def test_a_guest_that_never_reached_its_target_may_be_given_a_higher_one_though_it_says_nothing():
+    """It stands above both: the lower target is lifted, nothing is taken."""
+    asked = {'uuid-g1': Asked(target=GIB // 2, at=NOW - 60, nearest=GIB, moved_at=NOW - 60, change=-GIB // 2)}
+    raised = SetBalloon(guest='uuid-g1', target=800 * MIB, previous=GIB // 2, reason='test')
+    silent = a_host(a_guest(stats_age=90.0))
+    plan, _ = decide(Says(Part(actions=(raised,))), host=silent, state=LadderState(asked=asked))
+    assert plan.actions == (raised,) and not plan.notes
+
+
+def share(run):
+    return Says(Part(actions=(TuneKsm(run=run, pages_to_scan=None, reason='test'),)))
+
+
+@pytest.mark.parametrize('guests, options, why', [
+    ([a_guest('a'), a_guest('b', trust_domain='p2')], {}, 'sharing is paused'),
+    ([a_guest('a'), a_guest('b', untouchable='hugepages')], {}, 'must not be touched'),
+    ([a_guest('a')], {}, 'fewer than two'),
+    ([a_guest('a'), a_guest('b')], {'ksm': 'off'}, 'off by configuration'),
+    ([a_guest('a'), a_guest('b')], {'ksm': 'leave'}, 'ksm = leave')])
+def test_no_rule_merges_pages_that_the_one_for_sharing_would_not(guests, options, why):
+    """Promise 8."""
+    host, settings = a_host(*guests), dataclasses.replace(OPTIONS, **options)
+    plan, _ = decide_host(host, LadderState(), settings, NOW, (share(1),))
+    assert plan.actions == () and 'page sharing is switched on' in plan.notes[0] and why in plan.notes[0]
+    assert len(decide_host(host, LadderState(), settings, NOW, (share(0),))[0].actions) == 1, 'a pause is no risk'
+
+
+def test_a_rule_may_merge_pages_within_a_domain_or_where_the_operator_takes_the_risk():
+    for domain, options in (('p1', {}), ('p2', {'ksm': 'all-tenants-despite-side-channels'})):
+        host = a_host(a_guest('a'), a_guest('b', trust_domain=domain))
+        plan, _ = decide_host(host, LadderState(), dataclasses.replace(OPTIONS, **options), NOW, (share(1),))
+        assert len(plan.actions) == 1 and not plan.notes
 
 
 def test_a_guest_is_asked_for_one_size_in_a_pass():

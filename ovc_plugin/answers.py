@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""What others ask of a host's controller: nova before it starts a guest, and operators."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+
+from ovc_plugin import describe, keeping, report, watch
+from ovc_plugin.chronicle import Chronicle
+from ovc_plugin.decide import host as ladder
+from ovc_plugin.decide import placement, why
+from ovc_plugin.decide.rule import Rule
+from ovc_plugin.decide.state import LadderState
+from ovc_plugin.foresight import Foresight
+from ovc_plugin.model import HostSnapshot, InFlight, Request, Verdict
+from ovc_plugin.sense.sensor import Sensor
+from ovc_plugin.settings import Settings
+
+
+class Answers:
+    """The part of a controller that answers, in any thread, by what the last pass has found."""
+
+    settings: Settings
+    report: report.HostReport | None
+    dry_run: bool
+    _clock: typing.Callable[[], float]
+    _foresight: Foresight | None
+    _kept: keeping.Keeper
+    _rules: tuple[Rule, ...]
+    _sensor: Sensor
+    _snapshot: HostSnapshot | None
+    _state: LadderState
+    _tick: dict[str, typing.Any]
+    _told: Chronicle
+    _watch: watch.Watch
+
+    def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
+        """The last word before a guest is started here, by the last report."""
+        if self.report is None:
+            return Verdict(ok=False, reason='the host controller has not finished its first pass')
+        # The host's own word on swap backing counts here, not what its file says to schedulers.
+        scheduler = dataclasses.replace(
+            self.settings.scheduler, require_swap_backing=self.settings.host.require_swap_backing)
+        return placement.fits(self.report, request, in_flight, scheduler, self.settings.shared, now)
+
+    def explain(self, guest: str) -> dict[str, typing.Any]:
+        """The guests of that name or uuid: what they may have, what they have, what is next, and why no more."""
+        settings = dataclasses.replace(self.settings.host, dry_run=self.dry_run)  # also beside one that acts
+        decide = functools.partial(ladder.decide_host, rules=self._rules)
+        return why.explain(self._snapshot, self._state, settings, self._clock(), guest, decide,
+                           self._told.guest_actions)
+
+    def status(self) -> dict[str, typing.Any]:
+        """Everything an operator may ask, as JSON-able data in bytes and seconds."""
+        snapshot, tick, now = self._snapshot, dict(self._tick), self._clock()
+        tick['age'] = now - tick['at'] if tick['at'] is not None else None
+        return {
+            'report': report.to_dict(self.report) if self.report else None, 'tick': tick,
+            'dry_run': self.dry_run, 'sharing_is_ours': self._kept.ksm_before is not None,
+            'next_guest': describe.next_guest(snapshot, lambda request: self.admits(request, InFlight(), now)),
+            'guests': [why.fields(g, self._state, now, self._told.guest_actions) for g in snapshot.guests]
+            if snapshot else [],
+            'watch': self._watch.fields(), 'sources': self._sensor.sources.fields(),
+            'ksm': describe.ksm_fields(snapshot) if snapshot else None,
+            'prediction': self._foresight.fields() if self._foresight else None, **self._told.fields()}
