@@ -45,7 +45,7 @@ NOVA_OPTIONS: dict[str, list[cfg.Opt]] = {
     'DEFAULT': [cfg.StrOpt('compute_driver'), cfg.FloatOpt('ram_allocation_ratio'),
                 cfg.FloatOpt('initial_ram_allocation_ratio', default=1.0),
                 cfg.IntOpt('update_resources_interval', default=0), cfg.IntOpt('reserved_host_memory_mb', default=512),
-                cfg.HostDomainOpt('host')],
+                cfg.HostDomainOpt('host'), cfg.StrOpt('rootwrap_config', default='/etc/nova/rootwrap.conf')],
     'filter_scheduler': [cfg.MultiStrOpt('available_filters', default=[ALL_FILTERS]),
                          cfg.ListOpt('enabled_filters', default=[
                              'ComputeFilter', 'ComputeCapabilitiesFilter', 'ImagePropertiesFilter',
@@ -53,6 +53,7 @@ NOVA_OPTIONS: dict[str, list[cfg.Opt]] = {
                          cfg.ListOpt('weight_classes', default=[ALL_WEIGHERS])],
     'libvirt': [cfg.IntOpt('mem_stats_period_seconds', default=10), cfg.StrOpt('connection_uri', default=''),
                 cfg.StrOpt('virt_type', default='kvm')],
+    'workarounds': [cfg.BoolOpt('disable_rootwrap', default=False)],
     'api_database': [cfg.StrOpt('connection', secret=True)],
 }
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import pytest
@@ -35,10 +36,15 @@ dry_run = false
 """
 
 
+def read(*files: str) -> cfg.ConfigOpts:
+    found = cfg.ConfigOpts()
+    conf.read_files(found, files, prog='test', also=(findings.register,))
+    return found
+
+
 def in_files(written, text: str) -> dict[str, findings.Finding]:
     """The worst finding of each check in a file with this text, of both roles."""
-    found = cfg.ConfigOpts()
-    conf.read_files(found, [written(text)], prog='test', also=(findings.register,))
+    found = read(written(text))
     settings = conf.load(found)
     told = [*findings.controller(found, settings), *findings.compute(found, settings)]
     return {one.check: one for one in sorted(told, key=lambda one: one.severity)}
@@ -118,17 +124,38 @@ def test_merging_across_projects_is_an_error_unless_it_was_asked_for():
 
 
 def test_a_root_helper_that_does_not_start_or_hangs_is_an_error(monkeypatch):
-    monkeypatch.setattr(check_host.privileged, 'prepare', lambda conf: None)
+    monkeypatch.setattr(check_host.privileged, 'prepare', lambda conf, become_root: None)
     monkeypatch.setattr(check_host.privileged, 'merged_pages', lambda pids: {})
-    assert one(check_host.helper()).severity is Severity.OK
+    assert one(check_host.helper(read())).severity is Severity.OK
 
     def refused(pids):
         raise PermissionError('sudo: a password is required')
     monkeypatch.setattr(check_host.privileged, 'merged_pages', refused)
-    found = one(check_host.helper())
+    found = one(check_host.helper(read()))
     assert found.severity is Severity.ERROR and 'password' in found.what and 'helper_command' in found.change
     with pytest.raises(TimeoutError):
         check_host.patiently(lambda: time.sleep(2), 0.05)
+
+
+@pytest.mark.parametrize('user, text, command', [
+    (1000, '', 'sudo nova-rootwrap /etc/nova/rootwrap.conf privsep-helper'),
+    (1000, 'rootwrap_config = /opt/rw.conf', 'sudo nova-rootwrap /opt/rw.conf privsep-helper'),
+    (1000, 'rootwrap_config = /opt/rw.conf\n[workarounds]\ndisable_rootwrap = true', 'sudo privsep-helper'),
+    (1000, '[ovc_privileged]\nhelper_command = doas helper', 'doas helper'),
+    (0, '', f'{sys.prefix}/bin/privsep-helper')])
+def test_the_root_helper_is_started_as_nova_compute_starts_it(monkeypatch, written, user, text, command):
+    """nova-compute tells oslo.privsep how to become root; without that, sudo would be asked for the helper itself."""
+    privileged, file = check_host.privileged, written(f'[DEFAULT]\n{text}\n')
+    conf.read_files(cfg.CONF, [file], prog='test')  # where oslo.privsep looks
+    monkeypatch.setattr(privileged.priv_context, '_HELPER_COMMAND_PREFIX', ['sudo'])
+    monkeypatch.setattr(privileged.os, 'geteuid', lambda: user)
+    started = []
+    monkeypatch.setattr(privileged, 'merged_pages', lambda pids: started.append(
+        ' '.join(privileged.context.helper_command('/socket'))))
+    for group in ('ovc_privileged', 'ovc_privileged_pages'):
+        cfg.CONF.clear_default('helper_command', group=group)  # root's, of a command run before
+    assert one(check_host.helper(read(file))).severity is Severity.OK
+    assert started[0].startswith(f'{command} --'), started
 
 
 def test_a_state_path_that_is_not_there_or_another_users_is_an_error(tmp_path, monkeypatch):
@@ -140,8 +167,7 @@ def test_a_state_path_that_is_not_there_or_another_users_is_an_error(tmp_path, m
 
 
 def test_what_is_left_of_the_plugin_is_told_once_it_is_off(tmp_path, monkeypatch, written):
-    found = cfg.ConfigOpts()
-    conf.read_files(found, [written('[DEFAULT]\nhost = h1\n')], prog='test', also=(findings.register,))
+    found = read(written('[DEFAULT]\nhost = h1\n'))
     monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
     settings = Settings(host=HostSettings(state_path=str(tmp_path)))
     full, small = a_host(a_guest()), a_host(a_guest(actual=GIB // 2))
@@ -210,9 +236,7 @@ def test_a_report_that_is_absent_old_or_from_the_future_is_told(text, severity, 
 
 
 def of_domains(written, text: str, *reports: str | None) -> list[findings.Finding]:
-    found = cfg.ConfigOpts()
-    conf.read_files(found, [written(text)], prog='test', also=(findings.register,))
-    return list(check_cloud.domains(found, reports))
+    return list(check_cloud.domains(read(written(text)), reports))
 
 
 def test_projects_that_may_share_and_are_not_kept_apart_are_told_with_the_line(written):
@@ -234,7 +258,7 @@ def test_projects_that_may_share_and_are_not_kept_apart_are_told_with_the_line(w
 def ovc(written, capsys, log_as_before, monkeypatch):
     monkeypatch.setattr(check_cloud, 'placement', lambda conf, probe: iter(()))
     monkeypatch.setattr(check_host, 'sense', lambda conf, settings, uri: a_host(a_guest(), swap_total=40 * GIB))
-    monkeypatch.setattr(check_host, 'helper', lambda: iter(()))
+    monkeypatch.setattr(check_host, 'helper', lambda conf: iter(()))
 
     def run(text, *arguments):
         try:
