@@ -38,7 +38,8 @@ With --kill nova-compute is not stopped but killed with signal 9, and the lines 
 that alone then has to undo everything.
 Exit status 0: there was something to undo (the ratio above nova's, sharing on, guests below their full size, also when
 "ovc release" found no room); and in the end placement has nova's ratio, every guest its full size, no limit is lowered,
-page sharing is as it was found, nova without us boots a guest, and "ovc check" says that nothing is left.
+page sharing is as it was found, nova without us boots a guest, and "ovc check" says that nothing is left on
+the host and that the controller is off.
 """
 
 
@@ -197,15 +198,18 @@ def play(scene: Scene) -> tuple[list[Look], dict[str, bool], str]:
     looks.append(scene.look('without the plugin'))
     code, text = scene.inside('check', '--role', 'compute', '--service-user', 'root')
     said = 'nothing: guests have their full size' in ' '.join(text.split())
+    above, text = scene.outside('check', '--role', 'controller')
+    off = 'the plugin is off here' in ' '.join(text.split())
     last = looks[-1]
     held |= {'nova without us boots a guest': status == 'ACTIVE',
              'ovc check says that nothing is left': code == 0 and said,
+             'and that the controller is off': above == 0 and off,
              'ratio, limits and page sharing stay so': (last.ratio, last.limits, last.ksm) == (
                  1.0, 0, scene.ksm_before)}
     line = (f'turnoff: by={"kill" if options.kill else "stop"} guests={len(servers)} '
             f'ratio={looks[0].ratio:g}->{last.ratio:g} '
             f'lacked_mb={looks[0].lacking(scene.full) // MB}->{last.lacking(scene.full) // MB} limits={last.limits} '
-            f'ksm={looks[0].ksm}->{last.ksm} fresh={status} check={code}')
+            f'ksm={looks[0].ksm}->{last.ksm} fresh={status} check={max(code, above)}')
     return looks, held, line
 
 

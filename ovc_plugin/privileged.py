@@ -36,8 +36,12 @@ reading = priv_context.PrivContext(
     capabilities=[capabilities.CAP_DAC_READ_SEARCH, capabilities.CAP_SYS_PTRACE])
 
 
-def prepare(conf: cfg.ConfigOpts) -> None:
-    """As root, start the helper directly instead of through sudo, unless the operator has set a command."""
+def prepare(conf: cfg.ConfigOpts, become_root: list[str] | None = None) -> None:
+    """As root, start the helper directly instead of through sudo, unless the operator has set a command.
+
+    ``become_root`` is what goes before it otherwise, where no program of nova's has told oslo.privsep.
+    """
+    priv_context.init(root_helper=become_root)
     for group in ('ovc_privileged', 'ovc_privileged_pages'):
         if os.geteuid() == 0 and conf[group].helper_command is None:
             helper = pathlib.Path(sys.executable).parent / 'privsep-helper'

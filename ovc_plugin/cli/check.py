@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ovc_plugin import conf as options
 from ovc_plugin import display
-from ovc_plugin.cli import bus, check_cloud, check_host, findings
+from ovc_plugin.cli import bus, check_cloud, check_host, check_scheduler, findings
 from ovc_plugin.cli.findings import Finding, Severity
 
 LOG = logging.getLogger('ovc')
@@ -103,7 +103,7 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
         yield findings.unknown('role', f'{", ".join(files)} has neither compute_driver nor [api_database] connection',
                                'name the file that nova-compute or nova-scheduler reads, or say what it is with --role')
     if CONTROLLER in roles:
-        yield from findings.controller(conf, settings)
+        yield from check_scheduler.controller(conf, settings)
     if COMPUTE in roles:
         yield from findings.compute(conf, settings)
         yield from check_host.look(conf, settings, _uri(conf), args.service_user)

@@ -13,7 +13,8 @@ from oslo_config import cfg
 from ovc_plugin import report
 from ovc_plugin.cli import hosts
 from ovc_plugin.cli.check_host import patiently
-from ovc_plugin.cli.findings import OPTIONAL, OURS, Findings, error, ok, unknown, warning
+from ovc_plugin.cli.check_scheduler import OPTIONAL, OURS
+from ovc_plugin.cli.findings import Findings, error, ok, unknown, warning
 from ovc_plugin.conf import ConfigError
 from ovc_plugin.settings import Settings
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import pwd
 import queue
+import shlex
 import socket
 import threading
 import time
@@ -46,7 +47,7 @@ def look(conf: cfg.ConfigOpts, settings: Settings, uri: str, service_user: str) 
         if 'hypervisor did not answer' not in note:
             yield warning('sensors', note, '')
     if ours:
-        yield from helper()
+        yield from helper(conf)
         yield from writable(pathlib.Path(settings.host.state_path), service_user)
     yield from left_behind(conf, settings, snapshot, ours)
 
@@ -115,15 +116,20 @@ def sharing(snapshot: HostSnapshot, settings: Settings) -> Findings:
         yield ok('page sharing', f'does not run ([ovc_host] ksm = {settings.host.ksm})')
 
 
-def helper() -> Findings:
-    """Root actions: the helper is started and asked for nothing."""
+def root_helper(conf: cfg.ConfigOpts) -> list[str]:
+    """What nova-compute puts before a command to run it as root (nova/utils.py, get_root_helper)."""
+    return shlex.split('sudo' if conf.workarounds.disable_rootwrap else f'sudo nova-rootwrap {conf.rootwrap_config}')
+
+
+def helper(conf: cfg.ConfigOpts) -> Findings:
+    """Root actions: the helper is started as nova-compute starts it, and asked for nothing."""
     try:
-        privileged.prepare(cfg.CONF)
+        privileged.prepare(cfg.CONF, root_helper(conf))
         patiently(lambda: privileged.merged_pages([]))
     except Exception as problem:
         yield error('root helper', f'does not start ({_line(problem)}): nothing can be swapped or merged',
-                    '[ovc_privileged] helper_command = sudo nova-rootwrap /etc/nova/rootwrap.conf privsep-helper '
-                    '--config-file /etc/nova/nova.conf; run this check as the user of nova-compute')
+                    f'run this check as the user of nova-compute; let that user run "{shlex.join(root_helper(conf))} '
+                    'privsep-helper", or set [ovc_privileged] helper_command')
         return
     yield ok('root helper', 'starts and answers')
 

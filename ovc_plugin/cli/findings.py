@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""What ``ovc check`` finds, and what it finds in configuration files. Data in, data out."""
+"""What ``ovc check`` finds, and what it finds in a compute host's configuration files. Data in, data out."""
 from __future__ import annotations
 
 import collections.abc
 import dataclasses
 import enum
+import math
 import typing
 
 from oslo_config import cfg
 
+from ovc_plugin.decide.pressure import apart
 from ovc_plugin.settings import ALL_TENANTS, Settings
 
 
@@ -43,16 +45,18 @@ ALL_WEIGHERS = 'nova.scheduler.weights.all_weighers'
 # Of nova's own options those that matter, as nova has them (tests/contract compares); so that no nova is needed here.
 NOVA_OPTIONS: dict[str, list[cfg.Opt]] = {
     'DEFAULT': [cfg.StrOpt('compute_driver'), cfg.FloatOpt('ram_allocation_ratio'),
+                cfg.BoolOpt('periodic_enable', default=True),
                 cfg.FloatOpt('initial_ram_allocation_ratio', default=1.0),
                 cfg.IntOpt('update_resources_interval', default=0), cfg.IntOpt('reserved_host_memory_mb', default=512),
-                cfg.HostDomainOpt('host')],
+                cfg.HostDomainOpt('host'), cfg.StrOpt('rootwrap_config', default='/etc/nova/rootwrap.conf')],
     'filter_scheduler': [cfg.MultiStrOpt('available_filters', default=[ALL_FILTERS]),
                          cfg.ListOpt('enabled_filters', default=[
                              'ComputeFilter', 'ComputeCapabilitiesFilter', 'ImagePropertiesFilter',
                              'ServerGroupAntiAffinityFilter', 'ServerGroupAffinityFilter']),
                          cfg.ListOpt('weight_classes', default=[ALL_WEIGHERS])],
     'libvirt': [cfg.IntOpt('mem_stats_period_seconds', default=10), cfg.StrOpt('connection_uri', default=''),
-                cfg.StrOpt('virt_type', default='kvm')],
+                cfg.StrOpt('virt_type', default='kvm'), cfg.IntOpt('file_backed_memory', default=0)],
+    'workarounds': [cfg.BoolOpt('disable_rootwrap', default=False)],
     'api_database': [cfg.StrOpt('connection', secret=True)],
 }
 
@@ -76,57 +80,6 @@ def warning(check: str, what: str, change: str) -> Finding:
 
 def error(check: str, what: str, change: str) -> Finding:
     return Finding(check=check, severity=Severity.ERROR, what=what, change=change)
-
-
-# -- a controller's file ---------------------------------------------------------------------------------------------
-def controller(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
-    yield from _filters(conf)
-    yield from _weighers(conf)
-    if settings.scheduler.dry_run:
-        yield warning('scheduler dry run', 'nova-scheduler judges every host and refuses none',
-                      '[ovc_scheduler] dry_run = false, once its log pleases you')
-    else:
-        yield ok('scheduler dry run', 'off: hosts that cannot keep a promise are refused')
-    if not settings.scheduler.require_swap_backing:
-        yield warning('backing', 'guests may be promised more than memory and swap can hold, and the kernel may kill '
-                      'them', '[ovc_scheduler] require_swap_backing = true')
-
-
-OURS = 'ovc_plugin.nova.filters.'
-WEIGHER = 'ovc_plugin.nova.weights.OvercommitWeigher'
-REQUIRED, OPTIONAL = 'OvercommitFilter', 'SharingDomainFilter'
-
-
-def _filters(conf: cfg.ConfigOpts) -> Findings:
-    available, enabled = conf.filter_scheduler.available_filters, conf.filter_scheduler.enabled_filters
-    lines = ' and '.join(f'[filter_scheduler] available_filters = {name}' for name in (ALL_FILTERS, OURS + REQUIRED))
-    if ALL_FILTERS not in available:
-        yield error('available filters', f'nova\'s own filters are not among them ({", ".join(available)}): naming one '
-                    'filter drops all others', f'{lines}, each on a line of its own')
-    for name in (REQUIRED, OPTIONAL):
-        known, on = OURS + name in available, name in [one.rpartition('.')[2] for one in enabled]
-        if on and known:
-            yield ok(f'filter {name}', 'available and enabled')
-        elif on:
-            yield error(f'filter {name}', 'enabled and not available: nova-scheduler does not start so',
-                        f'[filter_scheduler] available_filters = {OURS + name} (beside the lines that are there)')
-        elif name == REQUIRED:
-            more = '' if known else f', and available_filters = {OURS + name} on a line of its own'
-            yield error(f'filter {name}', 'not enabled: hosts are not asked what they can still promise',
-                        f'[filter_scheduler] enabled_filters = {",".join([*enabled, name])}{more}')
-
-
-def _weighers(conf: cfg.ConfigOpts) -> Findings:
-    classes = conf.filter_scheduler.weight_classes
-    ours = [name for name in classes if name.startswith('ovc_plugin.nova.weights.')]
-    if not ours:
-        yield warning('weighers', 'none of ours: hosts are ranked without what they can really give',
-                      f'[filter_scheduler] weight_classes = {",".join([*classes, WEIGHER])}')
-    elif ALL_WEIGHERS not in classes:
-        yield warning('weighers', f'nova\'s own are not among them ({", ".join(classes)})',
-                      f'[filter_scheduler] weight_classes = {",".join([ALL_WEIGHERS, *classes])}')
-    else:
-        yield ok('weighers', ', '.join(name.rpartition('.')[2] for name in ours))
 
 
 # -- a compute host's file -------------------------------------------------------------------------------------------
@@ -157,24 +110,49 @@ def _controller_of(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
     if not host.require_swap_backing:
         yield warning('backing', 'the host may promise more than memory and swap can hold, and the kernel may kill '
                       'guests', '[ovc_host] require_swap_backing = true')
-    # nova's resource tracker reports every minute where nothing else is set.
-    interval = conf.update_resources_interval or 60
-    if settings.shared.report_max_age < 2 * interval:
-        yield error('report age', f'reports come every {interval} s and count as too old after '
-                    f'{settings.shared.report_max_age:g} s: this host is refused again and again',
-                    f'[ovc] report_max_age = {2 * interval} (on schedulers too)')
+    yield from _report_age(conf, settings)
+
+
+def _report_age(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
+    """Nova's resource tracker takes the report of the last pass along: every minute where nothing else is set."""
+    interval, oldest = conf.update_resources_interval or 60, settings.shared.report_max_age
+    if interval < 0 or not conf.periodic_enable:
+        line = 'update_resources_interval' if interval < 0 else 'periodic_enable'
+        yield error('report age', f'{line} switches nova-compute\'s audit off, which takes reports along: they get too '
+                    'old, and this host is refused', f'remove the line [DEFAULT] {line}')
+        return
+    passes = apart(settings.host.tick, quiet=True)
+    least = max(2 * interval, math.ceil(interval + passes))
+    if oldest < least:
+        yield error('report age', f'reports come every {interval} s, of passes that are up to {passes:g} s apart, and '
+                    f'count as too old after {oldest:g} s: this host is refused again and again',
+                    f'[ovc] report_max_age = {least} (on schedulers too)')
 
 
 def _ratio(conf: cfg.ConfigOpts, settings: Settings, grave: Grave) -> Findings:
-    fixed = conf.ram_allocation_ratio
-    if fixed and settings.host.manage_ratio:
+    fixed, kept = conf.ram_allocation_ratio, settings.host.manage_ratio
+    alone = 'as the plugin leaves the ratio alone ([ovc_host] manage_ratio = false)'
+    if conf.libvirt.file_backed_memory and fixed != 1:
+        yield grave('static ratio', 'nova-compute does not start with [libvirt] file_backed_memory unless '
+                    'ram_allocation_ratio is 1.0', '[DEFAULT] ram_allocation_ratio = 1.0'
+                    + (', and [ovc_host] manage_ratio = false' if kept else ''))
+    elif fixed and kept:
         yield grave('static ratio', f'[DEFAULT] ram_allocation_ratio = {fixed:g} wins over the ratio that the plugin '
                     'keeps: placement hands out what the host cannot promise, or less than it could',
-                    'remove the line [DEFAULT] ram_allocation_ratio')
+                    '[ovc_host] manage_ratio = false: nova-compute needs that line with [libvirt] file_backed_memory'
+                    if conf.libvirt.file_backed_memory else 'remove the line [DEFAULT] ram_allocation_ratio')
+    elif fixed and fixed > 1:
+        yield warning('static ratio', f'[DEFAULT] ram_allocation_ratio = {fixed:g}: placement hands out so much, '
+                      f'whatever the host can promise, {alone}', '[DEFAULT] ram_allocation_ratio = 1.0, or remove that '
+                      'line and set [ovc_host] manage_ratio = true')
+    elif fixed:
+        yield ok('static ratio', f'[DEFAULT] ram_allocation_ratio = {fixed:g}, {alone}')
     elif conf.initial_ram_allocation_ratio > 1:
         yield warning('initial ratio', f'initial_ram_allocation_ratio = {conf.initial_ram_allocation_ratio:g}: so much '
                       'is handed out before the first report, and once the plugin is off',
                       '[DEFAULT] initial_ram_allocation_ratio = 1.0')
+    elif not kept:
+        yield ok('static ratio', f'none: nova\'s own, {alone}')
     else:
         yield ok('static ratio', 'none: nothing is in the way of the ratio that the plugin keeps')
 

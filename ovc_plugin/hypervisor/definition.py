@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import xml.etree.ElementTree as etree
 
+from ovc_plugin import placing
+
 _NOVA = '{http://openstack.org/xmlns/libvirt/nova/1.1}'
 NAMESPACE = 'https://ovc-plugin/xmlns/domain/1.0'
 _OVC = f'{{{NAMESPACE}}}'
@@ -64,6 +66,8 @@ def read(xml: str) -> Definition:
     specs = {s.get('name', ''): s.text or '' for s in nova.iter(f'{_NOVA}extraSpec')} if nova is not None else {}
     if own is not None:
         specs |= {f'ovc:{name}': value for name, value in own.attrib.items()}
+    # Nova's owner goes before a trust domain of the guest's own.
+    named = [name for name in specs if name != 'ovc:trust-domain' or project is not None]
     return Definition(
         maximum=maximum, has_balloon=balloon is not None and balloon.get('model') != 'none',
         gives_way=balloon is not None and balloon.get('autodeflate') == 'on',
@@ -71,6 +75,7 @@ def read(xml: str) -> Definition:
         mergeable=domain.find('memoryBacking/nosharepages') is None,
         untouchable=untouchable, huge=_huge(domain, maximum),
         image=_image(nova, own),
+        complaint='; '.join(placing.unread(named)),
         title=(nova.findtext(f'{_NOVA}name') if nova is not None else domain.findtext('title')) or '',
         managed=nova is not None, extra_specs=specs, movable=all(domain.find(path) is None for path in _STAYS),
         project=project.get('uuid') if project is not None else specs.get('ovc:trust-domain'))

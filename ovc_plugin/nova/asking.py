@@ -12,6 +12,7 @@ import re
 import sys
 import typing
 
+from ovc_plugin import placing
 from ovc_plugin import report as reports
 from ovc_plugin.decide import guarantee, placement
 from ovc_plugin.model import MIB, Request
@@ -48,6 +49,8 @@ class Asking:
         self.guest = str(given(asked, 'instance_uuid') or given(asked, 'uuid') or '')
         self.memory = int(flavor.memory_mb) * MIB
         self._flavor = f'flavor {given(flavor, "name")!r}'
+        for complaint in placing.unread(specs):
+            warn_once(f'{self._flavor}, {complaint}')
         self.shared, self._unbacked = shared, unbacked
         #: What counts the votes on hosts that the filter lets pass, what it has counted, and where it could not yet.
         self.counts: typing.Any = None

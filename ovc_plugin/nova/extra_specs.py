@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Validators of the ``ovc:`` extra specs: nova-api answers a typo in name or value with 400."""
+"""Validators of the ``ovc:`` extra specs: nova-api answers a typo in name or value with 400.
+
+From microversion 2.86 on (nova/api/openstack/compute/flavors_extraspecs.py). Asked by an older one, as by
+python-openstackclient unless it is told, it takes what it gets; see :func:`ovc_plugin.placing.unread` for the names.
+"""
 from __future__ import annotations
 
 from nova.api.validation.extra_specs import base

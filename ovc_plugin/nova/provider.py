@@ -103,9 +103,11 @@ class ProviderRatio:
         if CONF.ram_allocation_ratio:
             self._remember(None, [], None)
             if decide is not None:
+                # nova-compute does not start without the line where guests' memory is file-backed.
+                needed = CONF.libvirt.file_backed_memory
                 raise ValueError('[DEFAULT] ram_allocation_ratio is set, so placement\'s ratio is not ours to keep: '
-                                 'remove it (initial_ram_allocation_ratio may stay), or set [ovc_host] manage_ratio = '
-                                 'false')
+                                 + ('' if needed else 'remove it (initial_ram_allocation_ratio may stay), or ')
+                                 + 'set [ovc_host] manage_ratio = false')
             return
         data = tree.data(nodename)
         memory = data.inventory['MEMORY_MB']

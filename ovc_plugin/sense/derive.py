@@ -167,6 +167,9 @@ def _complain(facts: GuestFacts, group: GroupSample | None, publishes: bool, not
         notes.append(f'guest {facts.name}: says nothing of its memory and is not shrunk: give it a statistics period '
                      '(nova: [libvirt] mem_stats_period_seconds; libvirt: <stats period=...> in <memballoon>) and a '
                      'balloon driver')
+    if facts.running and facts.managed and not facts.has_balloon:
+        notes.append(f'guest {facts.name}: was started without a balloon device and is never shrunk: set [libvirt] '
+                     'mem_stats_period_seconds = 10 and hard reboot it')
 
 
 def _published(sample: GuestSample, reservation: int, spoke: float | None,

@@ -8,6 +8,7 @@ from nova import exception
 
 from ovc_plugin.decide import guarantee
 from ovc_plugin.nova import extra_specs
+from ovc_plugin.placing import EXTRA_SPECS
 
 VALIDATORS = {validator.name: validator for validator in extra_specs.register()}
 
@@ -26,6 +27,10 @@ def readable(read, *arguments) -> bool:
     except ValueError:
         return False
     return True
+
+
+def test_what_the_api_knows_is_what_scheduler_and_host_know():
+    assert set(VALIDATORS) == set(EXTRA_SPECS)
 
 
 @pytest.mark.parametrize('text', [

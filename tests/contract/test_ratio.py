@@ -68,8 +68,18 @@ class TestRatio(CloudCase):
         self.audit()
         self.assertEqual(1.3, self.ratio('host1'))
         self.assertEqual(1, self.log.count('[DEFAULT] ram_allocation_ratio is set'))
+        self.assertIn('remove it', self.log)
         self.computes['host1'].stop()
         self.assertEqual(1.3, self.ratio('host1'))
+
+    def test_where_nova_needs_the_ratio_it_is_not_told_to_be_removed(self):
+        """With file-backed memory nova-compute does not start without it."""
+        self.flags(ram_allocation_ratio=1.0, reserved_host_memory_mb=0)
+        self.flags(file_backed_memory=4096, group='libvirt')
+        self.compute('host1')
+        told = [line for line in self.log.splitlines() if '[DEFAULT] ram_allocation_ratio is set' in line]
+        self.assertEqual(1, len(told))
+        self.assertIn('ours to keep: set [ovc_host] manage_ratio = false', told[0])
 
 
 class TestRatioWithoutAnybodyBehindIt(CloudCase):

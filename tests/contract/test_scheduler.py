@@ -7,7 +7,7 @@ import json
 import time
 from unittest import mock
 
-from nova import context, exception, objects
+from nova import context, exception, objects, utils
 from nova.tests.functional.api import client
 
 from ovc_plugin import report as reports
@@ -152,6 +152,24 @@ class TestExtraSpecs(CloudCase):
             error = self.assertRaises(client.OpenStackApiException, self.api.post_extra_spec, flavor,
                                       {'extra_specs': {name: value}})
             self.assertEqual(400, error.response.status_code, (name, value))
+
+    def test_a_typo_that_an_older_microversion_takes_is_warned_of_once(self):
+        """openstackclient asks for 2.1 and openstacksdk for 2.61 at most where they are not told: nova validates extra
+        specs from 2.86."""
+        for host in ('host1', 'host2', 'host3'):
+            self.compute(host)
+        flavor = self._create_flavor(memory_mb=512, vcpu=1, disk=1, ephemeral=0)
+        typo = {'extra_specs': {'ovc:reservaton': '50%'}}
+        with utils.temporary_mutation(self.api, microversion='2.61'):
+            self.api.post_extra_spec(flavor, typo)
+        with utils.temporary_mutation(self.api, microversion='2.86'):
+            error = self.assertRaises(client.OpenStackApiException, self.api.post_extra_spec, flavor, typo)
+        self.assertEqual(400, error.response.status_code)
+        for _ in range(2):
+            self._create_server(flavor_id=flavor, networks='none')
+        told = [line for line in self.log.splitlines() if 'ovc:reservaton' in line]
+        self.assertEqual(1, len(told), told)
+        self.assertRegex(told[0], r'WARNING .*extra spec ovc:reservaton is none of ours')
 
     def test_a_value_set_without_the_validators_guarantees_everything_and_is_warned_of(self):
         self.compute('host1', reserved=4 * GB)

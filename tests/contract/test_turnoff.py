@@ -3,6 +3,8 @@
 """Turning it off as the README says: stop, remove the lines, start again; nova is as it was before."""
 from __future__ import annotations
 
+from nova import context, objects
+
 from tests.contract.cloud import GB, CloudCase
 
 
@@ -28,6 +30,8 @@ class TestTurnoff(CloudCase):
         self.without_the_lines()
         self.compute('host1')
         self.audit()
+        node = objects.ComputeNode.get_by_nodename(context.get_admin_context(), 'host1')
+        self.assertNotIn('ovc', node.stats)  # so that ovc check on a controller finds no report that is too old
         self.assertNotIn('Ovc', type(self.computes['host1'].driver).__name__)
         self.assertEqual(1.0, self.ratio('host1'))
         after = self.boot(1024)

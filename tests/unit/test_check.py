@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import pytest
 from oslo_config import cfg
 
 from ovc_plugin import cli, conf, publish, report
-from ovc_plugin.cli import check_cloud, check_host, findings
+from ovc_plugin.cli import check_cloud, check_host, check_scheduler, findings
 from ovc_plugin.cli.findings import Severity
 from ovc_plugin.model import KsmState
 from ovc_plugin.settings import ALL_TENANTS, HostSettings, Settings
@@ -35,12 +36,17 @@ dry_run = false
 """
 
 
+def read(*files: str) -> cfg.ConfigOpts:
+    found = cfg.ConfigOpts()
+    conf.read_files(found, files, prog='test', also=(findings.register,))
+    return found
+
+
 def in_files(written, text: str) -> dict[str, findings.Finding]:
     """The worst finding of each check in a file with this text, of both roles."""
-    found = cfg.ConfigOpts()
-    conf.read_files(found, [written(text)], prog='test', also=(findings.register,))
+    found = read(written(text))
     settings = conf.load(found)
-    told = [*findings.controller(found, settings), *findings.compute(found, settings)]
+    told = [*check_scheduler.controller(found, settings), *findings.compute(found, settings)]
     return {one.check: one for one in sorted(told, key=lambda one: one.severity)}
 
 
@@ -77,7 +83,37 @@ def test_a_good_configuration_has_nothing_to_change(written):
     ('[ovc_host]', '[ovc_host]\nrequire_swap_backing = false', 'backing', Severity.WARNING, 'require_swap_backing'),
     ('[libvirt]', 'update_resources_interval = 300\n[libvirt]', 'report age', None, None),
     ('initial_ram', 'update_resources_interval = 300\ninitial_ram', 'report age', Severity.ERROR,
-     'report_max_age = 600')])
+     'report_max_age = 600'),
+    # nova: "a number less than 0 means to disable the task completely"
+    ('initial_ram', 'update_resources_interval = -1\ninitial_ram', 'report age', Severity.ERROR,
+     'remove the line [DEFAULT] update_resources_interval'),
+    ('initial_ram', 'periodic_enable = false\ninitial_ram', 'report age', Severity.ERROR,
+     'remove the line [DEFAULT] periodic_enable'),
+    # A report is as old as the last pass when nova takes it: at rest six ticks, 30 s at most, else one tick.
+    ('[ovc_host]', '[ovc_host]\ntick = 300', 'report age', Severity.ERROR, 'report_max_age = 360'),
+    ('initial_ram_allocation_ratio = 1.0', 'update_resources_interval = 20\n[ovc]\nreport_max_age = 45', 'report age',
+     Severity.ERROR, 'report_max_age = 50'),
+    ('initial_ram_allocation_ratio = 1.0', 'update_resources_interval = 20\n[ovc]\nreport_max_age = 50', 'report age',
+     None, None),
+    # nova knows filters by the names of their classes
+    (',OvercommitFilter', ',ovc_plugin.nova.filters.OvercommitFilter', 'filter OvercommitFilter', Severity.ERROR,
+     'enabled_filters = ComputeFilter,OvercommitFilter,SharingDomainFilter'),
+    (',SharingDomainFilter', ',ovc_plugin.nova.filters.SharingDomainFilter', 'filter SharingDomainFilter',
+     Severity.ERROR, 'enabled_filters = ComputeFilter,OvercommitFilter,SharingDomainFilter'),
+    ('filters.SharingDomainFilter', 'filters.SharingFilter', 'available filters', Severity.ERROR,
+     'ovc_plugin.nova.filters.SharingDomainFilter'),
+    ('weights.OvercommitWeigher', 'weights.OvercomitWeigher', 'weighers', Severity.ERROR,
+     'ovc_plugin.nova.weights.OvercommitWeigher'),
+    ('weights.OvercommitWeigher', 'OvercommitWeigher', 'weighers', Severity.ERROR,
+     'ovc_plugin.nova.weights.OvercommitWeigher'),
+    ('weights.OvercommitWeigher', 'weights.OvercommitWeigher,ovc_plugin.nova.weights.HeadroomWeigher', 'weighers',
+     Severity.WARNING,
+     'weight_classes = nova.scheduler.weights.all_weighers,ovc_plugin.nova.weights.OvercommitWeigher'),
+    ('weights.OvercommitWeigher', 'weights.HeadroomWeigher,ovc_plugin.nova.weights.HeadroomWeigher', 'weighers',
+     Severity.WARNING,
+     'weight_classes = nova.scheduler.weights.all_weighers,ovc_plugin.nova.weights.HeadroomWeigher'),
+    ('weights.OvercommitWeigher', 'weights.HeadroomWeigher,ovc_plugin.nova.weights.SharingAffinityWeigher', 'weighers',
+     Severity.OK, '')])
 def test_what_is_missing_or_dangerous_in_a_file_is_found_with_its_line(written, line, other, check, severity, change):
     assert GOOD.count(line) == 1, line
     found = in_files(written, GOOD.replace(line, other))
@@ -87,10 +123,44 @@ def test_what_is_missing_or_dangerous_in_a_file_is_found_with_its_line(written, 
     assert found[check].severity is severity and change in found[check].change
 
 
-def test_a_static_ratio_is_in_order_where_the_plugin_leaves_the_ratio_alone(written):
-    text = GOOD.replace('initial_ram_allocation_ratio = 1.0', 'ram_allocation_ratio = 4.0').replace(
+@pytest.mark.parametrize('line, severity, says, change', [
+    ('ram_allocation_ratio = 16', Severity.WARNING, 'ram_allocation_ratio = 16: placement hands out so much, whatever',
+     'ram_allocation_ratio = 1.0'),
+    ('ram_allocation_ratio = 1.0', Severity.OK, 'ram_allocation_ratio = 1, as the plugin leaves the ratio alone', ''),
+    ('', Severity.OK, 'nova\'s own, as the plugin leaves the ratio alone', '')])
+def test_where_the_plugin_leaves_the_ratio_alone_it_is_told_what_holds_instead(written, line, severity, says, change):
+    text = GOOD.replace('initial_ram_allocation_ratio = 1.0', line).replace(
         '[ovc_host]', '[ovc_host]\nmanage_ratio = false')
-    assert in_files(written, text)['static ratio'].severity is Severity.OK
+    found = in_files(written, text)['static ratio']
+    assert (found.severity, says in found.what, change in found.change) == (severity, True, True), found
+
+
+@pytest.mark.parametrize('ratio, manages, severity, change', [
+    ('ram_allocation_ratio = 1.0', 'true', Severity.ERROR, '[ovc_host] manage_ratio = false'),
+    ('ram_allocation_ratio = 1.0', 'false', Severity.OK, ''),
+    ('', 'false', Severity.ERROR, '[DEFAULT] ram_allocation_ratio = 1.0'),
+    ('', 'true', Severity.ERROR, '[DEFAULT] ram_allocation_ratio = 1.0, and [ovc_host] manage_ratio = false'),
+    ('ram_allocation_ratio = 2.0', 'false', Severity.ERROR, '[DEFAULT] ram_allocation_ratio = 1.0')])
+def test_with_file_backed_memory_the_ratio_must_be_fixed_at_one(written, ratio, manages, severity, change):
+    """nova-compute does not start otherwise (nova/virt/libvirt/host.py): the line must not be removed there."""
+    text = GOOD.replace('initial_ram_allocation_ratio = 1.0', ratio)
+    text = text.replace('[libvirt]', '[libvirt]\nfile_backed_memory = 4096')
+    text = text.replace('[ovc_host]', f'[ovc_host]\nmanage_ratio = {manages}')
+    found = in_files(written, text)['static ratio']
+    assert found.severity is severity and change in found.change and 'remove' not in found.change, found
+
+
+def test_a_controller_without_a_line_of_ours_has_the_plugin_off(written):
+    """As README's "Turning it off" leaves it: nothing is an error, as on a host without our driver."""
+    off = '[filter_scheduler]\nenabled_filters = ComputeFilter\n'
+    for text in ('[DEFAULT]\n', off, off + 'available_filters = nova.scheduler.filters.all_filters\n'):
+        found = read(written(text))
+        told = list(check_scheduler.controller(found, conf.load(found)))
+        assert [(one.check, one.severity) for one in told] == [('scheduler plugins', Severity.WARNING)], told
+        assert 'the plugin is off here' in told[0].what and told[0].change
+    half = read(written(off + 'weight_classes = ovc_plugin.nova.weights.OvercommitWeigher\n'))
+    assert 'filter OvercommitFilter' in [one.check for one in check_scheduler.controller(half, conf.load(half))
+                                         if one.severity is Severity.ERROR]
 
 
 # -- the host --------------------------------------------------------------------------------------------------------
@@ -125,17 +195,38 @@ def test_merging_across_projects_is_an_error_unless_it_was_asked_for():
 
 
 def test_a_root_helper_that_does_not_start_or_hangs_is_an_error(monkeypatch):
-    monkeypatch.setattr(check_host.privileged, 'prepare', lambda conf: None)
+    monkeypatch.setattr(check_host.privileged, 'prepare', lambda conf, become_root: None)
     monkeypatch.setattr(check_host.privileged, 'merged_pages', lambda pids: {})
-    assert one(check_host.helper()).severity is Severity.OK
+    assert one(check_host.helper(read())).severity is Severity.OK
 
     def refused(pids):
         raise PermissionError('sudo: a password is required')
     monkeypatch.setattr(check_host.privileged, 'merged_pages', refused)
-    found = one(check_host.helper())
+    found = one(check_host.helper(read()))
     assert found.severity is Severity.ERROR and 'password' in found.what and 'helper_command' in found.change
     with pytest.raises(TimeoutError):
         check_host.patiently(lambda: time.sleep(2), 0.05)
+
+
+@pytest.mark.parametrize('user, text, command', [
+    (1000, '', 'sudo nova-rootwrap /etc/nova/rootwrap.conf privsep-helper'),
+    (1000, 'rootwrap_config = /opt/rw.conf', 'sudo nova-rootwrap /opt/rw.conf privsep-helper'),
+    (1000, 'rootwrap_config = /opt/rw.conf\n[workarounds]\ndisable_rootwrap = true', 'sudo privsep-helper'),
+    (1000, '[ovc_privileged]\nhelper_command = doas helper', 'doas helper'),
+    (0, '', f'{sys.prefix}/bin/privsep-helper')])
+def test_the_root_helper_is_started_as_nova_compute_starts_it(monkeypatch, written, user, text, command):
+    """nova-compute tells oslo.privsep how to become root; without that, sudo would be asked for the helper itself."""
+    privileged, file = check_host.privileged, written(f'[DEFAULT]\n{text}\n')
+    conf.read_files(cfg.CONF, [file], prog='test')  # where oslo.privsep looks
+    monkeypatch.setattr(privileged.priv_context, '_HELPER_COMMAND_PREFIX', ['sudo'])
+    monkeypatch.setattr(privileged.os, 'geteuid', lambda: user)
+    started = []
+    monkeypatch.setattr(privileged, 'merged_pages', lambda pids: started.append(
+        ' '.join(privileged.context.helper_command('/socket'))))
+    for group in ('ovc_privileged', 'ovc_privileged_pages'):
+        cfg.CONF.clear_default('helper_command', group=group)  # root's, of a command run before
+    assert one(check_host.helper(read(file))).severity is Severity.OK
+    assert started[0].startswith(f'{command} --'), started
 
 
 def test_a_state_path_that_is_not_there_or_another_users_is_an_error(tmp_path, monkeypatch):
@@ -147,8 +238,7 @@ def test_a_state_path_that_is_not_there_or_another_users_is_an_error(tmp_path, m
 
 
 def test_what_is_left_of_the_plugin_is_told_once_it_is_off(tmp_path, monkeypatch, written):
-    found = cfg.ConfigOpts()
-    conf.read_files(found, [written('[DEFAULT]\nhost = h1\n')], prog='test', also=(findings.register,))
+    found = read(written('[DEFAULT]\nhost = h1\n'))
     monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
     settings = Settings(host=HostSettings(state_path=str(tmp_path)))
     full, small = a_host(a_guest()), a_host(a_guest(actual=GIB // 2))
@@ -217,9 +307,7 @@ def test_a_report_that_is_absent_old_or_from_the_future_is_told(text, severity, 
 
 
 def of_domains(written, text: str, *reports: str | None) -> list[findings.Finding]:
-    found = cfg.ConfigOpts()
-    conf.read_files(found, [written(text)], prog='test', also=(findings.register,))
-    return list(check_cloud.domains(found, reports))
+    return list(check_cloud.domains(read(written(text)), reports))
 
 
 def test_projects_that_may_share_and_are_not_kept_apart_are_told_with_the_line(written):
@@ -241,7 +329,7 @@ def test_projects_that_may_share_and_are_not_kept_apart_are_told_with_the_line(w
 def ovc(written, capsys, log_as_before, monkeypatch):
     monkeypatch.setattr(check_cloud, 'placement', lambda conf, probe: iter(()))
     monkeypatch.setattr(check_host, 'sense', lambda conf, settings, uri: a_host(a_guest(), swap_total=40 * GIB))
-    monkeypatch.setattr(check_host, 'helper', lambda: iter(()))
+    monkeypatch.setattr(check_host, 'helper', lambda conf: iter(()))
 
     def run(text, *arguments):
         try:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """What swapping learns from what became of it: of whom nothing could be moved is not counted on."""
-import dataclasses
 
 import pytest
 

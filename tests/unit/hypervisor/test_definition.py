@@ -28,6 +28,15 @@ def test_a_guest_without_nova_may_speak_for_itself():
     assert (known.managed, known.project, known.extra_specs['ovc:reservation']) == (False, 'team', '100')
 
 
+def test_a_spec_that_nothing_reads_is_told():
+    assert definition.read(domain(metadata=NOVA)).complaint == ''
+    told = definition.read(domain(metadata=NOVA.replace('ovc:reservation', 'ovc:reservaton'))).complaint
+    assert 'ovc:reservaton is none of ours' in told and 'ovc:reservation' in told
+    own = '<metadata><ovc:guest xmlns:ovc="https://ovc-plugin/xmlns/domain/1.0" trust-domain="t" {}="no"/></metadata>'
+    assert definition.read(domain(metadata=own.format('share'))).complaint == ''
+    assert 'ovc:shar is' in definition.read(domain(metadata=own.format('shar'))).complaint
+
+
 @pytest.mark.parametrize('inside, why', [
     ('<memoryBacking><hugepages/></memoryBacking>', 'hugepages'),
     ('<memoryBacking><locked/></memoryBacking>', 'locked memory'),

@@ -113,6 +113,14 @@ def test_a_reservation_that_cannot_be_used_guarantees_everything_and_is_warned_o
     assert 'flavor \'m1\', extra spec ovc:reservation' in caplog.text and 'is neither a percentage' in caplog.text
 
 
+def test_a_spec_that_nothing_reads_is_warned_of_once_for_its_flavor(caplog):
+    caplog.set_level(logging.WARNING)
+    for extra in ({'ovc:overcomit': 'no', 'hw:cpu_policy': 'shared'}, {'ovc:overcomit': 'yes'}, {'ovc:share': 'no'}):
+        asked(a_spec(extra=extra))
+    assert len(caplog.records) == 1
+    assert 'flavor \'m1\', extra spec ovc:overcomit is none of ours' in caplog.text
+
+
 # -- what the host itself would keep --------------------------------------------------------------------------------
 def conflict(extra: dict[str, str], aggregate: dict[str, str], default: str) -> str | None:
     state = a_state(aggregates=[Thing(metadata=aggregate)])

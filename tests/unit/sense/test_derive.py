@@ -150,6 +150,14 @@ def test_a_guest_that_says_nothing_is_named_with_the_remedy():
     assert any('mem_stats_period_seconds' in note for note in derived(a_sample(sampled(usable=None))).notes)
 
 
+def test_a_guest_of_novas_without_a_balloon_device_is_named_with_the_remedy():
+    """nova starts guests so while mem_stats_period_seconds is 0, and they stay so until they are started anew."""
+    def told(**changes):
+        return [note for note in derived(a_sample(sampled(has_balloon=False, **changes))).notes if 'balloon' in note]
+    assert len(told()) == 1 and 'mem_stats_period_seconds' in told()[0] and 'hard reboot' in told()[0]
+    assert not told(running=False) and not told(managed=False) and not told(untouchable='hugepages')
+
+
 def sharing(*guests, saved_pages=100, shared_pages=50, **changes):
     ksm = KsmState(**dict(run=1, saved=saved_pages * 4096, shared=shared_pages * 4096, pages_to_scan=100) | changes)
     merged = tuple(dataclasses.replace(sampled(f'g{n}'), merged=m) for n, m in enumerate(guests))
