@@ -17,7 +17,7 @@ from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Departures
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.contents import Sampler
-from ovc_plugin.decide import evacuate, evaporation, placement, pressure, replay, state, why
+from ovc_plugin.decide import evacuate, evaporation, placement, pressure, replay, state, swap, why
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide.rule import Rule
 from ovc_plugin.decide.rules import BUILT_IN
@@ -159,7 +159,8 @@ class Controller:
             self._kept.remember(plan, snapshot.ksm, before, after)
         outcomes = self._actuator.apply(plan, dry_run=dry_run)
         untold = {o.action.guest for o in outcomes if isinstance(o.action, SetBalloon) and not o.done}
-        self._state = evacuate.settle(state.without(after, untold), outcomes, self.settings.host, now)
+        after = swap.settle(state.without(after, untold), outcomes, self.settings.host, now)
+        self._state = evacuate.settle(after, outcomes, self.settings.host, now)
         if self._departures is not None:
             self._departures.measure(self._state.departing.measure)
         self._earlier = sample if sample.guests is not None else dataclasses.replace(
@@ -176,7 +177,7 @@ class Controller:
     def _reported(self, snapshot: HostSnapshot, plan: Plan, after: state.LadderState) -> report.HostReport:
         expected = self._foresight.see(snapshot) if self._foresight else None
         return report.of(
-            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
+            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host, probes=after.probes),
             swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
             dry_run=self.dry_run, earlier=self.report,
             predicted_peak=in_memory(expected, snapshot) if expected else None,

@@ -239,7 +239,7 @@ class Plan:
 class Outcome:
     """What became of one action: ``done`` false with ``error`` when it failed, ``dry`` when it was only told.
 
-    ``freed`` is what a reclaim moved, in bytes.
+    ``freed`` is what a reclaim moved, in bytes; ``None`` where it failed, or was not even tried.
     """
 
     action: Action

@@ -29,8 +29,10 @@ class _Entry:
     idle: int = 0
 
     def outcome(self) -> Outcome:
+        """That nothing was moved is known only once it was tried to the end: a newer plan may have come before."""
+        tried = self.error is None and (self.ended or self.freed > 0)
         return Outcome(action=self.action, done=self.error is None, error=self.error,
-                       freed=None if self.error else self.freed)
+                       freed=self.freed if tried else None)
 
 
 class Reclaimer:

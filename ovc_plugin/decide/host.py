@@ -10,7 +10,7 @@ import typing
 from ovc_plugin.decide import balloon, evacuate, evaporation, giving, need, pressure, progress, scanning, swap
 from ovc_plugin.decide.rule import Part, Rule, Situation
 from ovc_plugin.decide.rules import BUILT_IN
-from ovc_plugin.decide.state import LadderState
+from ovc_plugin.decide.state import LadderState, Probe
 from ovc_plugin.model import Action, AskMigration, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
 
@@ -162,12 +162,16 @@ def surplus(snapshot: HostSnapshot, settings: HostSettings) -> int:
     return max(0, snapshot.available - keep)
 
 
-def reclaimable(snapshot: HostSnapshot, settings: HostSettings, state: LadderState | None = None) -> int:
-    """Bytes that balloon and swap could free within a minute without breaking a guarantee or believing silence."""
+def reclaimable(snapshot: HostSnapshot, settings: HostSettings, state: LadderState | None = None,
+                probes: typing.Mapping[str, Probe] | None = None) -> int:
+    """Bytes that balloon and swap could free within a minute without breaking a guarantee or believing silence, and
+    without counting on guests of which swap moved nothing lately (by ``probes``, else by those of ``state``)."""
     known = state or _followed(LadderState(), snapshot, settings, snapshot.taken_at)
+    probes = known.probes if probes is None else probes
     ballooned = swapped = 0
     for guest in snapshot.running:
         could = balloon.givable(guest, Level.SOFT, settings, known.needs.get(guest.uuid)) if settings.balloon else 0
         ballooned += could
-        swapped += max(0, swap.swappable(guest) - could) if settings.swap else 0
+        if settings.swap and not swap.resting(probes.get(guest.uuid), snapshot.taken_at):
+            swapped += max(0, swap.swappable(guest) - could)
     return ballooned + min(swapped, snapshot.swap_free)

@@ -45,10 +45,16 @@ class Need:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """How many bytes of a guest may be swapped in one pass, and when that last changed."""
+    """How many bytes of a guest may be swapped in one pass, and when that last changed.
+
+    ``misses`` is how often in a row nothing of it was moved when that was tried, ``until`` when that is to be tried
+    again (``swap.resting``).
+    """
 
     step: int
     at: float
+    misses: int = 0
+    until: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

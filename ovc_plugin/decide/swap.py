@@ -3,17 +3,19 @@
 """Per-guest reclaim to swap: what always works, for when the balloon cannot help. Never below the reservation.
 
 How much of a guest may go at once is probed as senpai does: a guest that does not read back gives a little more each
-time, one that does gives far less at once.
+time, one that does gives far less at once. One of which nothing could be moved, again and again, rests for longer each
+time: whatever keeps its pages where they are, it must not be counted on while others could give.
 """
 from __future__ import annotations
 
+import dataclasses
 import typing
 
 from ovc_plugin.decide import need, pressure, progress
 from ovc_plugin.decide.rule import NOTHING, Part, Situation
 from ovc_plugin.decide.share import Claim, share_out
-from ovc_plugin.decide.state import Probe
-from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, ReclaimGuest
+from ovc_plugin.decide.state import LadderState, Probe
+from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Level, Outcome, ReclaimGuest
 from ovc_plugin.settings import HostSettings
 
 _LEAST = 4 * MIB
@@ -22,6 +24,8 @@ _UP, _DOWN = 1.25, 0.25
 _PART = 100          # of a large guest's maximum one part at once, where that is more than swap_step
 _HASTE = 4           # steps at once at CRITICAL, and of guests from which nothing else can be had
 _SPEED = 100 * MIB   # bytes a second that a disk is trusted to take
+_MISSES = 2          # in a row until a guest rests: one alone may be of a guest that filled up again meanwhile
+_DOUBLED = 4         # times at most that a rest, first of stuck_after seconds a miss, is doubled
 
 
 def floor(guest: GuestSnapshot) -> int:
@@ -53,21 +57,61 @@ def most(guest: GuestSnapshot, settings: HostSettings) -> int:
 def follow(snapshot: HostSnapshot, before: typing.Mapping[str, Probe], settings: HostSettings,
            now: float) -> dict[str, Probe]:
     """How much of each guest may be swapped in one pass, after what it read back since the last one. Guests that never
-    read back are missing: they give a whole step."""
+    read back, and of which something could be moved, are missing: they give a whole step."""
     found, limit = {}, settings.refault_limit
     for guest in snapshot.running:
         known, harmed = before.get(guest.uuid), guest.refaults is not None and guest.refaults > limit
+        if known is not None and known.misses:
+            known = _recalled(known, settings, now)
         if known is None and not harmed:
             continue
         whole = most(guest, settings)
         if harmed:
-            step = whole if known is None else known.step
-            found[guest.uuid] = Probe(step=max(_LEAST, int(step * _DOWN)), at=now)
+            known = known or Probe(step=whole, at=now)
+            found[guest.uuid] = dataclasses.replace(known, step=max(_LEAST, int(known.step * _DOWN)), at=now)
         elif known is not None and known.step < whole:
             quiet = now - known.at >= settings.tick
             step = min(whole, int(known.step * _UP)) if quiet else known.step
-            found[guest.uuid] = Probe(step=step, at=now if quiet else min(known.at, now))
+            found[guest.uuid] = dataclasses.replace(known, step=step, at=now if quiet else min(known.at, now))
+        elif known is not None and known.misses:
+            found[guest.uuid] = known
     return found
+
+
+def settle(state: LadderState, outcomes: typing.Iterable[Outcome], settings: HostSettings, now: float) -> LadderState:
+    """The same with what was learned by trying: of whom nothing could be moved, and of whom something could again."""
+    probes = dict(state.probes)
+    for outcome in outcomes:
+        if not isinstance(outcome.action, ReclaimGuest) or outcome.dry:
+            continue
+        uuid = outcome.action.guest
+        known = probes.get(uuid) or Probe(step=settings.swap_step, at=now)
+        if outcome.freed:
+            if known.misses:
+                probes[uuid] = dataclasses.replace(known, misses=0, until=0.0)
+        elif outcome.freed is not None or outcome.error is not None:
+            misses = known.misses + 1
+            probes[uuid] = dataclasses.replace(known, misses=misses, until=now + _rest(misses, settings))
+    return state if probes == state.probes else dataclasses.replace(state, probes=probes)
+
+
+def resting(probe: Probe | None, now: float) -> bool:
+    """Whether nothing could be moved of a guest lately, so that it is not counted on."""
+    return probe is not None and probe.misses >= _MISSES and now < probe.until
+
+
+def _rest(misses: int, settings: HostSettings) -> float:
+    """Seconds until it is tried again after so many misses."""
+    return float(settings.stuck_after * 2 ** min(misses - 1, _DOUBLED))
+
+
+def _recalled(known: Probe, settings: HostSettings, now: float) -> Probe:
+    """What was missed is forgotten when as long again has passed without another try; a clock may have been set back.
+    """
+    rest = _rest(known.misses, settings)
+    if now >= known.until + rest:
+        return dataclasses.replace(known, misses=0, until=0.0)
+    return known if known.until <= now + rest else dataclasses.replace(known, until=now + rest)
 
 
 def reclaim(situation: Situation) -> Part:
@@ -77,6 +121,9 @@ def reclaim(situation: Situation) -> Part:
     A guest that reads its pages back is left alone, except at CRITICAL: there every guest above its reservation
     gives, because the alternative is that the kernel picks a page, or a guest, itself. But such a guest gives only
     what it takes to leave HARD: each page more would be read back at once, in place of another one.
+
+    A guest of which nothing could be moved lately is tried last, from HARD on and for what all others leave. It earns
+    no credit: what it does not give is still to be found.
     """
     settings, snapshot = situation.settings, situation.snapshot
     # What is wanted on a clear host is wanted for guests alone: that is worth what others do not use, and no more.
@@ -86,9 +133,12 @@ def reclaim(situation: Situation) -> Part:
     alone: list[tuple[GuestSnapshot, int]] = []
     others: list[tuple[GuestSnapshot, int]] = []
     harmed: list[tuple[GuestSnapshot, int]] = []
+    fruitless: list[tuple[GuestSnapshot, int]] = []
     for guest in snapshot.running:
         if (spare := swappable(guest)) >= _LEAST:
-            group = harmed if _reads_back(guest, settings) else alone if _unanswering(guest, situation) else others
+            group = (fruitless if resting(situation.state.probes.get(guest.uuid), situation.now)
+                     else harmed if _reads_back(guest, settings)
+                     else alone if _unanswering(guest, situation) else others)
             group.append((guest, spare))
     actions = _share(alone, short, situation, _HASTE)
     # Below HARD there is time to wait for what these still have.
@@ -98,7 +148,10 @@ def reclaim(situation: Situation) -> Part:
         taken = sum(a.amount for a in actions)
         last = situation.short - pressure.beyond(Level.HARD, snapshot.total, settings, backed=situation.backed)
         actions += _share(harmed, min(last, snapshot.swap_free) - taken, situation, 1)
-    credit = min(float(sum(a.amount for a in actions)), _SPEED * max(settings.tick, situation.until))
+    found = sum(a.amount for a in actions)
+    credit = min(float(found), _SPEED * max(settings.tick, situation.until))
+    if situation.level >= Level.HARD and short - found > _CRUMB:
+        actions += _share(fruitless, short - found, situation, 1)
     return Part(actions=tuple(actions), credit=int(credit))
 
 

@@ -10,7 +10,7 @@ import typing
 
 from ovc_plugin import describe
 from ovc_plugin.decide import balloon, need, progress, swap
-from ovc_plugin.decide.state import Asked, LadderState, Need
+from ovc_plugin.decide.state import Asked, LadderState, Need, Probe
 from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
 
@@ -82,7 +82,8 @@ def why(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, state: LadderS
     if not any(isinstance(a, SetBalloon) for a in mine):
         lines += [f'not ballooned: {reason}' for reason in _ballooned(guest, plan, asked, known, settings, now)]
     if not any(isinstance(a, ReclaimGuest) for a in mine):
-        lines += [f'not swapped: {reason}' for reason in _swapped(snapshot, guest, plan, settings)]
+        lines += [f'not swapped: {reason}' for reason in _swapped(snapshot, guest, plan, settings,
+                                                                 state.probes.get(guest.uuid), now)]
     lines.append(_shared(snapshot, guest))
     return lines
 
@@ -158,7 +159,8 @@ def _silence(guest: GuestSnapshot, settings: HostSettings) -> str | None:
     return f'its statistics are {guest.stats_age:.0f} s old > {settings.stats_max_age:.0f} s (stats_max_age)'
 
 
-def _swapped(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, settings: HostSettings) -> list[str]:
+def _swapped(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, settings: HostSettings, probe: Probe | None,
+             now: float) -> list[str]:
     if not settings.swap:
         return ['swap = false in [ovc_host]']
     if not guest.can_swap:
@@ -171,6 +173,9 @@ def _swapped(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, settings:
         return [f'its control group has {_mb(guest.swapped)} in swap, all that its limit of swap lets it have']
     if not swap.swappable(guest):
         return [f'{_mb(guest.resident)} resident <= {_mb(swap.floor(guest))} guaranteed']
+    if probe is not None and swap.resting(probe, now):
+        return [f'nothing of it could be moved {probe.misses} times in a row: it is not counted on for '
+                f'{probe.until - now:.0f} s']
     if plan.level < Level.CRITICAL and guest.refaults is not None and guest.refaults > settings.refault_limit:
         return [f'it reads back {guest.refaults:.0f} pages/s > {settings.refault_limit:.0f} (refault_limit)']
     return [f'{_mb(swap.swappable(guest))} could be; at level {plan.level.name} balloons or others cover what is '

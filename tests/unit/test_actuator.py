@@ -111,6 +111,18 @@ def test_a_root_helper_that_fails_is_told_of_each_guest_and_what_it_left_is_lift
     assert lifted, 'what it may have left lowered is lifted at once'
 
 
+def test_of_what_a_newer_plan_came_before_it_is_not_said_that_nothing_could_be_moved(monkeypatch):
+    """Nothing of it was tried; the rules learn from what was."""
+    helper = SlowHelper(monkeypatch)
+    actuator = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g'), patience=0.05)
+    actuator.apply(plan(swap(90)), dry_run=False)
+    actuator.apply(plan(swap(60)), dry_run=False)
+    outcomes = actuator.apply(plan(swap(30)), dry_run=False)
+    helper.let.release(99)
+    assert [(o.action, o.done, o.freed) for o in outcomes] == [(swap(60), True, None)]
+    until_ended(actuator, 2)
+
+
 def test_a_slow_device_comes_to_each_guest_in_turn(monkeypatch):
     firsts = []
 

@@ -128,3 +128,28 @@ def test_what_a_controller_records_is_decided_again_alike(tmp_path):
     for p in passes:
         assert ladder.decide_host(p.snapshot, p.state, host.settings.host, p.at)[0] == p.plan
     assert isinstance(host.settings.host, HostSettings)
+
+
+def test_what_a_controller_learned_of_swapping_in_vain_is_decided_again_alike(tmp_path, monkeypatch):
+    """Outcomes reach the rules by what they remember, which each recorded pass begins with."""
+    from ovc_plugin import privileged
+    from ovc_plugin.act.actuator import Actuator
+    from tests.builders import sampled
+    from tests.unit.test_controller import Host
+    monkeypatch.setattr(privileged, 'reclaim', lambda wanted, seconds, brake: [
+        (0 if 'pinned' in group else amount, None) for group, amount, _ in wanted])
+    host = Host(tmp_path, sampled('pinned', has_balloon=False, reservation='0%'),
+                sampled('other', usable=0, last_update=NOW + 9), available=560 * MIB)
+    host.settings = dataclasses.replace(host.settings, host=dataclasses.replace(host.settings.host, swap=True))
+    host.restart()
+    host.controller._actuator = Actuator(host.hypervisor, lambda uuid: tmp_path / uuid, patience=5)
+    host.controller._recorder = record.of(str(tmp_path), 'record', 'h1', MIB)
+    told = [{a.guest for a in host.run()[0].actions if isinstance(a, ReclaimGuest)} for _ in range(4)]
+    assert told == [{'uuid-pinned'}] * 2 + [{'uuid-other'}] * 2
+    host.restart()
+    assert host.controller._state.probes['uuid-pinned'].misses == 2
+    path, = (tmp_path / 'record').iterdir()
+    passes = [codec.read(Pass, line['pass']) for line in record.Lines(path) if 'pass' in line]
+    assert len(passes) == 4
+    for p in passes:
+        assert ladder.decide_host(p.snapshot, p.state, host.settings.host, p.at)[0] == p.plan
