@@ -46,6 +46,7 @@ class Controller:
         self.host = host
         self.settings = settings
         self.report: report.HostReport | None = None
+        self.listed_at = 0.0  # when the hypervisor last named the guests that the report counts
         self._sensor, self._actuator = sensor, actuator
         self._reserve, self._tune_ksm, self._clock = reserve, tune_ksm, clock
         self._recorder, self._foresight, self._departures = recorder, foresight, departures
@@ -154,6 +155,8 @@ class Controller:
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now, self._rules)
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = self._reported(snapshot, plan, after)
+        if sample.guests is not None:
+            self.listed_at = sample.taken_at
         before, dry_run = self._state, self.dry_run
         if not dry_run:
             self._kept.remember(plan, snapshot.ksm, before, after)
@@ -175,8 +178,10 @@ class Controller:
 
     def _reported(self, snapshot: HostSnapshot, plan: Plan, after: state.LadderState) -> report.HostReport:
         expected = self._foresight.see(snapshot) if self._foresight else None
+        # Where only this one looks on, the other one reclaims.
+        idle = self.settings.host.dry_run and self._kept.alone
         return report.of(
-            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host),
+            snapshot, plan, reclaimable=0 if idle else ladder.reclaimable(snapshot, self.settings.host),
             swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
             dry_run=self.dry_run, earlier=self.report,
             predicted_peak=in_memory(expected, snapshot) if expected else None,

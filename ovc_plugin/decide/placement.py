@@ -60,8 +60,9 @@ def standing(report: HostReport) -> Standing:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What one request asks of any host, in bytes. ``share`` is what is taken to be guaranteed, 0..1, of memory in
-    flight of which nothing else is known; ``kept`` tells whether the host would keep what is promised, ``unbacked``
-    whether the operator does without swap backing where the host does, too. Requests of one ``key`` ask for the same.
+    flight of which nothing else is known; ``moves`` that the host does not judge the request again; ``kept`` whether it
+    would keep what is promised, ``unbacked`` whether the operator does without swap backing where the host does, too.
+    Requests of one ``key`` ask for the same.
     """
 
     memory: int
@@ -69,6 +70,7 @@ class Terms:
     share: float
     overhead: int
     key: tuple[int, ...]
+    moves: bool = False
     kept: bool = True
     unbacked: bool = False
 

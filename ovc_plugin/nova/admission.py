@@ -21,7 +21,7 @@ class _Entry:
 class Ledger:
     """In flight as the host itself knows it, so that guests that arrive together are not all judged by one report.
 
-    An entry leaves once the report counts its guest, once a report was taken after its arrival ended (well or
+    An entry leaves once the report counts its guest, once the guests were listed after its arrival ended (well or
     badly), or when it expires (a migration that was checked and never came).
     """
 
@@ -30,13 +30,14 @@ class Ledger:
         self._entries: dict[str, _Entry] = {}
 
     def admit(self, request: Request, judge: typing.Callable[[InFlight], Verdict], *, counted: typing.Collection[str],
-              report_taken_at: float, now: float, expires: float = math.inf, force: bool = False) -> Verdict:
+              listed_at: float, now: float, expires: float = math.inf, force: bool = False) -> Verdict:
         """Judge one arrival with all others in flight and enter it; with ``force`` it is entered though refused.
 
-        ``counted`` are the guests in the report: one of these (a rebuild) brings nothing new and is let in.
+        ``counted`` are the guests in the report: one of these (a rebuild) brings nothing new and is let in. They were
+        listed at ``listed_at``, which is earlier than the report where the hypervisor did not answer.
         """
         with self._lock:
-            self._prune(counted, report_taken_at, now)
+            self._prune(counted, listed_at, now)
             if request.guest in counted:
                 return Verdict(ok=True, reason='the guest is here already')
             verdict = judge(self._in_flight(request.guest))
@@ -50,9 +51,9 @@ class Ledger:
             if guest in self._entries:
                 self._entries[guest].landed_at = now
 
-    def _prune(self, counted: typing.Collection[str], report_taken_at: float, now: float) -> None:
+    def _prune(self, counted: typing.Collection[str], listed_at: float, now: float) -> None:
         self._entries = {guest: entry for guest, entry in self._entries.items()
-                         if guest not in counted and entry.landed_at >= report_taken_at and entry.expires > now}
+                         if guest not in counted and entry.landed_at >= listed_at and entry.expires > now}
 
     def _in_flight(self, but: str) -> InFlight:
         others = [entry.request for guest, entry in self._entries.items() if guest != but]

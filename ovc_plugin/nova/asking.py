@@ -87,8 +87,8 @@ class Asking:
             found = placement.terms(request, self.shared)
             whole = (*found.key, self._move, conflict is None, self._unbacked)
             found = self._terms[key] = dataclasses.replace(
-                found, share=1.0 if self._move else found.share, kept=conflict is None, unbacked=self._unbacked,
-                key=_keys.setdefault(whole, whole))
+                found, share=1.0 if self._move else found.share, moves=self._move, kept=conflict is None,
+                unbacked=self._unbacked, key=_keys.setdefault(whole, whole))
         return found
 
     def _judge(self, host_state: typing.Any, default: str) -> tuple[Request, str | None]:
@@ -160,9 +160,10 @@ def untouchable(asked: typing.Any, specs: typing.Mapping[str, str]) -> str | Non
         return 'memory bound to NUMA nodes'
     if getattr(given(asked, 'pci_requests'), 'requests', None) or any(map(_is_device, specs.items())):
         return 'passed-through devices'
-    image = getattr(given(asked, 'image'), 'properties', None)
+    # A request has its image; with an instance nova keeps the image's properties by these names.
+    image, kept = getattr(given(asked, 'image'), 'properties', None), given(asked, 'system_metadata') or {}
     for name in ('locked_memory', 'mem_encryption'):
-        text = specs.get(f'hw:{name}') or (given(image, f'hw_{name}') if image is not None else None)
+        text = specs.get(f'hw:{name}') or given(image, f'hw_{name}') or kept.get(f'image_hw_{name}')
         if str(text or '').strip().lower() in ('true', 'yes', '1', 'on', 't', 'y'):
             return name.replace('_', ' ')
     return None

@@ -24,7 +24,7 @@ def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now
         return Verdict(ok=False, reason=conflict)
     guests, memory = states.in_flight(host_state, known)
     sure, rest = states.guaranteed(host_state, known, memory, settings.shared)
-    reserved = sure + round(rest * asking.terms(host_state, known.default).share)
+    reserved = states.owed(memory, sure, rest, asking.terms(host_state, known.default))
     return placement.fits(known.report, asking.of(host_state, known.default),
                           InFlight(guests=guests, memory=memory, reserved=reserved), settings.scheduler,
                           settings.shared, now)

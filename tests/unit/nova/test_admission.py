@@ -12,11 +12,11 @@ from ovc_plugin.settings import SchedulerSettings, SharedSettings
 from tests.builders import GIB, NOW, a_report
 
 
-def ask(ledger: Ledger, guest: str, room: int = 10 * GIB, *, counted=(), taken_at=NOW, now=NOW, **options) -> Verdict:
+def ask(ledger: Ledger, guest: str, room: int = 10 * GIB, *, counted=(), listed_at=NOW, now=NOW, **options) -> Verdict:
     def judge(in_flight: InFlight) -> Verdict:
         return Verdict(ok=in_flight.memory + GIB <= room, reason=f'{in_flight.guests} {in_flight.memory // MIB}')
     return ledger.admit(Request(memory=GIB, reservation=GIB, guest=guest), judge, counted=counted,
-                        report_taken_at=taken_at, now=now, **options)
+                        listed_at=listed_at, now=now, **options)
 
 
 def test_guests_that_arrive_together_are_not_all_let_in_by_one_report():
@@ -31,14 +31,14 @@ def test_guests_that_arrive_together_are_not_all_let_in_by_one_report():
     assert sorted(verdicts) == [False] * 5 + [True] * 3
 
 
-def test_an_arrival_counts_until_a_report_was_taken_after_it_landed():
+def test_an_arrival_counts_until_the_guests_were_listed_after_it_landed():
     ledger = Ledger()
     ask(ledger, 'g1')
-    # Still on its way (an image is fetched): no report can know it, however new.
-    assert ask(ledger, 'g2', taken_at=NOW + 60, now=NOW + 61).reason == '1 1024'
+    # Still on its way (an image is fetched): no list can have it, however new.
+    assert ask(ledger, 'g2', listed_at=NOW + 60, now=NOW + 61).reason == '1 1024'
     ledger.landed('g1', NOW + 70)
-    assert ask(ledger, 'g2', taken_at=NOW + 65, now=NOW + 71).reason == '1 1024'
-    assert ask(ledger, 'g2', taken_at=NOW + 75, now=NOW + 76).reason == '0 0'
+    assert ask(ledger, 'g2', listed_at=NOW + 65, now=NOW + 71).reason == '1 1024'
+    assert ask(ledger, 'g2', listed_at=NOW + 75, now=NOW + 76).reason == '0 0'
 
 
 def test_an_arrival_that_the_report_counts_is_in_flight_no_more():
@@ -81,7 +81,7 @@ def test_what_is_in_flight_counts_with_its_own_guarantee_and_not_with_the_next_g
         request = Request(memory=memory, reservation=reservation, guest=guest, overcommit=overcommit)
         return ledger.admit(request, lambda flying: placement.fits(report, request, flying, SchedulerSettings(),
                                                                    SharedSettings(), NOW),
-                            counted=(), report_taken_at=NOW, now=NOW)
+                            counted=(), listed_at=NOW, now=NOW)
 
     large = 15 * GIB // 2
     assert arrive('g1', large, large).ok
