@@ -155,8 +155,8 @@ class Controller:
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now, self._rules)
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = self._reported(snapshot, plan, after)
-        if sample.guests is not None:
-            self.listed_at = sample.taken_at
+        known = sample.guests is not None  # else it is judged by guests of a while ago
+        self.listed_at = sample.taken_at if known else self.listed_at
         before, dry_run = self._state, self.dry_run
         if not dry_run:
             self._kept.remember(plan, snapshot.ksm, before, after)
@@ -165,10 +165,9 @@ class Controller:
         self._state = evacuate.settle(state.without(after, untold), outcomes, self.settings.host, now)
         if self._departures is not None:
             self._departures.measure(self._state.departing.measure)
-        self._earlier = sample if sample.guests is not None else dataclasses.replace(
+        self._earlier = sample if known else dataclasses.replace(
             sample, guests=self._earlier.guests if self._earlier else None)
         self._snapshot = snapshot
-        known = sample.guests is not None  # else it is judged by guests of a while ago
         self._quiet = pressure.quiet(snapshot, plan, self._state, self.settings.host) if known else None
         self._told.tell(plan, before.level, outcomes, snapshot, now)
         self._kept.save(self._state)
@@ -178,8 +177,7 @@ class Controller:
 
     def _reported(self, snapshot: HostSnapshot, plan: Plan, after: state.LadderState) -> report.HostReport:
         expected = self._foresight.see(snapshot) if self._foresight else None
-        # Where only this one looks on, the other one reclaims.
-        idle = self.settings.host.dry_run and self._kept.alone
+        idle = self.settings.host.dry_run and self._kept.alone  # else another process reclaims here
         return report.of(
             snapshot, plan, reclaimable=0 if idle else ladder.reclaimable(snapshot, self.settings.host),
             swap_usable=snapshot.swap_total, backed=self.settings.host.require_swap_backing,
