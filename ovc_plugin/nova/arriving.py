@@ -26,6 +26,12 @@ LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
 
+def counted_by(controller: Controller) -> dict[str, int]:
+    """What each guest that the host controller has seen is guaranteed, in bytes without overhead."""
+    return {guest['uuid']: guest['maximum'] if guest['untouchable'] else guest['reservation']
+            for guest in controller.status()['guests']}
+
+
 class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
     """A refusal in the one guise in which nova tries the next host and counts no failed build.
 
@@ -103,8 +109,7 @@ class Arriving:
         def judge(in_flight: InFlight) -> Verdict:
             return controller.admits(request, in_flight, now)
 
-        counted = {guest['uuid'] for guest in controller.status()['guests']}
-        verdict = self._ovc_ledger.admit(request, judge, counted=counted, listed_at=listed_at, now=now,
+        verdict = self._ovc_ledger.admit(request, judge, counted=counted_by(controller), listed_at=listed_at, now=now,
                                          expires=expires, force=force)
         if not verdict.ok:
             LOG.info('guest %s %s by this host: %s', instance.uuid,

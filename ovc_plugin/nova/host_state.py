@@ -106,7 +106,7 @@ def guaranteed(host_state: typing.Any, known: Known, memory: int, shared: Shared
 
 
 def owed(memory: int, sure: int, rest: int, asked: placement.Terms) -> int:
-    """What is to be kept free for the guarantees of the ``memory`` in flight, in bytes, by what :func:`guaranteed` says.
+    """What of the ``memory`` in flight counts as guaranteed, in bytes, by what :func:`guaranteed` says.
 
     A guest that was there before and has changed is told again like one that came, and may so stand for one on its
     way. The host judges a boot again; for a move, which it does not, all of the memory counts.
@@ -132,7 +132,7 @@ class Left:
 @dataclasses.dataclass(slots=True)
 class Seen:
     """A host as requests find it until a guest comes or goes: who is in flight (``sure`` is guaranteed to those of whom
-    that is known, ``rest`` is the memory of the others, as :func:`guaranteed` has it), and by what is asked what is left."""
+    that is known, ``rest`` is the memory of the others: :func:`guaranteed`), and by what is asked what is left."""
 
     free_mb: int
     instances: int

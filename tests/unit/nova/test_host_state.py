@@ -211,6 +211,15 @@ def test_a_host_knows_what_the_image_of_a_guest_says():
     assert asking.of().reservation == 2 * GIB and asking.domain is None
 
 
+def test_what_a_guest_was_before_its_image_is_what_its_flavor_says():
+    for fields in ({'image': Thing(properties=Thing(hw_mem_encryption=True))},
+                   {'system_metadata': {'image_ovc_overcommit': 'no'}}):
+        spec = a_spec(2048, **fields)
+        assert host_state.Asking(spec, SHARED).of().reservation == 2 * GIB
+        assert host_state.Asking(spec, SHARED, flavor_only=True).of().reservation == GIB
+    assert not host_state.Asking(a_spec(**cells(pagesize=2048)), SHARED, flavor_only=True).of().overcommit
+
+
 @pytest.mark.parametrize('name', ['hw_mem_encryption', 'hw_locked_memory'])
 @pytest.mark.parametrize('text, whole', [('True', True), ('yes', True), ('False', False)])
 def test_a_host_knows_of_memory_that_the_image_of_a_guest_locks(name, text, whole):
