@@ -62,6 +62,10 @@ class RoomyController:
             reserved=0, claimed=0, guests=0, reclaimable=0, saved=0, swap_usable=ROOM, swap_used=0)
 
     @property
+    def listed_at(self) -> float:
+        return time.time()
+
+    @property
     def dry_run(self) -> bool:
         return bool(self.settings.host.dry_run)
 

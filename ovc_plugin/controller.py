@@ -46,6 +46,7 @@ class Controller(Answers):
         self.host = host
         self.settings = settings
         self.report: report.HostReport | None = None
+        self.listed_at = 0.0  # when the hypervisor last named the guests that the report counts
         self._sensor, self._actuator = sensor, actuator
         self._reserve, self._tune_ksm, self._clock = reserve, tune_ksm, clock
         self._recorder, self._foresight, self._departures = recorder, foresight, departures
@@ -193,6 +194,7 @@ class Controller(Answers):
         after = swap.settle(state.without(after, untold), outcomes, self.settings.host, now)
         self._state = evacuate.settle(after, outcomes, self.settings.host, now)
         known = sample.guests is not None  # else it is judged by guests of a while ago
+        self.listed_at = sample.taken_at if known else self.listed_at
         self._earlier = sample if known else dataclasses.replace(
             sample, guests=self._earlier.guests if self._earlier else None)
         self._snapshot = snapshot
@@ -210,9 +212,10 @@ class Controller(Answers):
 
     def _reported(self, snapshot: HostSnapshot, plan: Plan, after: state.LadderState) -> report.HostReport:
         expected = self._foresight.see(snapshot) if self._foresight else None
+        host, idle = self.settings.host, self.settings.host.dry_run and self._kept.alone  # else another reclaims here
         return report.of(
-            snapshot, plan, reclaimable=ladder.reclaimable(snapshot, self.settings.host, probes=after.probes),
-            swap_usable=snapshot.swap_usable, backed=self.settings.host.require_swap_backing,
+            snapshot, plan, reclaimable=0 if idle else ladder.reclaimable(snapshot, host, probes=after.probes),
+            swap_usable=snapshot.swap_usable, backed=host.require_swap_backing,
             dry_run=self.dry_run, earlier=self.report,
             predicted_peak=in_memory(expected, snapshot) if expected else None,
             evaporation=evaporation.reserve_against(snapshot, after.evaporation, self.settings.host),

@@ -33,9 +33,9 @@ class HostReport:
     ``committed`` sums maximum + overhead and ``reserved`` reservation + overhead of all guests that are here or may
     be started here without asking a scheduler. ``claimed`` sums the maximums of ``guests`` guests that nova manages, so
     that a scheduler can tell what was promised since. ``reclaimable`` is what balloon and swap could free within
-    a minute without breaking a reservation, ``saved`` what page sharing holds merged. ``nova_reserved`` is what nova on
-    that host counts as used by the host itself: no scheduler can know it otherwise. ``swap_usable`` and ``swap_used``
-    are of guests: what others have in swap is in neither.
+    a minute without breaking a reservation (nothing in a dry run: nobody would), ``saved`` what page sharing holds
+    merged. ``nova_reserved`` is what nova on that host counts as used by the host itself: no scheduler can know it
+    otherwise. ``swap_usable`` and ``swap_used`` are of guests: what others have in swap is in neither.
 
     ``predicted_peak`` is the most memory expected in use at once, of guests and others, with what is in swap left
     there; ``None`` when nothing predicts it. ``growth`` is the smoothed speed, in bytes per second, at which available

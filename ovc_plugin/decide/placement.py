@@ -60,8 +60,9 @@ def standing(report: HostReport) -> Standing:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What one request asks of any host, in bytes. ``share`` is what is taken to be guaranteed, 0..1, of memory in
-    flight of which nothing else is known; ``kept`` tells whether the host would keep what is promised, ``unbacked``
-    whether the operator does without swap backing where the host does, too. Requests of one ``key`` ask for the same.
+    flight of which nothing else is known; ``moves`` that the host does not judge the request again; ``kept`` whether it
+    would keep what is promised, ``unbacked`` whether the operator does without swap backing where the host does, too.
+    Requests of one ``key`` ask for the same.
     """
 
     memory: int
@@ -69,6 +70,7 @@ class Terms:
     share: float
     overhead: int
     key: tuple[int, ...]
+    moves: bool = False
     kept: bool = True
     unbacked: bool = False
 
@@ -117,6 +119,18 @@ def fits(report: HostReport, request: Request, in_flight: InFlight, scheduler: S
     return Verdict(ok=True, reason=f'{mb(request.memory)} fits, {mb(min(left[1:]))} left (report {age:.0f} s old)')
 
 
+def grows(report: HostReport, more: int, in_flight: InFlight, shared: SharedSettings, now: float) -> Verdict:
+    """Can the host guarantee ``more`` bytes than now to a guest that it has (promise 1)? What that may touch is backed
+    as it is, and is in the predicted peak."""
+    if abs(age := report.age(now)) > shared.report_max_age:
+        return Verdict(ok=False, reason=_stale(age, shared.report_max_age))
+    others = in_flight.memory if in_flight.reserved is None else in_flight.reserved
+    left = standing(report).unguaranteed - more - others - in_flight.guests * shared.default_overhead
+    if left < 0:
+        return Verdict(ok=False, reason=f'{_unguaranteed(left, report)} (report {age:.0f} s old)')
+    return Verdict(ok=True, reason=f'{mb(more)} more can be guaranteed, {mb(left)} left (report {age:.0f} s old)')
+
+
 def waived(report: HostReport, scheduler: SchedulerSettings) -> bool:
     """Whether operator and host both do without swap backing."""
     return not report.backed and not scheduler.require_swap_backing
@@ -134,8 +148,7 @@ def _short(left: tuple[int, int, int], report: HostReport, *, waived: bool) -> s
     guarantee, backed, demand = left
     host, limit = standing(report), backing(report.total, report.reserve, report.swap_usable)
     if guarantee < 0:
-        return (f'guarantees would need {mb(host.memory - guarantee)} > {mb(host.memory)} of memory outside the '
-                'reserve')
+        return _unguaranteed(guarantee, report)
     if backed < 0 and not waived:
         return (f'guests could touch {mb(limit - backed)} > {mb(limit)} of memory and swap ({mb(host.memory)} '
                 f'+ {mb(report.swap_usable)})')
@@ -145,6 +158,11 @@ def _short(left: tuple[int, int, int], report: HostReport, *, waived: bool) -> s
         return (f'demand would be {mb(host.supply - demand)} > {mb(host.supply)} that is there or can be '
                 f'reclaimed{kept}{peak}')
     return None
+
+
+def _unguaranteed(left: int, report: HostReport) -> str:
+    memory = report.total - report.reserve
+    return f'guarantees would need {mb(memory - left)} > {mb(memory)} of memory outside the reserve'
 
 
 def score(report: HostReport, request: Request, in_flight: InFlight, shared: SharedSettings, *,

@@ -8,6 +8,7 @@ import dataclasses
 import time
 import typing
 
+import nova.conf
 from nova import exception
 from nova.compute import task_states
 from oslo_log import log as logging
@@ -22,6 +23,13 @@ if typing.TYPE_CHECKING:
     from ovc_plugin.settings import Settings
 
 LOG = logging.getLogger(__name__)
+CONF = nova.conf.CONF
+
+
+def counted_by(controller: Controller) -> dict[str, int]:
+    """What each guest that the host controller has seen is guaranteed, in bytes without overhead."""
+    return {guest['uuid']: guest['maximum'] if guest['untouchable'] else guest['reservation']
+            for guest in controller.status()['guests']}
 
 
 class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
@@ -89,17 +97,19 @@ class Arriving:
 
     def _ovc_admit(self, instance: typing.Any, *, force: bool = False, expires: float = float('inf')) -> Verdict | None:
         controller = self._ovc
-        if controller is None or (report := controller.report) is None:
+        if controller is None or controller.report is None:
             return None
         settings, now = self._ovc_settings, time.time()
         force = force or settings.host.dry_run
+        listed_at = controller.listed_at  # before the report is read: rather is a guest counted twice than never
         request = Asking(instance, settings.shared).of()
+        if CONF.libvirt.file_backed_memory > 0:  # no guest of this host can be touched, whatever it is made of
+            request = dataclasses.replace(request, reservation=request.memory, overcommit=False)
 
         def judge(in_flight: InFlight) -> Verdict:
             return controller.admits(request, in_flight, now)
 
-        counted = {guest['uuid'] for guest in controller.status()['guests']}
-        verdict = self._ovc_ledger.admit(request, judge, counted=counted, report_taken_at=report.taken_at, now=now,
+        verdict = self._ovc_ledger.admit(request, judge, counted=counted_by(controller), listed_at=listed_at, now=now,
                                          expires=expires, force=force)
         if not verdict.ok:
             LOG.info('guest %s %s by this host: %s', instance.uuid,

@@ -41,11 +41,13 @@ class Asking:
     that cannot be used guarantees the guest all its memory and is warned of once. ``domain`` names the trust domain of
     a guest that shares pages, ``None`` when it does not: it is told not to, or nothing may be taken from it. ``kind``
     is what makes guests alike. ``unbacked``: the operator does without swap backing on hosts that do, too.
+    ``flavor_only``: as if its image said nothing. ``whole``: it counts at its full size.
     """
 
-    def __init__(self, asked: typing.Any, shared: SharedSettings, *, unbacked: bool = False) -> None:
+    def __init__(self, asked: typing.Any, shared: SharedSettings, *, unbacked: bool = False,
+                 flavor_only: bool = False) -> None:
         flavor = asked.flavor
-        specs = specs_of(asked)
+        specs = specs_of(asked) if not flavor_only else given(flavor, 'extra_specs') or {}
         self.guest = str(given(asked, 'instance_uuid') or given(asked, 'uuid') or '')
         self.memory = int(flavor.memory_mb) * MIB
         self._flavor = f'flavor {given(flavor, "name")!r}'
@@ -59,13 +61,13 @@ class Asking:
         self._judged: dict[tuple[str | None, str], tuple[Request, str | None]] = {}
         self._terms: dict[tuple[str | int, ...], placement.Terms] = {}
         self._own = specs.get(RESERVATION)
-        self._whole = untouchable(asked, specs) or self._opted_out(specs)
+        self.whole = (untouchable(asked, specs, images=not flavor_only) is not None) or self._opted_out(specs)
         project = given(asked, 'project_id')
-        domain = reports.domain_name(project) if project and shares(specs) and not self._whole else None
+        domain = reports.domain_name(project) if project and shares(specs) and not self.whole else None
         self.domain = sys.intern(domain) if domain is not None else None
         self._move = _moves(asked)
         # Where the flavor says all, neither the host's aggregates nor its default need to be looked at.
-        self.plain = self.terms() if self._whole or self._own is not None else None
+        self.plain = self.terms() if self.whole or self._own is not None else None
         self.kind = (project, image_or_flavor(given(given(asked, 'image'), 'id'), given(flavor, 'id')))
 
     def of(self, host_state: typing.Any = None, default: str = '') -> Request:
@@ -90,8 +92,8 @@ class Asking:
             found = placement.terms(request, self.shared)
             whole = (*found.key, self._move, conflict is None, self._unbacked)
             found = self._terms[key] = dataclasses.replace(
-                found, share=1.0 if self._move else found.share, kept=conflict is None, unbacked=self._unbacked,
-                key=_keys.setdefault(whole, whole))
+                found, share=1.0 if self._move else found.share, moves=self._move, kept=conflict is None,
+                unbacked=self._unbacked, key=_keys.setdefault(whole, whole))
         return found
 
     def _judge(self, host_state: typing.Any, default: str) -> tuple[Request, str | None]:
@@ -104,7 +106,7 @@ class Asking:
         return found
 
     def _request(self, aggregate: str | None, default: str) -> tuple[Request, str | None]:
-        if self._whole:
+        if self.whole:
             return Request(memory=self.memory, reservation=self.memory, guest=self.guest, overcommit=False), None
         promised, complaint = guarantee.first_reservation(
             [(f'{self._flavor}, extra spec {RESERVATION}', self._own),
@@ -148,8 +150,9 @@ def _moves(asked: typing.Any) -> bool:
     return destination is not None and bool(given(destination, 'cell') or given(destination, 'allow_cross_cell_move'))
 
 
-def untouchable(asked: typing.Any, specs: typing.Mapping[str, str]) -> str | None:
-    """Why no mechanism may touch the guest, so that it counts at its full size; ``None`` when one may.
+def untouchable(asked: typing.Any, specs: typing.Mapping[str, str], *, images: bool = True) -> str | None:
+    """Why no mechanism may touch the guest, so that it counts at its full size; ``None`` when one may. ``images``: by
+    what its image says, too.
 
     What only the host can see (an interface of type vdpa, a device class of the operator's own making) is counted by
     its report once the guest runs there.
@@ -163,9 +166,12 @@ def untouchable(asked: typing.Any, specs: typing.Mapping[str, str]) -> str | Non
         return 'memory bound to NUMA nodes'
     if getattr(given(asked, 'pci_requests'), 'requests', None) or any(map(_is_device, specs.items())):
         return 'passed-through devices'
-    image = getattr(given(asked, 'image'), 'properties', None)
+    # A request has its image; with an instance nova keeps the image's properties by these names.
+    image, kept = getattr(given(asked, 'image'), 'properties', None), given(asked, 'system_metadata') or {}
     for name in ('locked_memory', 'mem_encryption'):
-        text = specs.get(f'hw:{name}') or (given(image, f'hw_{name}') if image is not None else None)
+        text = specs.get(f'hw:{name}')
+        if images and not text:
+            text = given(image, f'hw_{name}') or kept.get(f'image_hw_{name}')
         if str(text or '').strip().lower() in ('true', 'yes', '1', 'on', 't', 'y'):
             return name.replace('_', ' ')
     return None

@@ -49,10 +49,10 @@ def said_by_image(system_metadata: typing.Mapping[str, str]) -> dict[str, str]:
 
 def shares(specs: typing.Mapping[str, str] | None) -> bool:
     """Whether a guest of these extra specs may merge: nova starts it so unless one of them says no."""
-    return not any(_no((specs or {}).get(name)) for name in (SHARE, OVERCOMMIT))
+    return not any(says_no((specs or {}).get(name)) for name in (SHARE, OVERCOMMIT))
 
 
-def _no(text: str | None) -> bool:
+def says_no(text: str | None) -> bool:
     """A word that cannot be read is a no, as in the driver: merged pages leak, unmerged ones only cost."""
     try:
         return text is not None and not guarantee.yes(text)

@@ -13,12 +13,13 @@ from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
 from ovc_plugin.nova import sharing
+from ovc_plugin.nova.growing import Growing
 from ovc_plugin.nova.mixin import OvcMixin
 
 LOG = logging.getLogger(__name__)
 
 
-class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[misc]
+class OvcLibvirtDriver(Growing, OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     """What nova's driver answers, always; and while all is well, our report, ratio, late check and who may share."""
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
@@ -30,7 +31,7 @@ class OvcLibvirtDriver(OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[
 
     def _get_guest_config(self, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
         config = super()._get_guest_config(instance, *args, **kwargs)
-        self._ovc_guarded('word of the image', 'The host controller goes by the flavor alone.', sharing.tell, config,
+        self._ovc_guarded('word of the image', 'The host controller goes by the flavor alone.', self._ovc_word, config,
                           instance, libvirt_config.LibvirtConfigObject)
         self._ovc_guarded('page sharing', 'The guest starts mergeable, as nova has it.', self._ovc_share, instance,
                           config)

@@ -28,7 +28,7 @@ class _Filter(filters.BaseHostFilter):
     """What our filters have in common: a host that cannot be judged is refused alone; what goes wrong before any host
     is looked at lets all of them pass. In a dry run all pass, and the log says what would not."""
 
-    RUN_ON_REBUILD = False  # The guest is there already and counted.
+    RUN_ON_REBUILD = False  # The guest is there already.
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,9 @@ class _Filter(filters.BaseHostFilter):
 
 class OvercommitFilter(_Filter):
     """Refuses hosts that could not keep their promises with the request added, by a report that is fresh and can be
-    read; a host that sends none is left to nova up to ``unreported_ratio``."""
+    read; a host that sends none is left to nova up to ``unreported_ratio``. Of a rebuild, by what it adds."""
+
+    RUN_ON_REBUILD = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,9 +107,13 @@ class OvercommitFilter(_Filter):
 
     def _passing(self, asking: states.Asking, settings: Settings,
                  now: float) -> typing.Callable[[typing.Any], bool]:
+        if isinstance(asking, judging.Rebuild):
+            return lambda host: asking.judge(host, settings, now).ok
         return judging.Quick(asking, settings, now).passes
 
     def _asking(self, spec_obj: typing.Any, settings: Settings, now: float) -> states.Asking:
+        if utils.request_is_rebuild(spec_obj):
+            return judging.Rebuild(spec_obj, settings.shared)
         asking = super()._asking(spec_obj, settings, now)
         ballot.leave(spec_obj, asking.votes)
         if ballot.wanted and not settings.scheduler.dry_run:
@@ -120,6 +126,8 @@ class OvercommitFilter(_Filter):
                 asking.votes[id(host)] = asking.counts.of(host, found)
 
     def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
+        if isinstance(asking, judging.Rebuild):
+            return asking.judge(host, settings, now).reason
         return judging.judge(host, asking, settings, now).reason
 
 

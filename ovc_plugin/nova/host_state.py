@@ -92,8 +92,9 @@ def in_flight(host_state: typing.Any, known: Known) -> tuple[int, int]:
 def guaranteed(host_state: typing.Any, known: Known, memory: int, shared: SharedSettings) -> tuple[int, int]:
     """What is guaranteed to guests in flight that this scheduler knows, and the rest of their ``memory``, in bytes.
 
-    Known are those that run since the report: their host has told. Of those still on their way nova tells the memory
-    alone. Where the known ones have more memory than is in flight, the report has some of them, and which is not known.
+    Known are those that run since the report, or have changed: their host has told. Of those still on their way nova
+    tells the memory alone. Where the known ones have more memory than is in flight (the rest is negative), the report
+    has some of them, and which is not known.
     """
     sure = told = 0
     if memory:
@@ -101,7 +102,18 @@ def guaranteed(host_state: typing.Any, known: Known, memory: int, shared: Shared
             request = Asking(instance, shared).of(host_state, known.default)
             sure += request.reservation
             told += request.memory
-    return min(sure, memory), max(0, memory - told)
+    return min(sure, memory), memory - told
+
+
+def owed(memory: int, sure: int, rest: int, asked: placement.Terms) -> int:
+    """What of the ``memory`` in flight counts as guaranteed, in bytes, by what :func:`guaranteed` says.
+
+    A guest that was there before and has changed is told again like one that came, and may so stand for one on its
+    way. The host judges a boot again; for a move, which it does not, all of the memory counts.
+    """
+    if asked.moves:
+        return memory
+    return sure + round(rest * asked.share) if rest >= 0 else max(sure, round(memory * asked.share))
 
 
 @dataclasses.dataclass(slots=True)
@@ -120,7 +132,7 @@ class Left:
 @dataclasses.dataclass(slots=True)
 class Seen:
     """A host as requests find it until a guest comes or goes: who is in flight (``sure`` is guaranteed to those of whom
-    that is known, ``rest`` is the memory of the others), and by what is asked what is left."""
+    that is known, ``rest`` is the memory of the others: :func:`guaranteed`), and by what is asked what is left."""
 
     free_mb: int
     instances: int
@@ -159,7 +171,7 @@ def left(host_state: typing.Any, known: Known, asking: Asking) -> Left:
 def _left(known: Known, asked: placement.Terms, seen: Seen) -> Left:
     guarantee, backed, demand = placement.margins(
         known.standing, asked, seen.guests, seen.memory,
-        seen.sure + round(seen.rest * asked.share)) if asked.kept else (-1, -1, -1)
+        owed(seen.memory, seen.sure, seen.rest, asked)) if asked.kept else (-1, -1, -1)
     # Where nothing needs to be backed, demand alone says what room is left.
     waived = asked.unbacked and not known.report.backed
     room = demand if waived or demand < backed else backed

@@ -8,8 +8,10 @@ import typing
 from ovc_plugin.decide import placement
 from ovc_plugin.model import MIB, InFlight, Verdict
 from ovc_plugin.nova import host_state as states
+from ovc_plugin.nova.asking import untouchable
+from ovc_plugin.nova.attributes import given
 from ovc_plugin.report import STATS_KEY, ReportError
-from ovc_plugin.settings import Settings
+from ovc_plugin.settings import Settings, SharedSettings
 
 
 def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now: float) -> Verdict:
@@ -24,10 +26,41 @@ def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now
         return Verdict(ok=False, reason=conflict)
     guests, memory = states.in_flight(host_state, known)
     sure, rest = states.guaranteed(host_state, known, memory, settings.shared)
-    reserved = sure + round(rest * asking.terms(host_state, known.default).share)
+    reserved = states.owed(memory, sure, rest, asking.terms(host_state, known.default))
     return placement.fits(known.report, asking.of(host_state, known.default),
                           InFlight(guests=guests, memory=memory, reserved=reserved), settings.scheduler,
                           settings.shared, now)
+
+
+class Rebuild(states.Asking):
+    """A guest that is built anew where it is, from another image: nova asks nobody whether it then needs more room."""
+
+    def __init__(self, spec: typing.Any, shared: SharedSettings) -> None:
+        super().__init__(spec, shared)
+        self._before = states.Asking(spec, shared, flavor_only=True)
+
+    def judge(self, host_state: typing.Any, settings: Settings, now: float) -> Verdict:
+        """Can the host guarantee what the image asks for beyond what the guest is guaranteed there already? By what a
+        scheduler knows of images: memory encryption and locked memory."""
+        same = Verdict(ok=True, reason='the guest is guaranteed as much there as before')
+        if not self.whole or self._before.whole or self._was_whole(host_state):
+            return same
+        try:
+            known = states.known(host_state)
+        except ReportError as error:
+            return Verdict(ok=False, reason=str(error))
+        if known is None:
+            return Verdict(ok=True, reason='host sends no report and is left to nova')
+        # All of what is in flight: the host cannot refuse a rebuild without harm.
+        guests, memory = states.in_flight(host_state, known)
+        more = self.memory - self._before.of(host_state, known.default).reservation
+        return placement.grows(known.report, more, InFlight(guests=guests, memory=memory), self.shared,
+                               now) if more else same
+
+    def _was_whole(self, host_state: typing.Any) -> bool:
+        """By the guest as its host last told of it, once it ran. By what only its host can know, it was not."""
+        guest = host_state.instances.get(self.guest)
+        return guest is not None and untouchable(guest, given(given(guest, 'flavor'), 'extra_specs') or {}) is not None
 
 
 def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:

@@ -68,11 +68,15 @@ def unshare(config: typing.Any, backing: typing.Callable[[], typing.Any]) -> Non
     config.membacking.sharedpages = False
 
 
-def tell(config: typing.Any, instance: typing.Any, element: typing.Callable[..., typing.Any]) -> None:
-    """Write what the guest's image says, and its flavor does not, into the metadata of nova's definition: nova writes
-    there those properties alone that it knows itself. ``element`` makes one of nova's objects for libvirt."""
+def said(instance: typing.Any) -> dict[str, str]:
+    """What the guest's image says and its flavor does not, by the names of a guest's own metadata."""
     flavor = given(instance.flavor, 'extra_specs') or {}
-    said = {name.partition(':')[2]: text for name, text in specs_of(instance).items() if name not in flavor}
+    return {name.partition(':')[2]: text for name, text in specs_of(instance).items() if name not in flavor}
+
+
+def tell(config: typing.Any, said: dict[str, str], element: typing.Callable[..., typing.Any]) -> None:
+    """Write the word of an image into the metadata of nova's definition: nova writes there those properties alone that
+    it knows itself. ``element`` makes one of nova's objects for libvirt."""
     if said:
         config.metadata.append(_Word(element(root_name='guest', ns_prefix='ovc', ns_uri=definition.NAMESPACE), said))
 

@@ -44,6 +44,18 @@ class ToldController:
         self.refuses: str | None = None
         self.running = False
         self.left: list[str] = []
+        self.judged: list[InFlight] = []
+        self._listed_at: float | None = None
+
+    @property
+    def listed_at(self) -> float:
+        """With the report, unless the test says that the guests are older."""
+        told = self.report.taken_at if self.report is not None else 0.0
+        return told if self._listed_at is None else self._listed_at
+
+    @listed_at.setter
+    def listed_at(self, at: float) -> None:
+        self._listed_at = at
 
     @property
     def dry_run(self) -> bool:
@@ -64,6 +76,7 @@ class ToldController:
         self.left.append(guest)
 
     def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
+        self.judged.append(in_flight)
         if self.refuses:
             return Verdict(ok=False, reason=self.refuses)
         return placement.fits(self.report, request, in_flight, self.settings.scheduler, self.settings.shared, now)

@@ -60,6 +60,23 @@ class TestArrivals(CloudCase):
         self.assertRegex(self.log, 'refused by this host: demand would be .* MB > .* MB that is there')
 
 
+    def test_a_guest_that_came_while_libvirt_was_silent_is_in_flight_until_it_is_listed(self):
+        self.compute('host1')
+        server, driver = self.boot(), self.computes['host1'].driver
+        landed = driver._ovc_ledger._entries[server['id']].landed_at
+        # The report is newer, its guests are not: libvirt did not answer.
+        self.tell('host1', taken_at=landed + 1)
+        self.controller('host1').listed_at = landed - 1
+        self.boot(256)
+        self.assertEqual([(1, GB)], [(flying.guests, flying.memory) for flying in self.controller('host1').judged[1:]])
+
+    def test_memory_backed_by_files_is_judged_at_its_full_size(self):
+        self.flags(file_backed_memory=16384, group='libvirt')
+        self.compute('host1', reserved=6 * GB)  # placement and the filter see a guest of half its memory
+        server = self.boot(2048, state='ERROR')
+        self.assertRegex(self.log, f'guest {server["id"]} refused by this host: guarantees would need')
+
+
 class TestNothingCanHarmNova(CloudCase):
 
     def boot_move_audit(self):

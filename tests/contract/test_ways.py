@@ -212,6 +212,41 @@ class TestWays(CloudCase):
         self.audit()
         self._rebuild_server(server, '76fa36fc-c930-4bf3-8c8a-ea2a2420deb6')
 
+    def image(self, **properties):
+        """Another image, with these properties."""
+        return self.glance.create({}, {'name': 'another', 'container_format': 'raw', 'disk_format': 'raw', 'size': 1,
+                                       'status': 'active', 'min_ram': 0, 'min_disk': 0, 'is_public': True,
+                                       'properties': properties})['id']
+
+    def allocated(self, server):
+        return {provider: one['resources'] for provider, one in self._get_allocations_by_server_uuid(
+            server['id']).items()}
+
+    def test_a_rebuild_that_needs_what_is_guaranteed_to_others_is_refused_by_the_filter_and_the_guest_stays(self):
+        """nova sets it to ERROR, as for every filter that refuses a rebuild; it runs on, and can be rebuilt."""
+        encrypted = {'hw_mem_encryption': 'true', 'hw_firmware_type': 'uefi', 'hw_machine_type': 'q35'}
+        server = self.a_guest()
+        host = self.host_of(server)
+        allocations = self.allocated(server)
+        self.tell(host, claimed=GB, guests=1, committed=GB, reserved=7 * GB + 200 * MIB)
+        self.audit()
+        self.api.post_server_action(server['id'], {'rebuild': {'imageRef': self.image(**encrypted)}})
+        self._wait_for_state_change(server, 'ERROR')
+        self.assertEqual(['filter'], self.way())
+        self.assertRegex(self.log, f'host {host} refused for guest {server["id"]}: guarantees would need 7880 MB > '
+                                   '7680 MB')
+        self.assertEqual(allocations, self.allocated(server))
+        self.assertIn(server['id'], self.computes[host].driver.list_instance_uuids())
+        self._rebuild_server(server, self.image())
+        self.assertEqual(['filter', f'{host} counts'], self.way())
+        # With room it may, and then again: it has what it asks for.
+        self.tell(host, reserved=2 * GB)
+        self.audit()
+        self._rebuild_server(server, self.image(**encrypted))
+        self.tell(host, reserved=7 * GB + 200 * MIB)
+        self.audit()
+        self._rebuild_server(server, self.image(**encrypted))
+
     def test_stopping_starting_and_rebooting_ask_nobody_for_the_guest_counts_all_along(self):
         server = self.a_guest()
         self._stop_server(server)

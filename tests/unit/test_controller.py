@@ -100,6 +100,37 @@ def test_a_hypervisor_that_is_gone_for_a_minute_leaves_commitments_standing(tmp_
     assert host.controller.report.committed == committed
 
 
+def test_while_the_hypervisor_is_silent_reports_are_new_and_the_list_of_guests_is_not(tmp_path):
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
+    assert host.controller.listed_at == 0
+    host.run()
+    told, host.hypervisor.down = host.now, True
+    host.run()
+    assert (host.controller.report.taken_at, host.controller.listed_at) == (host.now, told)
+    host.hypervisor.down = False
+    host.run()
+    assert host.controller.listed_at == host.now
+
+
+def test_a_dry_run_promises_nothing_that_it_would_have_to_reclaim(tmp_path):
+    host = Host(tmp_path, sampled(last_update=NOW + 9), available=20 * GIB)
+    host.run()
+    assert host.controller.report.reclaimable > 0
+    host.controller.settings = Settings(host=HostSettings(dry_run=True, swap=False, ksm='leave'))
+    host.run()
+    assert host.controller.report.reclaimable == 0
+
+
+def test_what_another_process_reclaims_on_this_host_counts_in_the_report_of_one_that_only_looks(tmp_path):
+    other = publish.Store(str(tmp_path), 'h1')
+    assert other.claim()
+    host = Host(tmp_path, sampled(last_update=NOW + 9), available=20 * GIB)
+    host.controller.claim()
+    host.run()
+    assert host.controller.report.dry_run and host.controller.report.reclaimable > 0
+    other.give_up()
+
+
 def test_a_host_whose_hypervisor_never_answered_sends_no_report(tmp_path):
     host = Host(tmp_path, sampled(last_update=NOW + 9))
     host.hypervisor.down = True

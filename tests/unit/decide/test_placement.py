@@ -45,6 +45,21 @@ def test_guarantees_never_exceed_memory_outside_the_reserve():
     assert 'guarantees would need 16000 MB > 15872 MB' in verdict(full).reason
 
 
+def grows(report, more, in_flight=NONE, now=NOW):
+    return placement.grows(report, more, in_flight, SHARED, now)
+
+
+def test_a_guest_that_is_here_is_guaranteed_more_as_long_as_that_much_is_owed_to_nobody():
+    full = a_report(reserved=15 * GIB, level=Level.HARD, committed=30 * GIB)
+    assert grows(full, 512 * MIB).ok
+    assert 'guarantees would need 15873 MB > 15872 MB' in grows(full, 513 * MIB).reason
+    # With its overhead, of one that no report counts just then, and with what others are to be guaranteed.
+    arriving = InFlight(guests=1, memory=GIB, reserved=256 * MIB)
+    assert grows(full, 128 * MIB, arriving).ok and not grows(full, 129 * MIB, arriving).ok
+    assert not grows(full, 0, InFlight(guests=1, memory=GIB)).ok
+    assert 'report is 121 s old > 120 s' in grows(full, 1, now=NOW + 121).reason
+
+
 def test_what_guests_may_touch_never_exceeds_memory_and_swap():
     full = a_report(committed=23 * GIB)
     assert 'guests could touch 24704 MB > 24064 MB of memory and swap (15872 MB + 8192 MB)' in verdict(full).reason

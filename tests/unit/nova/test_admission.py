@@ -11,12 +11,15 @@ from ovc_plugin.nova.admission import Ledger
 from ovc_plugin.settings import SchedulerSettings, SharedSettings
 from tests.builders import GIB, NOW, a_report
 
+NOBODY: dict[str, int] = {}
 
-def ask(ledger: Ledger, guest: str, room: int = 10 * GIB, *, counted=(), taken_at=NOW, now=NOW, **options) -> Verdict:
+
+def ask(ledger: Ledger, guest: str, room: int = 10 * GIB, *, counted=NOBODY, listed_at=NOW, now=NOW,
+        **options) -> Verdict:
     def judge(in_flight: InFlight) -> Verdict:
         return Verdict(ok=in_flight.memory + GIB <= room, reason=f'{in_flight.guests} {in_flight.memory // MIB}')
     return ledger.admit(Request(memory=GIB, reservation=GIB, guest=guest), judge, counted=counted,
-                        report_taken_at=taken_at, now=now, **options)
+                        listed_at=listed_at, now=now, **options)
 
 
 def test_guests_that_arrive_together_are_not_all_let_in_by_one_report():
@@ -31,24 +34,24 @@ def test_guests_that_arrive_together_are_not_all_let_in_by_one_report():
     assert sorted(verdicts) == [False] * 5 + [True] * 3
 
 
-def test_an_arrival_counts_until_a_report_was_taken_after_it_landed():
+def test_an_arrival_counts_until_the_guests_were_listed_after_it_landed():
     ledger = Ledger()
     ask(ledger, 'g1')
-    # Still on its way (an image is fetched): no report can know it, however new.
-    assert ask(ledger, 'g2', taken_at=NOW + 60, now=NOW + 61).reason == '1 1024'
+    # Still on its way (an image is fetched): no list can have it, however new.
+    assert ask(ledger, 'g2', listed_at=NOW + 60, now=NOW + 61).reason == '1 1024'
     ledger.landed('g1', NOW + 70)
-    assert ask(ledger, 'g2', taken_at=NOW + 65, now=NOW + 71).reason == '1 1024'
-    assert ask(ledger, 'g2', taken_at=NOW + 75, now=NOW + 76).reason == '0 0'
+    assert ask(ledger, 'g2', listed_at=NOW + 65, now=NOW + 71).reason == '1 1024'
+    assert ask(ledger, 'g2', listed_at=NOW + 75, now=NOW + 76).reason == '0 0'
 
 
 def test_an_arrival_that_the_report_counts_is_in_flight_no_more():
     ledger = Ledger()
     ask(ledger, 'g1')
-    assert ask(ledger, 'g2', counted={'g1'}).reason == '0 0'
+    assert ask(ledger, 'g2', counted={'g1': GIB}).reason == '0 0'
 
 
 def test_a_guest_that_is_here_already_is_not_judged_again():
-    assert ask(Ledger(), 'g1', room=0, counted={'g1'}).ok
+    assert ask(Ledger(), 'g1', room=0, counted={'g1': GIB}).ok
 
 
 def test_asking_twice_does_not_count_the_guest_against_itself():
@@ -81,7 +84,7 @@ def test_what_is_in_flight_counts_with_its_own_guarantee_and_not_with_the_next_g
         request = Request(memory=memory, reservation=reservation, guest=guest, overcommit=overcommit)
         return ledger.admit(request, lambda flying: placement.fits(report, request, flying, SchedulerSettings(),
                                                                    SharedSettings(), NOW),
-                            counted=(), report_taken_at=NOW, now=NOW)
+                            counted=NOBODY, listed_at=NOW, now=NOW)
 
     large = 15 * GIB // 2
     assert arrive('g1', large, large).ok
@@ -92,3 +95,75 @@ def test_what_is_in_flight_counts_with_its_own_guarantee_and_not_with_the_next_g
 
 def test_landing_unknown_guests_is_no_error():
     Ledger().landed('nobody', NOW)
+
+
+# -- guests that are defined anew -----------------------------------------------------------------------------------
+WHOLE = Request(memory=4 * GIB, reservation=4 * GIB, guest='g1', overcommit=False)
+HALF = Request(memory=4 * GIB, reservation=2 * GIB, guest='g1')
+
+
+def grow(ledger: Ledger, room: int, *, request: Request = WHOLE, counted=NOBODY, now=NOW, **options) -> Verdict:
+    """``room`` is what can be guaranteed beyond what is counted, without overheads."""
+    def judge(more: int, in_flight: InFlight) -> Verdict:
+        return Verdict(ok=more + (in_flight.reserved or 0) <= room, reason=f'{more // MIB} {in_flight}')
+    return ledger.grow(request, judge, otherwise=HALF, counted=counted, listed_at=NOW, now=now, expires=NOW + 120,
+                       **options)
+
+
+def flying(ledger: Ledger, *, counted=NOBODY, now=NOW, listed_at=NOW) -> tuple[int, int, int | None]:
+    seen: list[InFlight] = []
+
+    def judge(in_flight: InFlight) -> Verdict:
+        seen.append(in_flight)
+        return Verdict(ok=False, reason='only asked')
+    ledger.admit(Request(memory=1, reservation=1, guest='who asks'), judge, counted=counted, listed_at=listed_at,
+                 now=now)
+    return seen[0].guests, seen[0].memory // MIB, (seen[0].reserved or 0) // MIB
+
+
+def test_what_a_guest_is_guaranteed_beyond_what_it_is_counted_with_is_judged_and_counted_until_the_report_has_it():
+    ledger, counted = Ledger(), {'g1': 2 * GIB}
+    assert not grow(ledger, GIB, counted=counted).ok and flying(ledger, counted=counted) == (0, 0, 0)
+    assert grow(ledger, 2 * GIB, counted=counted).ok and flying(ledger, counted=counted) == (0, 0, 2048)
+    assert flying(ledger, counted={'g1': 4 * GIB}) == (0, 0, 0)
+
+
+def test_guests_that_grow_together_are_not_all_let_by_one_report():
+    ledger, counted = Ledger(), {f'g{n}': 2 * GIB for n in range(4)}
+    verdicts = [grow(ledger, 5 * GIB, counted=counted,
+                     request=Request(memory=4 * GIB, reservation=4 * GIB, guest=guest)).ok for guest in counted]
+    assert verdicts == [True, True, False, False]
+
+
+def test_a_guest_that_is_counted_whole_already_asks_for_no_more():
+    assert grow(Ledger(), 0, counted={'g1': 4 * GIB}).ok
+
+
+def test_one_that_nobody_counts_just_then_is_judged_whole_and_with_what_it_costs_beside():
+    assert grow(Ledger(), 0).reason == f'4096 {InFlight(guests=1, memory=0, reserved=0)}'
+
+
+def test_one_that_must_have_it_is_counted_with_it_though_it_is_refused():
+    ledger, counted = Ledger(), {'g1': 2 * GIB}
+    assert not grow(ledger, 0, counted=counted, force=True).ok and flying(ledger, counted=counted) == (0, 0, 2048)
+    # one that was never started leaves in the end
+    assert flying(ledger, counted=counted, now=NOW + 121) == (0, 0, 0)
+
+
+def test_one_that_was_let_in_with_it_counts_without_it_once_that_is_refused():
+    ledger = Ledger()
+    ledger.admit(WHOLE, lambda _: Verdict(ok=False, reason=''), counted=NOBODY, listed_at=NOW, now=NOW, force=True)
+    assert flying(ledger) == (1, 4096, 4096)
+    assert not grow(ledger, GIB).ok and flying(ledger) == (1, 4096, 2048)
+
+
+def test_a_guest_that_is_rebuilt_is_counted_while_it_is_gone():
+    """It is in the last report, is destroyed, is in the next report no more, and has not been started again."""
+    ledger, counted = Ledger(), {'g1': 2 * GIB}
+    assert ledger.admit(HALF, lambda _: Verdict(ok=False, reason=''), counted=counted, listed_at=NOW, now=NOW,
+                        force=True).ok
+    assert flying(ledger, counted=counted) == (0, 0, 0)
+    assert flying(ledger, listed_at=NOW + 5, now=NOW + 6) == (1, 4096, 2048)
+    ledger.landed('g1', NOW + 9)
+    assert flying(ledger, counted=counted, listed_at=NOW + 10, now=NOW + 11) == (0, 0, 0)
+    assert flying(ledger, listed_at=NOW + 15, now=NOW + 16) == (0, 0, 0)

@@ -181,7 +181,9 @@ def test_of_guests_on_their_way_the_share_is_the_requests_which_their_host_judge
 
 def test_a_move_that_no_host_judges_again_takes_them_to_be_guaranteed_all_their_memory():
     assert guarantee_left(flying_mb=4096, **MOVE) == 8 * GIB - GIB // 4 - 4 * GIB
-    assert guarantee_left(an_instance(1024, '50%'), flying_mb=4096, **MOVE) == 8 * GIB - GIB // 4 - 3584 * MIB
+    # Of those it knows, too: one that was there before is told again once it changes, like one that came.
+    assert guarantee_left(an_instance(1024, '50%'), flying_mb=4096, **MOVE) == 8 * GIB - GIB // 4 - 4 * GIB
+    assert guarantee_left(an_instance(4096, '10%'), flying_mb=4096, **MOVE) == 8 * GIB - GIB // 4 - 4 * GIB
     named = {'requested_destination': Thing(host='h1')}
     assert guarantee_left(flying_mb=4096, **named) == 8 * GIB - GIB // 4 - GIB
 
@@ -189,6 +191,8 @@ def test_a_move_that_no_host_judges_again_takes_them_to_be_guaranteed_all_their_
 def test_where_the_report_has_some_of_them_no_more_than_what_is_in_flight_is_guaranteed():
     assert guarantee_left(an_instance(4096, '100%'), flying_mb=1024) == 8 * GIB - GIB // 4 - GIB
     assert guarantee_left(an_instance(4096, '100%', came=-60), flying_mb=1024) == 8 * GIB - GIB // 4 - GIB // 4
+    # Which of them it has is not known, so those on their way are not taken for less than the request.
+    assert guarantee_left(an_instance(4096, '0%'), flying_mb=1024) == 8 * GIB - GIB // 4 - GIB // 4
 
 
 def test_a_guest_that_is_told_of_later_is_looked_at_then():
@@ -213,6 +217,24 @@ def test_a_host_knows_what_the_image_of_a_guest_says():
                      system_metadata={'image_ovc_overcommit': 'no'})
     asking = host_state.Asking(instance, SHARED)
     assert asking.of().reservation == 2 * GIB and asking.domain is None
+
+
+def test_what_a_guest_was_before_its_image_is_what_its_flavor_says():
+    for fields in ({'image': Thing(properties=Thing(hw_mem_encryption=True))},
+                   {'system_metadata': {'image_ovc_overcommit': 'no'}}):
+        spec = a_spec(2048, **fields)
+        assert host_state.Asking(spec, SHARED).of().reservation == 2 * GIB
+        assert host_state.Asking(spec, SHARED, flavor_only=True).of().reservation == GIB
+    assert not host_state.Asking(a_spec(**cells(pagesize=2048)), SHARED, flavor_only=True).of().overcommit
+
+
+@pytest.mark.parametrize('name', ['hw_mem_encryption', 'hw_locked_memory'])
+@pytest.mark.parametrize('text, whole', [('True', True), ('yes', True), ('False', False)])
+def test_a_host_knows_of_memory_that_the_image_of_a_guest_locks(name, text, whole):
+    instance = Thing(flavor=a_spec(2048, {'ovc:reservation': '50%'}).flavor, uuid='i1', project_id='p1',
+                     system_metadata={f'image_{name}': text})
+    request = host_state.Asking(instance, SHARED).of()
+    assert request.overcommit is not whole and request.reservation == (2 * GIB if whole else GIB)
 
 
 @pytest.mark.parametrize('text, overcommit, warned', [
