@@ -78,11 +78,12 @@ def _level(slope: Floats, least: Floats, most: Floats, amount: int) -> float:
 
 
 def _whole(exact: Floats, least: Floats, most: Floats, amount: int) -> list[int]:
-    """Whole bytes that sum up exactly: what rounding leaves goes to the largest remainders with room for it."""
+    """Whole bytes that sum up exactly: what rounding leaves goes to the largest remainders with room for it. Where the
+    sum of floats came out too large, the largest claims give the byte: to a small one it is another price."""
     targets = numpy.floor(exact)
     left = amount - int(targets.sum())
     step = 1 if left > 0 else -1
-    order = numpy.argsort((targets - exact) * step, kind='stable')
+    order = numpy.argsort(targets - exact if left > 0 else -targets, kind='stable')
     while left:
         room = (most - targets if step > 0 else targets - least)[order]
         movable = order[room > 0]

@@ -5,7 +5,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ovc_plugin.decide.share import Claim, priced, share_out
@@ -49,6 +49,12 @@ def test_targets_are_those_of_the_slow_reference(problem):
         assert abs(fast - slow) <= 2 + 1e-9 * amount
 
 
+FLOATS_TOO_MANY = [Claim(weight=weight, least=0, most=most, idle=0.0) for weight, most in (
+    (1.0, 0), (81.86435363011428, 0), (99.37773989599762, 0), (0.010000000000000002, 86447666562), (1.0, 0),
+    (73.62490510496261, 0), (1.7257630127903312, 0), (1.8781505419002258, 0), (1.0, 0), (1.0, 0), (1.0, 1))]
+
+
+@example((FLOATS_TOO_MANY, 86447666561, 0.0))
 @given(problems())
 def test_nobody_could_be_given_more_at_the_cost_of_one_who_has_it_cheaper(problem):
     """The conditions of the optimum: a guest that could give has no lower price than one that could take."""
