@@ -113,13 +113,13 @@ class Controller(Answers):
 
     def _let_go(self) -> None:
         """A dry run has begun, here or after a run that was killed: nobody looks after the host from now on."""
-        acted, self._acts = self._acts, False
-        if acted:
+        if acted := self._acts:
             LOG.warning('%s: this is a dry run from now on. As by a stop, guests are given what is free, once, and '
                         'page sharing is put back; then nothing is changed any more. What guests lack after that, '
                         '"ovc release" gives back', self.host)
             self._actuator.stop()
             self._give_back('a dry run begins')
+            self._acts = self._stopping.is_set()  # a stop meanwhile gives back the rest
         if (before := self._kept.let_go(self._tune_ksm, self._state)) is not None:
             LOG.warning('%s: page sharing is put back to run=%d, as it was found%s', self.host, before.run, '' if acted
                         else ' by a run that was killed: a dry run does not watch whose pages meet. What guests gave '
@@ -173,7 +173,7 @@ class Controller(Answers):
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = self._reported(snapshot, plan, after)
         before, dry_run = self._state, self.dry_run
-        self._acts = not dry_run
+        self._acts = self._kept.alone and (self._acts or not dry_run)
         with self._turn:
             if not dry_run and threading.current_thread() is not self._late:
                 self._kept.remember(plan, snapshot.ksm, before, after)

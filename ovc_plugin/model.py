@@ -241,7 +241,7 @@ class Plan:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one action: ``done`` false with ``error`` when it failed, ``dry`` when it was only told, ``freed``
-    the bytes that a reclaim moved; ``None`` where it failed, or was not even tried."""
+    the bytes that a reclaim moved; ``None`` where it failed at once, or was not tried."""
 
     action: Action
     done: bool

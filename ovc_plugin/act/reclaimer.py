@@ -30,9 +30,9 @@ class _Entry:
 
     def outcome(self) -> Outcome:
         """That nothing was moved is known only once it was tried to the end: a newer plan may have come before."""
-        tried = self.error is None and (self.ended or self.freed > 0)
+        tried = self.error is None and self.ended
         return Outcome(action=self.action, done=self.error is None, error=self.error,
-                       freed=self.freed if tried else None)
+                       freed=self.freed if self.freed or tried else None)
 
 
 class Reclaimer:

@@ -132,6 +132,9 @@ def _report_age(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
 def _ratio(conf: cfg.ConfigOpts, settings: Settings, grave: Grave) -> Findings:
     fixed, kept = conf.ram_allocation_ratio, settings.host.manage_ratio
     alone = 'as the plugin leaves the ratio alone ([ovc_host] manage_ratio = false)'
+    if conf.libvirt.file_backed_memory and conf.reserved_host_memory_mb:
+        yield grave('reserved memory', 'nova-compute does not start with [libvirt] file_backed_memory unless '
+                    'reserved_host_memory_mb is 0', '[DEFAULT] reserved_host_memory_mb = 0')
     if conf.libvirt.file_backed_memory and fixed != 1:
         yield grave('static ratio', 'nova-compute does not start with [libvirt] file_backed_memory unless '
                     'ram_allocation_ratio is 1.0', '[DEFAULT] ram_allocation_ratio = 1.0'

@@ -4,6 +4,7 @@
 the others after a calm."""
 from __future__ import annotations
 
+import dataclasses
 import typing
 
 from ovc_plugin.decide import balloon, need, progress
@@ -122,16 +123,18 @@ def unkept(lacking: typing.Iterable[tuple[GuestSnapshot, int, int]]) -> int:
 
 def hand_back(situation: Situation) -> Part:
     """What is over goes to guests below their maximum: first to those that would put it to use, in parts by the idle
-    tax; after a calm to the others too, but only as much as makes a guest whole, so that each is asked once. Nothing is
-    over while a guest waits for its reservation: what comes free is kept for that."""
-    if situation.level is not Level.CLEAR or situation.surplus <= 0 or situation.turned or unkept(
-            situation.lacking or ()):
+    tax; after a calm to the others too, but only as much as makes a guest whole, so that each is asked once. What
+    guests below their reservation lack is not over, whether they can be given it or not: what comes free is kept."""
+    owed = {guest.uuid: lack for guest, size, lack in situation.lacking or () if size < guest.reservation}
+    surplus = situation.surplus - sum(owed.values())
+    if situation.level is not Level.CLEAR or surplus <= 0 or situation.turned - owed.keys():
         return NOTHING
+    situation = dataclasses.replace(situation, surplus=surplus)
     using: list[tuple[GuestSnapshot, int]] = []
     idle: list[tuple[GuestSnapshot, int]] = []
     for guest in situation.snapshot.running:
         mine, size = situation.state.asked.get(guest.uuid), _size(guest, situation.state.asked)
-        if size is None or guest.maximum - size < balloon.PAGE or not _open(
+        if size is None or guest.maximum - size < balloon.PAGE or guest.uuid in owed or not _open(
                 guest, mine, situation.settings, situation.now):
             continue
         if guest.unused is None or guest.unused >= _TIGHT * size:

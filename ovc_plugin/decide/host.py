@@ -205,5 +205,5 @@ def reclaimable(snapshot: HostSnapshot, settings: HostSettings, state: LadderSta
         could = balloon.givable(guest, Level.SOFT, settings, known.needs.get(guest.uuid)) if settings.balloon else 0
         ballooned += could
         if settings.swap and not swap.resting(probes.get(guest.uuid), snapshot.taken_at):
-            swapped += max(0, swap.swappable(guest) - could)
+            swapped += swap.swappable(guest, could)
     return ballooned + min(swapped, snapshot.swap_free)

@@ -90,8 +90,10 @@ def margins(host: Standing, asked: Terms, guests: int, memory: int, reserved: in
     arriving = memory + asked.memory
     overhead = (guests + 1) * asked.overhead
     owed = asked.guaranteed
-    if memory:
-        owed += round(memory * asked.share) if reserved is None else reserved
+    if reserved is not None:  # also of guests that are here already and have grown
+        owed += reserved
+    elif memory:
+        owed += round(memory * asked.share)
     swappable = arriving - owed + host.growing
     return (host.unguaranteed - owed - overhead, host.unbacked - arriving - overhead,
             host.spare - arriving - overhead + (swappable if swappable < host.swap_free else host.swap_free))

@@ -33,12 +33,12 @@ def floor(guest: GuestSnapshot) -> int:
     return guest.reservation + guest.overhead
 
 
-def swappable(guest: GuestSnapshot) -> int:
-    """Bytes that could be moved to swap without touching what the guest is guaranteed, as far as its limits let them.
-    """
+def swappable(guest: GuestSnapshot, given: int = 0) -> int:
+    """Bytes that could be moved to swap without touching what the guest is guaranteed, as far as its limits let them,
+    once it has given up so many otherwise."""
     if not guest.can_swap or guest.resident is None:
         return 0
-    spare = guest.resident - guest.reservation - guest.overhead
+    spare = guest.resident - guest.reservation - guest.overhead - given
     if guest.swap_room is not None and guest.swap_room < spare:
         spare = guest.swap_room
     return spare if spare > 0 else 0

@@ -66,8 +66,9 @@ def read(xml: str) -> Definition:
     specs = {s.get('name', ''): s.text or '' for s in nova.iter(f'{_NOVA}extraSpec')} if nova is not None else {}
     if own is not None:
         specs |= {f'ovc:{name}': value for name, value in own.attrib.items()}
-    # Nova's owner goes before a trust domain of the guest's own.
-    named = [name for name in specs if name != 'ovc:trust-domain' or project is not None]
+    # Nova's owner goes before a trust domain of the guest's own, its image before one.
+    spoken = {name for name, other in (('ovc:trust-domain', project), ('ovc:image', nova)) if other is None}
+    named = [name for name in specs if name not in spoken]
     return Definition(
         maximum=maximum, has_balloon=balloon is not None and balloon.get('model') != 'none',
         gives_way=balloon is not None and balloon.get('autodeflate') == 'on',

@@ -131,9 +131,8 @@ def _around(path: pathlib.Path, most: int, v2: bool) -> typing.Iterator[_Bound]:
             return  # the root of a hierarchy, or what holds it
         if not v2 and _optional(group / 'memory.use_hierarchy') == 0:
             return
-        limits = [_limit_v2(group), _least(group, 'memory.swap.max')] if v2 else [
-            _optional(group / 'memory.limit_in_bytes')]
-        if any(limit is not None and limit < most for limit in limits):
+        limit = _limit_v2(group) if v2 else _optional(group / 'memory.limit_in_bytes')
+        if limit is not None and limit < most or v2 and _optional(group / 'memory.swap.max') is not None:
             stat = table((group / 'memory.stat').read_text())
             yield _bound_v2(group, stat) if v2 else _bound_v1(group, stat)
 

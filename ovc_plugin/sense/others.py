@@ -63,10 +63,12 @@ def overhead(facts: GuestFacts, sample: GuestSample, resident: int, least: int) 
 def swap(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int:
     """Bytes of swap that are in use and known to be no guest's.
 
-    Those of a guest that cannot be read count too, and so do, with control groups of version 1, those of guests' pages
-    that are in memory again and not written since: such a group is not charged for them. What guests may have in swap
-    that is itself memory is none of this: nobody knows whose that is, so all of it is taken to be theirs.
+    A guest of which it is not known may have there what it does not have in memory, and is committed to; a host where
+    no guest's can be read would otherwise seem to have no swap. With control groups of version 1 those of guests' pages
+    count that are in memory again and not written since: such a group is not charged for them. What guests may have in
+    swap that is itself memory is none of this: nobody knows whose that is, so all of it is taken to be theirs.
     """
     used = later.memory.swap_total - later.memory.swap_free
-    theirs = sum(g.swapped or 0 for g in guests if g.running)
+    theirs = sum(max(0, g.maximum + g.overhead - (g.resident or 0)) if g.swapped is None else g.swapped
+                 for g in guests if g.running)
     return min(later.memory.swap_total, max(0, used - max(0, theirs - later.memory.zram)))

@@ -12,6 +12,14 @@ from ovc_plugin.model import MIB, Level, Plan, ReclaimGuest, SetBalloon, TuneKsm
 from tests.builders import FakeHypervisor
 
 
+def test_what_was_moved_before_an_error_is_told():
+    """Else swapping that went on for long and erred at last would be taken for one in vain."""
+    entry = reclaimer._Entry(ReclaimGuest(guest='g1', amount=1 << 30, floor=0, reason=''), '/g1', freed=MIB, error='x')
+    assert entry.outcome().freed == MIB
+    entry.freed = 0
+    assert entry.outcome().freed is None
+
+
 def plan(*actions):
     return Plan(level=Level.HARD, actions=actions, reason='')
 

@@ -150,6 +150,15 @@ def test_with_file_backed_memory_the_ratio_must_be_fixed_at_one(written, ratio, 
     assert found.severity is severity and change in found.change and 'remove' not in found.change, found
 
 
+def test_with_file_backed_memory_nothing_may_be_reserved_for_the_host(written):
+    """nova-compute does not start otherwise either, and reserves 512 MB by default."""
+    text = GOOD.replace('[libvirt]', '[libvirt]\nfile_backed_memory = 4096')
+    found = in_files(written, text)['reserved memory']
+    assert (found.severity, found.change) == (Severity.ERROR, '[DEFAULT] reserved_host_memory_mb = 0')
+    none = text.replace('[DEFAULT]', '[DEFAULT]\nreserved_host_memory_mb = 0')
+    assert 'reserved memory' not in in_files(written, none)
+
+
 def test_a_controller_without_a_line_of_ours_has_the_plugin_off(written):
     """As README's "Turning it off" leaves it: nothing is an error, as on a host without our driver."""
     off = '[filter_scheduler]\nenabled_filters = ComputeFilter\n'

@@ -547,6 +547,49 @@ class Applied:
         pass
 
 
+def test_a_dry_run_that_begins_while_a_pass_senses_still_gives_back(tmp_path, monkeypatch):
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    host.available = 10 * GIB
+    host.controller.start()
+    until(lambda: host.knobs['run'] == 1 and host.controller.status()['tick']['passes'])
+    before = len(host.hypervisor.asked)
+    host.begun.clear()
+    host.hangs = 'sensing'
+    until(lambda: 'sensing' in host.begun)
+    become_dry(host)
+    host.hangs = ''
+    host.let.set()
+    until(lambda: unclaimed(host))
+    host.controller.stop()
+    assert host.hypervisor.asked[before:] == [('uuid-g0', GIB)]
+
+
+def test_a_stop_while_a_dry_run_gives_back_gives_back_the_rest(tmp_path, monkeypatch):
+    host = Sharing(tmp_path, monkeypatch, *[sampled(f'g{n}', actual=GIB // 2) for n in range(3)])
+    host.available = 10 * GIB
+    host.controller.start()
+    until(lambda: host.knobs['run'] == 1 and host.controller.status()['tick']['passes'])
+    before = len(host.hypervisor.asked)
+    host.begun.clear()
+    host.hangs = 'uuid-g0'
+    become_dry(host)
+    until(lambda: 'uuid-g0' in host.begun)
+    threading.Timer(0.2, host.let.set).start()
+    host.controller.stop()
+    assert {uuid for uuid, _ in host.hypervisor.asked[before:]} == {'uuid-g0', 'uuid-g1', 'uuid-g2'}
+
+
+def test_a_guest_that_cannot_be_given_its_reservation_keeps_nobody_from_what_is_over(tmp_path):
+    host = Host(tmp_path, sampled('bad', actual=GIB // 8, usable=None, last_update=None, reservation='25%'),
+                sampled('good', actual=GIB // 2, last_update=NOW + 4), available=20 * GIB)
+    host.hypervisor.broken = {'uuid-bad'}
+    for _ in range(400):
+        host.guests = (host.guests[0], dataclasses.replace(host.guests[1], facts=dataclasses.replace(
+            host.guests[1].facts, last_update=host.now + 4)))
+        host.run()
+    assert ('uuid-good', GIB) in host.hypervisor.asked
+
+
 def until(condition, seconds=5.0):
     deadline = time.monotonic() + seconds
     while not condition():

@@ -110,6 +110,9 @@ def test_of_a_guest_no_more_is_swapped_than_its_own_limit_of_swap_takes():
     full = dataclasses.replace(bounded, swap_room=0)
     assert full.uuid not in {a.guest for a in actions(short(full, *others, mb=560), ReclaimGuest)}
     assert reclaimable(a_host(bounded), OPTIONS) == 20 * MIB and not reclaimable(a_host(full), OPTIONS)
+    speaks = a_guest('speaks', maximum=8 * GIB, actual=8 * GIB, resident=8 * GIB, usable=4 * GIB, swap_room=MIB)
+    ballooned = reclaimable(a_host(dataclasses.replace(speaks, swap_room=0)), OPTIONS)
+    assert reclaimable(a_host(speaks), OPTIONS) == ballooned + MIB
 
 
 def test_memory_is_handed_back_when_the_host_is_clear():

@@ -33,7 +33,8 @@ def test_a_spec_that_nothing_reads_is_told():
     told = definition.read(domain(metadata=NOVA.replace('ovc:reservation', 'ovc:reservaton'))).complaint
     assert 'ovc:reservaton is none of ours' in told and 'ovc:reservation' in told
     own = '<metadata><ovc:guest xmlns:ovc="https://ovc-plugin/xmlns/domain/1.0" trust-domain="t" {}="no"/></metadata>'
-    assert definition.read(domain(metadata=own.format('share'))).complaint == ''
+    for name in ('share', 'image'):
+        assert definition.read(domain(metadata=own.format(name))).complaint == ''
     assert 'ovc:shar is' in definition.read(domain(metadata=own.format('shar'))).complaint
 
 

@@ -128,6 +128,18 @@ def test_what_a_guest_is_guaranteed_beyond_what_it_is_counted_with_is_judged_and
     assert flying(ledger, counted={'g1': 4 * GIB}) == (0, 0, 0)
 
 
+def test_what_a_guest_has_grown_by_is_not_there_for_the_next_that_comes():
+    ledger, counted = Ledger(), {'g1': 2 * GIB}
+    assert grow(ledger, 2 * GIB, counted=counted).ok
+    report = a_report(total=16 * GIB, reserve=0, reserved=11 * GIB, committed=11 * GIB, claimed=11 * GIB,
+                      available=14 * GIB, swap_usable=64 * GIB)
+    for size, ok in ((4, False), (2, True)):
+        new = Request(memory=size * GIB, reservation=size * GIB, guest='new')
+        verdict = Ledger.admit(ledger, new, lambda flying, new=new: placement.fits(
+            report, new, flying, SchedulerSettings(), SharedSettings(), NOW), counted=counted, listed_at=NOW, now=NOW)
+        assert verdict.ok is ok, verdict
+
+
 def test_guests_that_grow_together_are_not_all_let_by_one_report():
     ledger, counted = Ledger(), {f'g{n}': 2 * GIB for n in range(4)}
     verdicts = [grow(ledger, 5 * GIB, counted=counted,

@@ -58,7 +58,15 @@ def test_others_have_never_less_than_nothing_in_swap():
 
 def test_swap_that_is_not_known_to_be_a_guests_backs_nothing():
     unread = GuestSample(facts=facts('g2', rss=GIB))
-    assert seen(sampled(swapped=GIB), unread, swap_free=5 * GIB).swap_others == 2 * GIB
+    found = seen(sampled(swapped=GIB), unread, swap_free=5 * GIB)
+    assert found.swap_others == 2 * GIB - found.guests[1].overhead
+
+
+def test_a_guest_whose_swap_cannot_be_read_may_have_there_what_it_does_not_have_in_memory():
+    """Else a host that tells no guest's swap (swapaccount=0) would seem to have none for them."""
+    unread = GuestSample(facts=facts('g2', rss=GIB // 4))
+    found = seen(sampled(swapped=GIB), unread, swap_free=5 * GIB)
+    assert found.swap_others == 2 * GIB - (GIB - GIB // 4) - found.guests[1].overhead
 
 
 def test_what_guests_may_have_in_compressed_memory_is_not_taken_for_swap():

@@ -86,6 +86,13 @@ def test_what_holds_a_v2_boundary_bounds_it_too_with_what_its_neighbours_use(tmp
     assert (found.total, found.available) == (7 * GIB, 512 * MIB)
 
 
+def test_a_limit_of_swap_around_a_v2_boundary_holds_however_large_beside_the_memory(tmp_path):
+    machine = proc.memory(a_proc(tmp_path / 'proc', total=16 * GIB, available=10 * GIB, swap=64 * GIB))
+    above = a_v2_group(tmp_path / 'a', usage=4 * GIB, swap_max=20 * GIB)
+    group = a_v2_group(above / 'c', usage=4 * GIB)
+    assert cgroup.boundary(group, machine).swap_free == 20 * GIB
+
+
 def test_what_holds_a_v1_boundary_bounds_it_too_seen_or_not(tmp_path):
     machine = proc.memory(a_proc(tmp_path / 'proc', total=64 * GIB, available=50 * GIB, swap=20 * GIB))
     above = a_v1_group(tmp_path / 'a', usage=9 * GIB, limit=10 * GIB, memsw=16 * GIB, total_swap=5 * GIB)
