@@ -143,7 +143,7 @@ function check_ovc {
     fi
     if [[ -n $(iniget "$NOVA_CPU_CONF" DEFAULT ram_allocation_ratio) ]]; then
         warn $LINENO "ovc: ram_allocation_ratio in $NOVA_CPU_CONF wins over the ratio that the plugin keeps:\
- remove it from local.conf"
+ remove it from local.conf, or with [libvirt] file_backed_memory, which needs it, set [ovc_host] manage_ratio = false"
     fi
     if [[ -z $(swapon --show=NAME --noheadings) ]]; then
         warn $LINENO "ovc: this host has no swap, so its memory is not overcommitted: add a swap file or partition"
