@@ -60,8 +60,9 @@ def use_huge_pages() -> int:
 def backed(amount: int) -> None:
     """Have this machine's own host give it that many bytes in pages of 2 MB, and leave them free: who takes memory
     within the next second or two pays for a page what it costs on a machine that has its memory."""
-    with mmap.mmap(-1, amount, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+    whole = -(-amount // HUGE) * HUGE
+    with mmap.mmap(-1, whole, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
         area.madvise(mmap.MADV_HUGEPAGE)
         for _ in range(2):  # those that came first have rested while the others came
-            for at in range(0, amount, HUGE):
+            for at in range(0, whole, HUGE):
                 area[at:at + HUGE] = _BLOCK

@@ -95,7 +95,7 @@ def shock(host: Any, booted: list[Any], held: list[int], record: Path, options: 
     from ovc_plugin.settings import HostSettings
     # The shock shall come as fast as on a host that has its memory: pages that lay free for long may cost a virtual
     # machine fifty microseconds each.
-    rested.backed(options.host_memory * options.free // 100 // 2 * 2 * MB)
+    rested.backed(options.host_memory * options.free // 100 * MB)
     begun_passes, before = len(passes(record)), look(host.group)[0]
     watched = Watched(host.group)
     watcher = threading.Thread(target=watched.run)

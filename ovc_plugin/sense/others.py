@@ -3,7 +3,7 @@
 """What is used by others than guests, in memory and in swap, and where guests have huge pages. Pure.
 
 Where something is not known to be a guest's, it is taken to be others': a host then promises less than it could, never
-more (promises 1 and 2).
+more (promises 1 and 2). But for swap of a guest that cannot be read: see :func:`swap`.
 """
 from __future__ import annotations
 

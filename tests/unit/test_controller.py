@@ -451,10 +451,7 @@ def become_dry(host):
 def test_a_dry_run_that_begins_while_acting_leaves_the_host_as_a_stop_does(tmp_path, monkeypatch, caplog):
     """Promise 8: nobody watches from then on whose pages meet."""
     host = Sharing(tmp_path, monkeypatch, *sharing_guests())
-    host.available = 10 * GIB
-    host.controller.start()
-    until(lambda: host.knobs['run'] == 1 and host.controller.status()['tick']['passes'])
-    before = len(host.hypervisor.asked)
+    before = at_work(host)
     caplog.set_level(logging.INFO)
     become_dry(host)
     until(lambda: host.controller.status()['dry_run'] and host.knobs == {'run': 0, 'pages_to_scan': 77})
@@ -547,13 +544,18 @@ class Applied:
         pass
 
 
-def test_a_dry_run_that_begins_while_a_pass_senses_still_gives_back(tmp_path, monkeypatch):
-    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+def at_work(host):
+    """Start it beside plenty of memory, until its pages are shared; how often guests were asked by then."""
     host.available = 10 * GIB
     host.controller.start()
     until(lambda: host.knobs['run'] == 1 and host.controller.status()['tick']['passes'])
-    before = len(host.hypervisor.asked)
     host.begun.clear()
+    return len(host.hypervisor.asked)
+
+
+def test_a_dry_run_that_begins_while_a_pass_senses_still_gives_back(tmp_path, monkeypatch):
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    before = at_work(host)
     host.hangs = 'sensing'
     until(lambda: 'sensing' in host.begun)
     become_dry(host)
@@ -566,11 +568,7 @@ def test_a_dry_run_that_begins_while_a_pass_senses_still_gives_back(tmp_path, mo
 
 def test_a_stop_while_a_dry_run_gives_back_gives_back_the_rest(tmp_path, monkeypatch):
     host = Sharing(tmp_path, monkeypatch, *[sampled(f'g{n}', actual=GIB // 2) for n in range(3)])
-    host.available = 10 * GIB
-    host.controller.start()
-    until(lambda: host.knobs['run'] == 1 and host.controller.status()['tick']['passes'])
-    before = len(host.hypervisor.asked)
-    host.begun.clear()
+    before = at_work(host)
     host.hangs = 'uuid-g0'
     become_dry(host)
     until(lambda: 'uuid-g0' in host.begun)
