@@ -53,25 +53,39 @@ def relieve(situation: Situation) -> Part:
 def _guarantees(lacking: tuple[tuple[GuestSnapshot, int, int], ...],
                 situation: Situation) -> tuple[dict[str, int], int, bool]:
     """What guests below their reservation are given of it, in bytes by uuid; what is then left to spare; and whether
-    some of them wait. Each is given the whole of it: no target is below a reservation (promise 3), as one that was a
-    raise when it was thought of would shrink a guest that has grown by itself since."""
-    kept, spare, waits = {}, situation.spare, False
-    for guest, size, _ in lacking:
+    some of them wait."""
+    short = [(guest, size) for guest, size, _ in lacking if guest.uuid not in situation.turned]
+    kept, owed = reservations(short, situation.spare)
+    return kept, situation.spare - sum(kept.values()), owed > 0
+
+
+def reservations(sizes: typing.Iterable[tuple[GuestSnapshot, int]], spare: int) -> tuple[dict[str, int], int]:
+    """What guests of these sizes that are below their reservation are given of it, in their order, of ``spare`` bytes;
+    and what the others of them lack of theirs, all in bytes. Each is given the whole of it: no target is below a
+    reservation (promise 3), as one that was a raise when it was thought of would shrink a guest that has grown by
+    itself since."""
+    kept, owed = {}, 0
+    for guest, size in sizes:
         missing = -(-(guest.reservation - size) // balloon.PAGE) * balloon.PAGE
-        if missing <= 0 or guest.uuid in situation.turned:
+        if missing <= 0:
             continue
         if missing <= spare:
             kept[guest.uuid] = missing
             spare -= missing
         else:
-            waits = True
-    return kept, spare, waits
+            owed += missing
+    return kept, owed
 
 
 def _why(guest: GuestSnapshot, size: int, lack: int, settings: HostSettings) -> str:
     if size < guest.reservation:
-        return f'{guest.name} has {size // MIB} MB < {guest.reservation // MIB} MB, its reservation'
+        return below(guest, size)
     return f'{need.spoken(guest, settings)}, and needs {lack // MIB} MB more than {size // MIB} MB'
+
+
+def below(guest: GuestSnapshot, size: int) -> str:
+    """How a reason says that a guest of this size (bytes) is owed some of its reservation."""
+    return f'{guest.name} has {size // MIB} MB < {guest.reservation // MIB} MB, its reservation'
 
 
 def _piece(guest: GuestSnapshot, lack: int, known: Need | None, settings: HostSettings) -> int:

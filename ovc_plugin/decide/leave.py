@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ovc_plugin.decide import pressure
+from ovc_plugin.decide import giving, pressure
 from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, SetBalloon
 from ovc_plugin.settings import HostSettings
 
@@ -51,21 +51,38 @@ def room(snapshot: HostSnapshot, settings: HostSettings) -> int:
 
 def give_back(snapshot: HostSnapshot, settings: HostSettings, handed: int = 0, *,
               into_swap: bool = False) -> GivingBack:
-    """Targets towards the maximum for all who lack something, in proportion to what they lack.
+    """Targets towards the maximum: first the whole reservation for whom that can be, the one that lacks least of it
+    first, as while the host is looked after; then for all others in proportion to what they lack. What is too little
+    for somebody's reservation is kept for it: more may come free.
 
     ``handed`` bytes were given already and may not be in use yet: they look free, and are not. ``into_swap`` adds the
     free swap to the room.
     """
-    wanting = {guest: short for guest in snapshot.running if (short := lack(guest))}
+    wanting = dict(sorted(((guest, short) for guest in snapshot.running if (short := lack(guest))), key=_first))
     lacking = sum(wanting.values())
     free = max(0, room(snapshot, settings) + (snapshot.swap_free if into_swap else 0) - handed)
-    share = min(1.0, free / lacking) if lacking else 0.0
+    kept, owed = giving.reservations(((guest, guest.maximum - short) for guest, short in wanting.items()), free)
+    # A whole MiB may be more than it lacks.
+    first = {guest: min(short, kept.get(guest.uuid, 0)) for guest, short in wanting.items()}
+    over = max(0, free - sum(first.values()) - owed)
+    rest = {guest: short - first[guest] for guest, short in wanting.items()
+            if first[guest] or guest.maximum - short >= guest.reservation}
+    share = min(1.0, over / sum(rest.values())) if any(rest.values()) else 1.0
     actions = []
-    for guest, short in wanting.items():
-        size = guest.maximum - short
-        target = guest.maximum if share == 1.0 else size + int(short * share) // _PAGE * _PAGE
+    for guest, left in rest.items():
+        size = guest.maximum - wanting[guest]
+        target = guest.maximum if share == 1.0 else size + first[guest] + int(left * share) // _PAGE * _PAGE
         if target - size >= _PAGE:
-            reason = (f'the host is left to itself with {free // MIB} MB of room: {guest.name} lacks {short // MIB} MB '
-                      'of its maximum')
-            actions.append(SetBalloon(guest=guest.uuid, target=target, previous=size, reason=reason))
+            why = (giving.below(guest, size) if size < guest.reservation else
+                   f'{guest.name} lacks {wanting[guest] // MIB} MB of its maximum')
+            actions.append(SetBalloon(
+                guest=guest.uuid, target=target, previous=size,
+                reason=f'the host is left to itself with {free // MIB} MB of room: {why}'))
     return GivingBack(actions=tuple(actions), room=free, lacking=lacking)
+
+
+def _first(one: tuple[GuestSnapshot, int]) -> tuple[bool, int]:
+    """By what it lacks of its reservation, the others last: there may be time for a few only."""
+    guest, short = one
+    missing = guest.reservation - (guest.maximum - short)
+    return missing <= 0, max(0, missing)
