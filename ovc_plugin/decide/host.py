@@ -12,6 +12,7 @@ from ovc_plugin.decide.rule import Part, Rule, Situation
 from ovc_plugin.decide.rules import BUILT_IN
 from ovc_plugin.decide.state import LadderState, Probe
 from ovc_plugin.model import (
+    MIB,
     Action,
     AskMigration,
     GuestSnapshot,
@@ -128,9 +129,17 @@ def _not_of(guest: GuestSnapshot, action: SetBalloon | ReclaimGuest, situation: 
                 f'{guest.maximum} (maximum)')
     if action.guest in situation.turned:
         return f'{guest.name} is asked for a balloon target twice in one pass'
-    if _shrinks(action, guest, situation) and not need.fresh(guest, situation.settings):
+    if not _shrinks(action, guest, situation):
+        return None
+    if not need.fresh(guest, situation.settings):
         return (f'{guest.name} is shrunk by a word of its that is missing or older than '
                 f'{situation.settings.stats_max_age:.0f} s (stats_max_age)')
+    known, level = situation.state.needs.get(guest.uuid), situation.level
+    soft = level < Level.HARD
+    least = balloon.floor(guest, level, situation.settings, known) if soft else need.amount(guest, known)
+    if action.target < least:
+        return (f'{guest.name} is shrunk to {action.target // MIB} MB < {least // MIB} MB, its need'
+                f'{" and cushion" if soft else ""}, at {level.name}')
     return None
 
 

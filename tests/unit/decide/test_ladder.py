@@ -113,6 +113,26 @@ def test_a_guest_that_never_reached_its_target_may_be_given_a_higher_one_though_
     assert plan.actions == (raised,) and not plan.notes
 
 
+NEEDS, CUSHION = GIB // 2, int(OPTIONS.cushion * GIB)
+
+
+@pytest.mark.parametrize('level, least', [(Level.SOFT, NEEDS + CUSHION), (Level.HARD, NEEDS), (Level.CRITICAL, NEEDS)])
+def test_no_rule_shrinks_a_guest_below_its_need_nor_into_its_cushion_before_hard(level, least):
+    """Promise 3."""
+    host, state = a_host(a_guest(), available=500 * MIB, growth=0.0), LadderState(level=level, better_since=NOW)
+    plan, after = decide(Says(Part(actions=(balloon_to(least - MIB),))), host=host, state=state)
+    assert plan.level is level and plan.actions == () and not after.asked
+    what = 'its need and cushion' if level is Level.SOFT else 'its need'
+    assert f'shrunk to {least // MIB - 1} MB < {least // MIB} MB, {what}, at {level.name}' in plan.notes[0]
+    assert len(decide(Says(Part(actions=(balloon_to(least + MIB),))), host=host, state=state)[0].actions) == 1
+
+
+def test_a_guest_below_its_need_may_be_given_less_than_it_lacks():
+    some = SetBalloon(guest='uuid-g1', target=700 * MIB, previous=600 * MIB, reason='test')
+    host = a_host(a_guest(actual=600 * MIB, usable=0))
+    assert decide(Says(Part(actions=(some,))), host=host)[0].actions == (some,)
+
+
 def share(run):
     return Says(Part(actions=(TuneKsm(run=run, pages_to_scan=None, reason='test'),)))
 
