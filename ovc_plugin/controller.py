@@ -127,12 +127,9 @@ class Controller(Answers):
 
     def _give_back(self, reason: str) -> None:
         """Nobody looks after the guests from now on: what is free is theirs, as far as it can be told in seconds."""
-        if self._snapshot is None:
-            return
         asked = parting.hand_over(
-            self._snapshot, self._sensor.memory, self.settings.host,
-            Plan(level=self._state.level, actions=(), reason=reason),
-            lambda plan: self._actuator.apply(plan, dry_run=False), self._told, self._clock())
+            self.host, self._snapshot, self._sensor.memory, self.settings.host,
+            Plan(level=self._state.level, actions=(), reason=reason), self._actuator, self._told, self._clock())
         self._state = state.without(self._state, asked)
         self._kept.save(self._state)
 

@@ -71,6 +71,17 @@ class Actuator:
         with self._lock:
             return self._at.get(thread)
 
+    def late(self) -> dict[str, int]:
+        """Guests that were asked for a size by a call that has not come back, with that size in bytes: it may be
+        carried out at any time, even when nobody waits for it any more."""
+        at = {a.guest: a.target for a in list(self._at.values()) if isinstance(a, SetBalloon)}
+        told: typing.Callable[[], dict[str, int]] = getattr(self._hypervisor, 'late', dict)
+        return {**at, **told()}
+
+    def readmit(self, guest: str) -> None:
+        """Leave the guest out no longer: it is to be asked once more, whatever that takes."""
+        self._left_out.pop(guest, None)
+
     def stop(self) -> None:
         """Drop what swapping is still wanted; what the root helper has begun ends by itself, its limits put back."""
         self._swapping.begin((), urgent=False)

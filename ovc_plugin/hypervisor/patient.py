@@ -27,6 +27,7 @@ class Patient:
         self._inner, self._seconds, self._most = inner, seconds, most
         self._lock = threading.Lock()
         self._under_way = 0
+        self._sizes: dict[threading.Thread, tuple[str, int]] = {}
 
     def guests(self) -> list[GuestFacts]:
         """:raises TimeoutError: no answer in time; what the hypervisor raises otherwise."""
@@ -34,7 +35,23 @@ class Patient:
 
     def set_balloon(self, uuid: str, target: int) -> None:
         """:raises TimeoutError: not taken in time; what the hypervisor raises otherwise."""
-        self._patiently(f'guest {uuid}', self._inner.set_balloon, uuid, target)
+        self._patiently(f'guest {uuid}', self._set, uuid, target)
+
+    def late(self) -> dict[str, int]:
+        """Guests that were asked for a size by a call that has not come back, with the least such size in bytes: it may
+        be carried out at any time, by a process that is not this one."""
+        found: dict[str, int] = {}
+        for uuid, target in list(self._sizes.values()):
+            found[uuid] = min(target, found.get(uuid, target))
+        return found
+
+    def _set(self, uuid: str, target: int) -> None:
+        thread = threading.current_thread()
+        self._sizes[thread] = uuid, target
+        try:
+            self._inner.set_balloon(uuid, target)
+        finally:
+            del self._sizes[thread]
 
     def measure_dirty(self, uuids: typing.Collection[str]) -> None:
         """:raises TimeoutError: not taken in time; what the hypervisor raises otherwise."""

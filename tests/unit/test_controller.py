@@ -10,10 +10,11 @@ import time
 
 import pytest
 
-from ovc_plugin import privileged, publish
+from ovc_plugin import parting, privileged, publish
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.controller import Controller
 from ovc_plugin.decide import state
+from ovc_plugin.hypervisor.patient import Patient
 from ovc_plugin.model import MIB, InFlight, KsmState, Level, Outcome, Plan, Request, TuneKsm
 from ovc_plugin.samples import GuestSample, MemorySample
 from ovc_plugin.sense.sources import Sources
@@ -466,6 +467,49 @@ def test_a_dry_run_that_begins_while_acting_leaves_the_host_as_a_stop_does(tmp_p
     assert caplog.text.count('dry run from now on') == 1
 
 
+def shrinks_late(host):
+    """Its pass has left a call about the first guest to itself; returns what the guest was asked for in it."""
+    host.controller._actuator = Actuator(Patient(host.hypervisor, 0.1), lambda uuid: None)
+    at_work(host)
+    host.hangs, host.available = 'uuid-g0', 500 * MIB
+    until(lambda: host.controller._actuator.late())
+    until(lambda: 'uuid-g0' not in host.controller._state.asked)
+    return host.controller._actuator.late()['uuid-g0']
+
+
+def test_who_was_asked_to_shrink_by_a_call_that_comes_back_during_a_stop_is_asked_for_its_size_last(
+        tmp_path, monkeypatch, caplog):
+    """Else it would stay small, with nobody looking after it."""
+    host = Sharing(tmp_path, monkeypatch, *three())
+    target = shrinks_late(host)
+    threading.Timer(0.3, host.let.set).start()
+    host.controller.stop()
+    mine = [size for uuid, size in host.hypervisor.asked if uuid == 'uuid-g0']
+    assert mine[-2:] == [target, GIB] and target < GIB
+    assert 'uuid-g0' not in host.kept()['ladder']['asked'] and 'may yet shrink' not in caplog.text
+
+
+def test_whose_call_does_not_come_back_during_a_stop_is_named_with_what_mends_it(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(parting, 'SECONDS', 0.3)
+    host = Sharing(tmp_path, monkeypatch, *three())
+    shrinks_late(host)
+    began = time.monotonic()
+    host.controller.stop()
+    assert time.monotonic() - began < 3
+    said = next(line for line in caplog.messages if 'may yet shrink' in line)
+    assert 'guest g0 ' in said and 'ovc release' in said
+
+
+def test_a_first_pass_that_hangs_at_a_stop_names_the_guest_too(tmp_path, monkeypatch, caplog):
+    host = Sharing(tmp_path, monkeypatch, *three())
+    host.hangs = 'uuid-g0'
+    host.controller.start()
+    until(lambda: 'uuid-g0' in host.begun)
+    host.controller.stop(timeout=0.1)
+    host.end_what_hangs()
+    assert any('guest uuid-g0 ' in line and 'ovc release' in line for line in caplog.messages)
+
+
 def unclaimed(host):
     store = publish.Store(str(host.path), 'h1')
     free = store.claim()
@@ -539,6 +583,9 @@ class Applied:
 
     def apply(self, plan, dry_run):
         return self.outcomes
+
+    def late(self):
+        return {}
 
     def stop(self):
         pass

@@ -54,6 +54,21 @@ def test_one_hung_guest_does_not_keep_the_others_from_their_sizes(hanging):
     assert hanging.asked == [('uuid-g2', 2)]
 
 
+def test_sizes_that_were_asked_for_and_not_answered_are_told_until_they_are(hanging):
+    """Each may be carried out long after its asker went on."""
+    patient = Patient(hanging, 0.1)
+    patient.set_balloon('uuid-g2', 2)
+    for size in (3, 1):
+        with pytest.raises(TimeoutError):
+            patient.set_balloon('uuid-hung', size)
+    assert patient.late() == {'uuid-hung': 1}, 'the least: nobody knows which of them comes last'
+    hanging.let_go.set()
+    deadline = time.monotonic() + 5
+    while patient.late():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_what_the_hypervisor_says_is_passed_on(hanging):
     hanging.hangs, hanging.down = False, True
     with pytest.raises(ConnectionError):
