@@ -133,6 +133,13 @@ def grows(report: HostReport, more: int, in_flight: InFlight, shared: SharedSett
     return Verdict(ok=True, reason=f'{mb(more)} more can be guaranteed, {mb(left)} left (report {age:.0f} s old)')
 
 
+def guarantees_all_but(report: HostReport, amount: int, shared: SharedSettings, now: float) -> bool:
+    """Whether the host surely guarantees a guest that it has counted all its memory, which would otherwise be
+    ``amount`` bytes more than it is guaranteed: less than that is not guaranteed of what all guests there may touch."""
+    open_ = report.committed - report.reserved
+    return 0 <= open_ < amount and abs(report.age(now)) <= shared.report_max_age
+
+
 def waived(report: HostReport, scheduler: SchedulerSettings) -> bool:
     """Whether operator and host both do without swap backing."""
     return not report.backed and not scheduler.require_swap_backing

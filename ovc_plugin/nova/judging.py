@@ -43,7 +43,7 @@ class Rebuild(states.Asking):
         """Can the host guarantee what the image asks for beyond what the guest is guaranteed there already? By what a
         scheduler knows of images: memory encryption and locked memory."""
         same = Verdict(ok=True, reason='the guest is guaranteed as much there as before')
-        if not self.whole or self._before.whole or self._was_whole(host_state):
+        if not self.whole or self._before.whole or (was := self._was_whole(host_state)):
             return same
         try:
             known = states.known(host_state)
@@ -54,13 +54,19 @@ class Rebuild(states.Asking):
         # All of what is in flight: the host cannot refuse a rebuild without harm.
         guests, memory = states.in_flight(host_state, known)
         more = self.memory - self._before.of(host_state, known.default).reservation
+        if was is None and not guests and placement.guarantees_all_but(known.report, more, self.shared, now):
+            return same
         return placement.grows(known.report, more, InFlight(guests=guests, memory=memory), self.shared,
                                now) if more else same
 
-    def _was_whole(self, host_state: typing.Any) -> bool:
-        """By the guest as its host last told of it, once it ran. By what only its host can know, it was not."""
+    def _was_whole(self, host_state: typing.Any) -> bool | None:
+        """By the guest as its host last told of it, once it ran. By what only its host can know, it was not. ``None``:
+        nova holds no more than its id, or what its database lists of all guests. To look there would not help: what the
+        new image says is in it before a scheduler is asked."""
         guest = host_state.instances.get(self.guest)
-        return guest is not None and untouchable(guest, given(given(guest, 'flavor'), 'extra_specs') or {}) is not None
+        if given(guest, 'system_metadata') is None:
+            return None
+        return untouchable(guest, given(given(guest, 'flavor'), 'extra_specs') or {}) is not None
 
 
 def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:

@@ -143,6 +143,43 @@ def test_a_rebuild_is_asked_by_neither_filter():
         assert passing(chooser, [a_host('h1', domains=(name('p2'),), level=Level.HARD)], spec) == ['h1']
 
 
+ENCRYPTED = {'image_hw_mem_encryption': 'true'}
+
+
+def a_rebuild_into_encryption(guest, since=0, **host):
+    """A guest's new image encrypts its memory; which hosts pass, of one whose guarantees leave no room for that, and to
+    which so many guests came ``since`` its report."""
+    image = objects.ImageMeta(id='i2', properties=objects.ImageMetaProps(hw_mem_encryption=True))
+    spec = a_request(scheduler_hints={'_nova_check_type': ['rebuild']}, instance_uuid=guest.uuid, image=image)
+    found = a_host('h1', guests=[guest], **dict(reserved=8 * GB) | host)
+    found.num_instances = since
+    return passing(filters.OvercommitFilter, [found], spec)
+
+
+@pytest.mark.parametrize('kept, passes', [
+    ({}, False), ({'image_hw_mem_encryption': 'false'}, False), (ENCRYPTED, True)])
+def test_a_rebuild_is_judged_by_what_the_host_told_of_the_guest_before(kept, passes):
+    guest = an_instance(1, 'p1')
+    guest.system_metadata = kept
+    assert bool(a_rebuild_into_encryption(guest)) is passes
+
+
+@pytest.mark.parametrize('guest', [
+    objects.Instance(uuid='00000000-0000-0000-0000-000000000001'), an_instance(1, 'p1')], ids=['id', 'database'])
+@pytest.mark.parametrize('host, passes', [
+    ({'committed': 8 * GB}, True),                  # all guests there are guaranteed all they may touch
+    ({'committed': 8 * GB + 511 * MIB}, True),      # too little is not, of another guest
+    ({'committed': 8 * GB + 512 * MIB}, False),     # that may be this one's
+    ({'committed': 8 * GB, 'since': 1}, False),     # it may be the one that came, and is not in the report
+    ({'committed': 7 * GB}, False),                 # cannot be: tells nothing
+    ({'committed': 8 * GB, 'taken_at': 1.0}, False)])
+def test_a_rebuild_of_a_guest_of_which_nova_tells_too_little_is_judged_by_what_its_host_guarantees(guest, host, passes):
+    """As after a restart of nova-scheduler or nova-compute: what is then known of guests has not what their images
+    said, and the database has what the new one says already. On a host that is full of encrypted guests none could be
+    rebuilt: nova would set it to ERROR."""
+    assert bool(a_rebuild_into_encryption(guest, **host)) is passes and 'system_metadata' not in guest
+
+
 # -- the two ways to judge ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('changes', [
     {}, {'level': Level.HARD}, {'taken_at': 1.0}, {'reserved': 8 * GB}, {'committed': 16 * GB}, {'available': 0},
