@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import logging
 import time
@@ -88,20 +89,23 @@ def live(args: argparse.Namespace) -> list[Fields]:
 
 
 def recorded(paths: list[str], guest: str, at: float | None) -> list[Fields]:
-    """The guest as the last pass that knew it had it, on each host of the log; with what was last done until then."""
+    """The guest as the last pass that knew it had it, on each host of the log; with what that host last did until then.
+    Files are read in the order in which they are named, which need not be that of their times."""
     found: dict[str, log.Entry] = {}
-    last: dict[str, Fields] = {}
+    last: dict[str, dict[str, Fields]] = collections.defaultdict(dict)
     entries = log.find(paths)
     for entry in entries:
-        passed = entry.passed
+        passed, done = entry.passed, last[entry.host]
         if at is not None and passed.at > at:
             continue
-        if why.find(passed.snapshot, guest):
+        if why.find(passed.snapshot, guest) and (
+                entry.host not in found or found[entry.host].passed.at <= passed.at):
             found[entry.host] = entry
         for outcome in passed.outcomes:
-            if uuid := getattr(outcome.action, 'guest', None):
-                last[uuid] = describe.action_fields(outcome, passed.at, passed.names)
+            uuid = getattr(outcome.action, 'guest', None)
+            if uuid and (uuid not in done or done[uuid]['at'] <= passed.at):
+                done[uuid] = describe.action_fields(outcome, passed.at, passed.names)
     for remark in entries.remarks:
         LOG.warning('ovc explain: %s', remark)
     return [why.explain(e.passed.snapshot, e.passed.state, e.settings.host, e.passed.at, guest, log.decider(e.settings),
-                        last) | {'at': e.passed.at, 'recorded': log.when(e.passed.at)} for e in found.values()]
+                        last[e.host]) | {'at': e.passed.at, 'recorded': log.when(e.passed.at)} for e in found.values()]

@@ -3,6 +3,7 @@
 """``ovc explain`` as an operator meets it: from the hosts, over a message bus in this process, and from a record."""
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import time
 
@@ -12,9 +13,9 @@ from ovc_plugin import cli, record, rpc
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide.replay import Pass
 from ovc_plugin.decide.state import LadderState
-from ovc_plugin.model import MIB, Outcome
+from ovc_plugin.model import MIB, Level, Outcome, Plan, SetBalloon
 from ovc_plugin.settings import HostSettings, Settings
-from tests.builders import NOW, a_guest, a_host, sampled
+from tests.builders import GIB, NOW, a_guest, a_host, sampled
 from tests.unit.test_controller import Host
 
 
@@ -97,3 +98,38 @@ def test_a_record_explains_what_was_at_any_time(ovc, tmp_path):
     assert ovc('explain', 'db', '--record', tmp_path / 'log')[0] == 1
     assert 'no decision log' in ovc('explain', 'web', '--record', tmp_path / 'other')[2]
     assert ovc('explain', 'web', '--record', tmp_path / 'log', '--at', 'noon')[0] == 2
+
+
+def write_down(directory, host, at, reason):
+    """The log of one host's controller, of one pass in which it shrank a guest."""
+    recorder = record.Recorder(directory, host, MIB, importlib.metadata.version('ovc-plugin'))
+    shrunk = SetBalloon(guest='uuid-g1', target=GIB - MIB, previous=GIB, reason=reason)
+    recorder.add(Pass(at=at, state=LadderState(), snapshot=a_host(a_guest('g1'), host=host, taken_at=at),
+                      plan=Plan(level=Level.SOFT, actions=(shrunk,), reason='test'),
+                      outcomes=(Outcome(action=shrunk, done=True),)), Settings())
+    recorder.close()
+
+
+def test_what_another_hosts_controller_did_to_a_guest_is_not_told_as_this_ones(ovc, tmp_path):
+    """A guest that has moved, from h2 to h1: files are read by name."""
+    write_down(tmp_path, 'h2', NOW, 'done by h2')
+    write_down(tmp_path, 'h1', NOW + 60, 'done by h1')
+    told = json.loads(ovc('explain', 'g1', '--record', tmp_path, '--json')[1])['hosts']
+    assert {one['host']: one['guests'][0]['last_action']['reason'] for one in told} == {
+        'h1': 'done by h1', 'h2': 'done by h2'}
+
+
+def test_the_last_that_a_log_knows_of_a_guest_is_told_in_whatever_order_its_files_are_named(ovc, tmp_path):
+    for name, at in (('a', NOW + 60), ('b', NOW)):
+        write_down(tmp_path / name, 'h1', at, f'in {name}')
+    out = ovc('explain', 'g1', '--record', tmp_path / 'a', '--record', tmp_path / 'b', '--json')[1]
+    told, = json.loads(out)['hosts']
+    assert told['at'] == NOW + 60 and told['guests'][0]['last_action']['reason'] == 'in a'
+
+
+def test_a_record_of_another_release_is_explained_by_this_one_and_that_is_said_once(ovc, tmp_path, monkeypatch):
+    with monkeypatch.context() as then:
+        then.setattr(importlib.metadata, 'version', lambda name: '0.0.9')
+        write_down(tmp_path, 'h1', NOW, 'test')
+    err = ovc('explain', 'g1', '--record', tmp_path)[2]
+    assert err.count('recorded by ovc-plugin 0.0.9, decided again by ') == 1
