@@ -208,7 +208,6 @@ class Watchdog:
         lift(self._directory, self._check)
 
 
-
 def _detach(pipe: int) -> None:
     """Leave everything of the parent's but the pipe: its session, files and signals; a file that stays open would tell
     others that it still lives."""
