@@ -105,6 +105,10 @@ def _once(host: str, built: controller.Controller) -> int:
         print(f'ovc-agent: this host\'s memory cannot be read: {error}; check boundary in [ovc_host]', file=sys.stderr)
         return 1
     status = built.status()
+    if status['report'] is None:
+        print(f'ovc-agent: {"; ".join(status["notes"])}: start libvirtd (or virtqemud) and let this user ask it, or '
+              'correct connection_uri in [ovc_agent]', file=sys.stderr)
+        return 1
     view = display.HostView(host=host, status=status, age=0.0)
     console = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else display.WIDTH)
     names = {guest['uuid']: guest['name'] for guest in status['guests']}

@@ -159,6 +159,13 @@ def test_a_host_that_cannot_be_sensed_is_exit_status_1(written, modelled, capsys
     assert 'memory cannot be read' in capsys.readouterr().err
 
 
+def test_a_hypervisor_that_does_not_answer_is_exit_status_1_with_a_remedy(written, modelled, capsys, monkeypatch):
+    monkeypatch.setattr(builders.FakeHypervisor, 'guests', lambda self: (_ for _ in ()).throw(OSError('refused')))
+    assert agent.main(['--once', '--config-file', written(QUICK)]) == 1
+    err = capsys.readouterr().err
+    assert 'hypervisor did not answer' in err and 'refused' in err and 'connection_uri in [ovc_agent]' in err
+
+
 def test_the_reserve_is_512_mb_unless_it_is_set(written, modelled):
     agent.main(['--once', '--config-file', written(QUICK)])
     agent.main(['--once', '--config-file', written(QUICK + '[ovc_host]\nreserve_mb = 0\n')])

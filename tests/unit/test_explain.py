@@ -97,3 +97,5 @@ def test_a_record_explains_what_was_at_any_time(ovc, tmp_path):
     assert ovc('explain', 'db', '--record', tmp_path / 'log')[0] == 1
     assert 'no decision log' in ovc('explain', 'web', '--record', tmp_path / 'other')[2]
     assert ovc('explain', 'web', '--record', tmp_path / 'log', '--at', 'noon')[0] == 2
+    status, _, err = ovc('explain', 'web', '--at', then)
+    assert status == 2 and '--record' in err
