@@ -15,7 +15,7 @@ import typing
 
 from oslo_config import cfg
 
-from ovc_plugin import privileged, publish
+from ovc_plugin import predictors, privileged, publish, rules
 from ovc_plugin.cli import findings
 from ovc_plugin.cli.findings import Findings, error, ok, unknown, warning
 from ovc_plugin.hypervisor.connection import Connection
@@ -32,6 +32,8 @@ T = typing.TypeVar('T')
 def look(conf: cfg.ConfigOpts, settings: Settings, uri: str, service_user: str) -> Findings:
     """Everything that can be seen from this host; what cannot is said."""
     ours = conf.compute_driver == findings.DRIVER
+    if ours:
+        yield from doors(settings)
     try:
         snapshot = patiently(lambda: sense(conf, settings, uri))
     except Exception as problem:
@@ -53,6 +55,19 @@ def look(conf: cfg.ConfigOpts, settings: Settings, uri: str, service_user: str) 
         yield from helper(conf)
         yield from writable(pathlib.Path(settings.host.state_path), service_user)
     yield from left_behind(conf, settings, snapshot, ours)
+
+
+def doors(settings: Settings) -> Findings:
+    """What a package brings and the settings name."""
+    try:
+        rules.load(settings.host.rules)
+    except rules.UnknownRule as problem:
+        yield error('rules', f'{problem}: the host controller does not start', 'correct [ovc_host] rules')
+    if settings.host.predictor != 'none':
+        try:
+            predictors.load(settings.host.predictor)
+        except predictors.UnknownPredictor as problem:
+            yield error('predictor', f'{problem}: no peak is predicted', 'correct [ovc_host] predictor')
 
 
 def silence(snapshot: HostSnapshot) -> str | None:

@@ -18,7 +18,7 @@ import rich.console
 from oslo_config import cfg
 from oslo_log import log
 
-from ovc_plugin import assembly, controller, display, keeping, privileged, publish, rpc
+from ovc_plugin import assembly, controller, display, keeping, privileged, publish, rpc, rules
 from ovc_plugin import conf as options
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.decide.state import LadderState
@@ -93,6 +93,8 @@ def _build(conf: cfg.ConfigOpts, settings: Settings, *, record: bool) -> tuple[s
     except ImportError as error:
         raise options.ConfigError(f'{error}: install python3-libvirt from your distribution, or libvirt-python with '
                                   'pip') from None
+    except rules.UnknownRule as error:
+        raise options.ConfigError(f'{error}; correct [ovc_host] rules') from None
 
 
 def _once(host: str, built: controller.Controller) -> int:

@@ -255,6 +255,13 @@ def test_a_bad_value_is_exit_status_2_with_its_remedy(written, modelled, capsys,
     assert remedy in capsys.readouterr().err and not modelled
 
 
+def test_a_rule_that_is_not_installed_is_exit_status_2_with_its_remedy(written, modelled, capsys, monkeypatch):
+    monkeypatch.setattr(agent.assembly, 'build', lambda *args: agent.rules.load(['swop']))
+    assert agent.main(['--once', '--config-file', written(QUICK)]) == 2
+    err = capsys.readouterr().err
+    assert 'swop' in err and 'relief' in err and 'correct [ovc_host] rules' in err
+
+
 def test_a_missing_libvirt_python_is_exit_status_2_with_its_remedy(written, modelled, capsys, monkeypatch):
     def absent(uri):
         raise ImportError("No module named 'libvirt'")
