@@ -87,7 +87,7 @@ class HostSettings:
     fast_look: float = knob(
         0.2, 'Seconds between two cheap looks at available memory, at how fast demand grows, and at the pressure stall '
         'counter; a pass runs at once when it would raise the level. 0 leaves that to the kernel\'s alarm, where there '
-        'is one.', low=0, high=60, unit='s')
+        'is one, and passes are then never further apart than a tick.', low=0, high=60, unit='s')
     boundary: str = knob(
         'machine', 'What counts as the host\'s memory: "machine", or the path of the control group (v1 memory or v2) '
         'that holds the guests, for example /sys/fs/cgroup/machine.slice.')
@@ -99,7 +99,8 @@ class HostSettings:
         'which the levels SOFT, HARD and CRITICAL follow. Raise it where memory is filled faster than it is freed.',
         low=0.1, high=32)
     dwell: float = knob(
-        15.0, 'Seconds for which the host must look better before the level falls.', low=0, high=3600, unit='s')
+        15.0, 'Seconds for which the host must look better before the level falls; a third of them to fall to SOFT.',
+        low=0, high=3600, unit='s')
     stall_soft: float = knob(
         0.10, 'Share of time that tasks wait for memory (PSI some, 10 s) from which it is SOFT.', low=0.001, high=1)
     stall_hard: float = knob(0.40, 'The same for HARD. Related: stall_soft.', low=0.001, high=1)
@@ -149,9 +150,8 @@ class HostSettings:
         'times as much of guests that do not answer the balloon, and at CRITICAL. Passes follow each other each second '
         'then: larger steps move what a burst no longer needs.', low=1 * MIB, high=64 << 30, unit='MiB')
     refault_limit: float = knob(
-        200.0, 'Pages per second read back from swap above which a guest is not swapped further, except at level '
-        'CRITICAL. A guest that was shrunk and itself reads back as much, or reclaims as much in haste, is not shrunk '
-        'further.', low=0, high=1e6)
+        200.0, 'Pages per second read back from swap above which a guest is not swapped further, except at CRITICAL. A '
+        'guest that was shrunk and itself reads back or reclaims as much is not shrunk further.', low=0, high=1e6)
     ksm: str = knob(
         'auto', 'Page sharing. "auto": merge while all guests that can merge belong to one trust domain (project), '
         'pause otherwise; nova starts guests of further projects unmergeable. "off": never. "leave": do not touch the '
@@ -222,11 +222,12 @@ class HostSettings:
         True, 'Promise only what memory and swap can hold together. With false, guarantees and max_ratio bound it, '
         'and the kernel may kill guests; the log and the report then say so.')
     state_path: str = knob(
-        '/var/lib/ovc', 'Directory for what must survive a restart: the targets that were asked for, and the page '
-        'sharing settings that were found, and whether placement\'s ratio is ours. A few KB for each host.')
+        '/var/lib/ovc', 'Directory for what must survive a restart: what was asked of guests and learned of them, page '
+        'sharing as it was found, and whether placement\'s ratio is ours. Some 100 KB for each host.')
     predictor: str = knob(
         'calibrated', 'What predicts the most memory that guests need at once within a day: an entry point in the '
-        'namespace ovc_plugin.predictors, or "none". The prediction is part of the report and guides placement.')
+        'namespace ovc_plugin.predictors (see doc/adding-a-rule.rst), or "none". It is part of the report and guides '
+        'placement.')
     record_path: str = knob(
         'record', 'Directory for the decision log, which "ovc replay" decides again and "ovc explain --record" reads: '
         'every pass in which something was done, and one a minute otherwise. A relative one is below state_path. Empty '
@@ -234,8 +235,7 @@ class HostSettings:
     record_size: int = knob(
         20 * MIB, 'Most that the decision log of this host takes on disk; the oldest goes first.', low=1 * MIB,
         high=64 << 30, unit='MiB')
-    run_path: str = knob(
-        '/run/libvirt/qemu', 'Directory in which libvirt keeps the process id files of its guests.')
+    run_path: str = knob('/run/libvirt/qemu', 'Directory in which libvirt keeps the process id files of its guests.')
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

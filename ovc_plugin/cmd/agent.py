@@ -41,6 +41,12 @@ examples:
 A file needs nothing but what differs from etc/ovc/ovc.conf.sample, for example:
   [ovc_host]
   dry_run = false
+
+exit status:
+  0  ended by a signal; with --once or --lift: it is done
+  1  the host cannot be looked at, another process controls it and this is no dry run (--once),
+     or something could not be put back (--lift)
+  2  wrong usage or configuration; the message names the remedy
 '''
 
 
