@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import time
 
 import pytest
 
-from ovc_plugin import cli, record, rpc
+from ovc_plugin import cli, display, record, rpc
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide.replay import Pass
 from ovc_plugin.decide.state import LadderState
-from ovc_plugin.model import MIB, Outcome
+from ovc_plugin.model import MIB, Level, Outcome
 from ovc_plugin.settings import HostSettings, Settings
 from tests.builders import NOW, a_guest, a_host, sampled
 from tests.unit.test_controller import Host
@@ -99,3 +100,15 @@ def test_a_record_explains_what_was_at_any_time(ovc, tmp_path):
     assert ovc('explain', 'web', '--record', tmp_path / 'log', '--at', 'noon')[0] == 2
     status, _, err = ovc('explain', 'web', '--at', then)
     assert status == 2 and '--record' in err
+
+
+def test_all_that_a_host_tells_is_documented(controlled):
+    text = (pathlib.Path(__file__).parents[2] / 'doc' / 'status.rst').read_text()
+    status = controlled.controller.status()
+    view = display.HostView(host='h1', status=status, age=0.0)
+    columns = {word for table in (display.hosts([view]), display.guests([view], NOW))
+               for word in table.plain.splitlines()[1].split()}
+    assert {'report', 'guests', 'watch'} <= status.keys() and {'Headroom', 'Heard'} <= columns
+    named = status.keys() | status['tick'].keys() | status['watch'].keys() | columns - {'Host', 'Guest', 'Level'}
+    assert not [name for name in named if f'``{name}``' not in text]
+    assert not [level.name for level in Level if f'``{level.name}``' not in text]
