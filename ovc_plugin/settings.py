@@ -115,9 +115,9 @@ class HostSettings:
     stats_max_age: float = knob(
         30.0, 'Seconds after which a guest\'s word of its memory is too old to act on.', low=1, high=3600, unit='s')
     rules: tuple[str, ...] = knob(
-        ('sharing', 'relief', 'balloon', 'swap', 'evacuation', 'return'), 'The rules of the ladder, in the order in '
-        'which they are asked: each finds what those before it left of a shortage. A package may bring more (entry '
-        'points in ovc_plugin.rules); see doc/adding-a-rule.rst. One that is left out does nothing.')
+        ('sharing', 'relief', 'balloon', 'swap', 'evacuation', 'return'), 'The rules of the ladder (see '
+        'doc/adding-a-rule.rst), in the order in which they are asked: each finds what those before it left of a '
+        'shortage. A package may bring more (entry points in ovc_plugin.rules). One that is left out does nothing.')
     balloon: bool = knob(True, 'Use ballooning.', mutable=True)
     balloon_step: float = knob(
         0.10, 'Largest cut of one balloon target in one pass, as a share of the guest\'s maximum; twice as much at '
