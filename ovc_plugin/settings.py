@@ -121,12 +121,12 @@ class HostSettings:
     balloon: bool = knob(True, 'Use ballooning.', mutable=True)
     balloon_step: float = knob(
         0.10, 'Largest cut of one balloon target in one pass, as a share of the guest\'s maximum; twice as much at '
-        'level HARD, four times at CRITICAL.', low=0.005, high=1)
+        'HARD, four times at CRITICAL. What the host does not back of a guest comes on top.', low=0.005, high=1)
     dead_band: float = knob(
         0.01, 'Smallest change of a balloon target worth asking for, a share of its maximum.', low=0, high=0.5)
     cushion: float = knob(
-        0.10, 'Memory left to a guest beyond what it cannot give up, as a share of its maximum. Below it a guest is '
-        'shrunk only at level HARD or worse.', low=0, high=1)
+        0.10, 'Memory left to a guest beyond what it cannot give up, as a share of its maximum. Half of it is taken at '
+        'CRITICAL, if swap cannot take what is missing and the guest\'s balloon gives way.', low=0, high=1)
     idle_tax: float = knob(
         0.75, 'Tax on idle memory when memory is taken or handed out: at 0.75 an idle page costs a guest as much of '
         'its share as four used ones; at 0 shares go by weight and size alone.', low=0, high=0.99)
