@@ -105,13 +105,13 @@ class HostSettings:
         0.10, 'Share of time that tasks wait for memory (PSI some, 10 s) from which it is SOFT.', low=0.001, high=1)
     stall_hard: float = knob(0.40, 'The same for HARD. Related: stall_soft.', low=0.001, high=1)
     ask_guests: bool = knob(
-        False, 'Ask guests, through their QEMU guest agent and six times a minute, for the working set that the '
-        'script etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their '
-        'maximum, instead of their statistics or where they have none, for stats_max_age. Not under eventlet.')
+        False, 'Ask guests six times a minute, through their QEMU guest agent, for the working set that the script '
+        'etc/guest/ovc-working-set publishes in them. For stats_max_age it counts instead of their statistics, between '
+        'their reservation and their maximum. Without effect where nova-compute runs on eventlet.')
     ask_monitor: bool = knob(
         False, 'Ask guests for the pressure that they count themselves (stalls, direct reclaim, kills; Linux 6.12 and '
         'QEMU 9.2), six times a minute, so that one that was shrunk too far is seen sooner. It goes through QEMU\'s '
-        'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Not under eventlet.')
+        'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Without effect on eventlet.')
     stats_max_age: float = knob(
         30.0, 'Seconds after which a guest\'s word of its memory is too old to act on.', low=1, high=3600, unit='s')
     rules: tuple[str, ...] = knob(

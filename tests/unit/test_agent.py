@@ -12,12 +12,13 @@ import time
 import pytest
 from oslo_config import cfg
 
-from ovc_plugin import cli, publish
+from ovc_plugin import assembly, cli, publish
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.cmd import agent
 from ovc_plugin.controller import Controller
 from ovc_plugin.model import MIB
 from ovc_plugin.sense.sensor import Sensor
+from ovc_plugin.settings import HostSettings
 from tests import builders
 from tests.builders import GIB
 
@@ -268,6 +269,17 @@ def test_a_missing_libvirt_python_is_exit_status_2_with_its_remedy(written, mode
     monkeypatch.setattr(agent, 'Connection', absent)
     assert agent.main(['--config-file', written(QUICK)]) == 2
     assert 'install python3-libvirt' in capsys.readouterr().err
+
+
+def test_what_eventlet_keeps_from_working_is_said(monkeypatch, caplog):
+    asks = HostSettings(ask_guests=True)
+    assembly._tell_of_eventlet('h1', asks)
+    assert not caplog.messages
+    monkeypatch.delattr(assembly.select, 'poll')
+    assembly._tell_of_eventlet('h1', HostSettings())
+    assert not caplog.messages
+    assembly._tell_of_eventlet('h1', asks)
+    assert 'without effect' in caplog.text and 'OS_NOVA_DISABLE_EVENTLET_PATCHING' in caplog.text
 
 
 def test_memory_of_the_model_is_what_the_sensor_reads(written, modelled):
