@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument('--suites', nargs='+', choices=sorted(SUITES), default=list(SUITES), help='default: all')
     top.add_argument('--every', type=int, default=1, metavar='N', help='each N-th test only (default 1: all)')
     top.add_argument('--only', default='', metavar='REGEX', help='tests whose name has it')
-    top.add_argument('--jobs', type=int, default=max(1, (os.cpu_count() or 2) // 2), help='processes at a time')
+    top.add_argument('--jobs', type=int, default=max(1, (os.cpu_count() or 2) // 2),
+                     help='processes at a time (default: half as many as processors)')
     top.add_argument('--minutes', type=float, default=0, help='begin no more tests after so long (default: no end)')
     top.add_argument('--manage-ratio', action='store_true', help='let the driver set placement\'s ratio too, which '
                      'nova\'s tests know as a constant')

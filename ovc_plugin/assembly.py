@@ -43,6 +43,7 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
     if not options.require_swap_backing:
         LOG.warning('%s: require_swap_backing is off: guests may be promised more than memory and swap can hold, and '
                     'the kernel may then kill them', host)
+    _tell_of_eventlet(host, options)
     store = publish.Store(options.state_path, host)
     # In a dry run too, if there can be any: they are an earlier run's, and would outlive it. But those of another
     # process that controls this host are at work.
@@ -71,6 +72,12 @@ def _sampler(options: HostSettings) -> Sampler | None:
         return int((pathlib.Path(options.run_path) / f'{name}.pid').read_text())
 
     return Sampler(privileged.page_hashes, pid_of, options.sample_pages) if options.sample_pages else None
+
+
+def _tell_of_eventlet(host: str, options: HostSettings) -> None:
+    if (options.ask_guests or options.ask_monitor) and not hasattr(select, 'poll'):
+        LOG.warning('%s: ask_guests and ask_monitor are without effect, as this process runs on eventlet: have it on '
+                    'threads (OS_NOVA_DISABLE_EVENTLET_PATCHING=true in nova-compute\'s environment)', host)
 
 
 def _publications(read: typing.Callable[[str, str], str], options: HostSettings) -> published.Published | None:

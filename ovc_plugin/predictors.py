@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from stevedore import driver, exception
+from stevedore import driver
 
 from ovc_plugin.decide.predict import Predictor
 
@@ -32,7 +32,7 @@ def load(name: str = DEFAULT) -> Predictor:
     """
     try:
         manager: driver.DriverManager = driver.DriverManager(NAMESPACE, name, invoke_on_load=True)
-    except (exception.NoMatches, ImportError, TypeError) as error:
+    except Exception as error:  # whoever wrote it: without a prediction everything else goes on
         known = ', '.join(names()) or f'none: is ovc-plugin installed with its entry points ({NAMESPACE})?'
         raise UnknownPredictor(f'predictor {name!r} does not load ({error}); there are: {known}') from error
     found: Predictor = manager.driver

@@ -87,7 +87,7 @@ class HostSettings:
     fast_look: float = knob(
         0.2, 'Seconds between two cheap looks at available memory, at how fast demand grows, and at the pressure stall '
         'counter; a pass runs at once when it would raise the level. 0 leaves that to the kernel\'s alarm, where there '
-        'is one.', low=0, high=60, unit='s')
+        'is one, and passes are then never further apart than a tick.', low=0, high=60, unit='s')
     boundary: str = knob(
         'machine', 'What counts as the host\'s memory: "machine", or the path of the control group (v1 memory or v2) '
         'that holds the guests, for example /sys/fs/cgroup/machine.slice.')
@@ -99,33 +99,34 @@ class HostSettings:
         'which the levels SOFT, HARD and CRITICAL follow. Raise it where memory is filled faster than it is freed.',
         low=0.1, high=32)
     dwell: float = knob(
-        15.0, 'Seconds for which the host must look better before the level falls.', low=0, high=3600, unit='s')
+        15.0, 'Seconds for which the host must look better before the level falls; a third of them to fall to SOFT.',
+        low=0, high=3600, unit='s')
     stall_soft: float = knob(
         0.10, 'Share of time that tasks wait for memory (PSI some, 10 s) from which it is SOFT.', low=0.001, high=1)
     stall_hard: float = knob(0.40, 'The same for HARD. Related: stall_soft.', low=0.001, high=1)
     ask_guests: bool = knob(
-        False, 'Ask guests, through their QEMU guest agent and six times a minute, for the working set that the '
-        'script etc/guest/ovc-working-set publishes in them, and believe it between their reservation and their '
-        'maximum, instead of their statistics or where they have none, for stats_max_age. Not under eventlet.')
+        False, 'Ask guests six times a minute, through their QEMU guest agent, for the working set that the script '
+        'etc/guest/ovc-working-set publishes in them. For stats_max_age it counts instead of their statistics, between '
+        'their reservation and their maximum. Without effect where nova-compute runs on eventlet.')
     ask_monitor: bool = knob(
         False, 'Ask guests for the pressure that they count themselves (stalls, direct reclaim, kills; Linux 6.12 and '
         'QEMU 9.2), six times a minute, so that one that was shrunk too far is seen sooner. It goes through QEMU\'s '
-        'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Not under eventlet.')
+        'monitor, and libvirt notes such guests as tainted (custom-monitor) in its log. Without effect on eventlet.')
     stats_max_age: float = knob(
         30.0, 'Seconds after which a guest\'s word of its memory is too old to act on.', low=1, high=3600, unit='s')
     rules: tuple[str, ...] = knob(
-        ('sharing', 'relief', 'balloon', 'swap', 'evacuation', 'return'), 'The rules of the ladder, in the order in '
-        'which they are asked: each finds what those before it left of a shortage. A package may bring more (entry '
-        'points in ovc_plugin.rules); see doc/adding-a-rule.rst. One that is left out does nothing.')
+        ('sharing', 'relief', 'balloon', 'swap', 'evacuation', 'return'), 'The rules of the ladder (see '
+        'doc/adding-a-rule.rst), in the order in which they are asked: each finds what those before it left of a '
+        'shortage. A package may bring more (entry points in ovc_plugin.rules). One that is left out does nothing.')
     balloon: bool = knob(True, 'Use ballooning.', mutable=True)
     balloon_step: float = knob(
         0.10, 'Largest cut of one balloon target in one pass, as a share of the guest\'s maximum; twice as much at '
-        'level HARD, four times at CRITICAL.', low=0.005, high=1)
+        'HARD, four times at CRITICAL. What the host does not back of a guest comes on top.', low=0.005, high=1)
     dead_band: float = knob(
         0.01, 'Smallest change of a balloon target worth asking for, a share of its maximum.', low=0, high=0.5)
     cushion: float = knob(
-        0.10, 'Memory left to a guest beyond what it cannot give up, as a share of its maximum. Below it a guest is '
-        'shrunk only at level HARD or worse.', low=0, high=1)
+        0.10, 'Memory left to a guest beyond what it cannot give up, as a share of its maximum. Half of it is taken at '
+        'CRITICAL, if swap cannot take what is missing and the guest\'s balloon gives way.', low=0, high=1)
     idle_tax: float = knob(
         0.75, 'Tax on idle memory when memory is taken or handed out: at 0.75 an idle page costs a guest as much of '
         'its share as four used ones; at 0 shares go by weight and size alone.', low=0, high=0.99)
@@ -149,9 +150,8 @@ class HostSettings:
         'times as much of guests that do not answer the balloon, and at CRITICAL. Passes follow each other each second '
         'then: larger steps move what a burst no longer needs.', low=1 * MIB, high=64 << 30, unit='MiB')
     refault_limit: float = knob(
-        200.0, 'Pages per second read back from swap above which a guest is not swapped further, except at level '
-        'CRITICAL. A guest that was shrunk and itself reads back as much, or reclaims as much in haste, is not shrunk '
-        'further.', low=0, high=1e6)
+        200.0, 'Pages per second read back from swap above which a guest is not swapped further, except at CRITICAL. A '
+        'guest that was shrunk and itself reads back or reclaims as much is not shrunk further.', low=0, high=1e6)
     ksm: str = knob(
         'auto', 'Page sharing. "auto": merge while all guests that can merge belong to one trust domain (project), '
         'pause otherwise; nova starts guests of further projects unmergeable. "off": never. "leave": do not touch the '
@@ -222,11 +222,12 @@ class HostSettings:
         True, 'Promise only what memory and swap can hold together. With false, guarantees and max_ratio bound it, '
         'and the kernel may kill guests; the log and the report then say so.')
     state_path: str = knob(
-        '/var/lib/ovc', 'Directory for what must survive a restart: the targets that were asked for, and the page '
-        'sharing settings that were found, and whether placement\'s ratio is ours. A few KB for each host.')
+        '/var/lib/ovc', 'Directory for what must survive a restart: what was asked of guests and learned of them, page '
+        'sharing as it was found, and whether placement\'s ratio is ours. Some 100 KB for each host.')
     predictor: str = knob(
         'calibrated', 'What predicts the most memory that guests need at once within a day: an entry point in the '
-        'namespace ovc_plugin.predictors, or "none". The prediction is part of the report and guides placement.')
+        'namespace ovc_plugin.predictors (see doc/adding-a-rule.rst), or "none". It is part of the report and guides '
+        'placement.')
     record_path: str = knob(
         'record', 'Directory for the decision log, which "ovc replay" decides again and "ovc explain --record" reads: '
         'every pass in which something was done, and one a minute otherwise. A relative one is below state_path. Empty '
@@ -234,8 +235,7 @@ class HostSettings:
     record_size: int = knob(
         20 * MIB, 'Most that the decision log of this host takes on disk; the oldest goes first.', low=1 * MIB,
         high=64 << 30, unit='MiB')
-    run_path: str = knob(
-        '/run/libvirt/qemu', 'Directory in which libvirt keeps the process id files of its guests.')
+    run_path: str = knob('/run/libvirt/qemu', 'Directory in which libvirt keeps the process id files of its guests.')
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

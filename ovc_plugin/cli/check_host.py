@@ -15,7 +15,7 @@ import typing
 
 from oslo_config import cfg
 
-from ovc_plugin import privileged, publish
+from ovc_plugin import predictors, privileged, publish, rules
 from ovc_plugin.cli import findings
 from ovc_plugin.cli.findings import Findings, error, ok, unknown, warning
 from ovc_plugin.hypervisor.connection import Connection
@@ -25,31 +25,54 @@ from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import ALL_TENANTS, Settings
 
 PATIENCE = 20.0
+ASK_LIBVIRT = 'start libvirtd (or virtqemud), and let this user ask it'
 T = typing.TypeVar('T')
 
 
 def look(conf: cfg.ConfigOpts, settings: Settings, uri: str, service_user: str) -> Findings:
     """Everything that can be seen from this host; what cannot is said."""
     ours = conf.compute_driver == findings.DRIVER
+    if ours:
+        yield from doors(settings)
     try:
         snapshot = patiently(lambda: sense(conf, settings, uri))
     except Exception as problem:
         yield unknown('this host', f'could not be looked at ({_line(problem)})',
                       'run it on a compute host, as a user that may ask libvirt; [libvirt] connection_uri')
         return
-    if any('hypervisor did not answer' in note for note in snapshot.notes):
-        yield error('hypervisor', f'{uri} does not answer', 'start libvirtd (or virtqemud), and let this user ask it')
+    if silence(snapshot):
+        yield error('hypervisor', f'{uri} does not answer', ASK_LIBVIRT)
+        yield unknown('guests', 'not known: neither whether swap is enough for them nor whose pages are merged')
     else:
         yield ok('hypervisor', f'{uri} answers: {len(snapshot.running)} guests run')
-    yield from swap(snapshot)
-    yield from sharing(snapshot, settings)
+        yield from sharing(snapshot, settings)
+    if not silence(snapshot) or not snapshot.swap_total:
+        yield from swap(snapshot)
     for note in snapshot.notes:
-        if 'hypervisor did not answer' not in note:
+        if note != silence(snapshot):
             yield warning('sensors', note, '')
     if ours:
         yield from helper(conf)
         yield from writable(pathlib.Path(settings.host.state_path), service_user)
     yield from left_behind(conf, settings, snapshot, ours)
+
+
+def doors(settings: Settings) -> Findings:
+    """What a package brings and the settings name."""
+    try:
+        rules.load(settings.host.rules)
+    except rules.UnknownRule as problem:
+        yield error('rules', f'{problem}: the host controller does not start', 'correct [ovc_host] rules')
+    if settings.host.predictor != 'none':
+        try:
+            predictors.load(settings.host.predictor)
+        except predictors.UnknownPredictor as problem:
+            yield error('predictor', f'{problem}: no peak is predicted', 'correct [ovc_host] predictor')
+
+
+def silence(snapshot: HostSnapshot) -> str | None:
+    """In the sensor's words, that the hypervisor did not answer: which guests there are is then not known."""
+    return next((note for note in snapshot.notes if 'hypervisor did not answer' in note), None)
 
 
 def sense(conf: cfg.ConfigOpts, settings: Settings, uri: str, connect: Connection | None = None) -> HostSnapshot:
@@ -175,6 +198,9 @@ def left_behind(conf: cfg.ConfigOpts, settings: Settings, snapshot: HostSnapshot
         return
     if found:
         yield warning('left behind', '; '.join(found), 'ovc release')
+    elif silence(snapshot):
+        yield unknown('left behind', 'no limit is lowered, page sharing and ratio are nova\'s; whether guests have '
+                      'their full size is not known', ASK_LIBVIRT)
     else:
         yield ok('left behind', 'nothing: guests have their full size, no limit is lowered, page sharing and ratio are '
                  'nova\'s')

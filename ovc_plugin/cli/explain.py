@@ -53,6 +53,10 @@ class Explain(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
+        if parsed_args.at is not None and not parsed_args.record:
+            LOG.error('ovc explain: --at looks back, and hosts know the present alone: name a decision log with '
+                      '--record, such as /var/lib/ovc/record')
+            return 2
         try:
             if parsed_args.record:
                 accounts = recorded(parsed_args.record, parsed_args.guest, parsed_args.at)

@@ -38,7 +38,10 @@ def find(conf: cfg.ConfigOpts, named: list[str]) -> Found:
     if named:
         return Found(names=list(dict.fromkeys(named)))
     if options.is_set(conf, 'api_database', 'connection'):
-        reports = last_reports(conf)
+        try:
+            reports = last_reports(conf)
+        except options.ConfigError as error:
+            raise options.ConfigError(f'{error}, or name hosts with --host') from None
         return Found(names=sorted(reports), reports=reports)
     if cloud_configured():
         return Found(names=_cloud())
@@ -68,7 +71,7 @@ def last_reports(conf: cfg.ConfigOpts) -> dict[str, str | None]:
         return found
     text = str(found).strip().partition('\n')[0]
     raise options.ConfigError(f'nova\'s database cannot be read ({type(found).__name__}: {text}): check [api_database] '
-                              'connection, or name hosts with --host')
+                              'connection')
 
 
 def _read_database(conf: cfg.ConfigOpts) -> dict[str, str | None] | Exception:

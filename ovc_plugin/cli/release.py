@@ -150,6 +150,9 @@ def sizes(look: typing.Callable[[], HostSnapshot], hypervisor: Hypervisor, setti
     deadline, handed, first = time.monotonic() + args.wait, 0, None
     while True:
         snapshot = look()
+        if said := check_host.silence(snapshot):
+            yield f'what guests lack, which is not known ({said}): {check_host.ASK_LIBVIRT}, and run this again'
+            return
         first = snapshot.available if first is None else first
         # Room that was handed out looks free until guests take it up.
         taken_up = max(0, first - snapshot.available)

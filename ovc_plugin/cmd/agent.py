@@ -18,7 +18,7 @@ import rich.console
 from oslo_config import cfg
 from oslo_log import log
 
-from ovc_plugin import assembly, controller, display, keeping, privileged, publish, rpc
+from ovc_plugin import assembly, controller, display, keeping, privileged, publish, rpc, rules
 from ovc_plugin import conf as options
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.decide.state import LadderState
@@ -41,6 +41,12 @@ examples:
 A file needs nothing but what differs from etc/ovc/ovc.conf.sample, for example:
   [ovc_host]
   dry_run = false
+
+exit status:
+  0  ended by a signal; with --once or --lift: it is done
+  1  the host cannot be looked at, another process controls it and this is no dry run (--once),
+     or something could not be put back (--lift)
+  2  wrong usage or configuration; the message names the remedy
 '''
 
 
@@ -93,6 +99,8 @@ def _build(conf: cfg.ConfigOpts, settings: Settings, *, record: bool) -> tuple[s
     except ImportError as error:
         raise options.ConfigError(f'{error}: install python3-libvirt from your distribution, or libvirt-python with '
                                   'pip') from None
+    except rules.UnknownRule as error:
+        raise options.ConfigError(f'{error}; correct [ovc_host] rules') from None
 
 
 def _once(host: str, built: controller.Controller) -> int:
@@ -105,6 +113,10 @@ def _once(host: str, built: controller.Controller) -> int:
         print(f'ovc-agent: this host\'s memory cannot be read: {error}; check boundary in [ovc_host]', file=sys.stderr)
         return 1
     status = built.status()
+    if status['report'] is None:
+        print(f'ovc-agent: {"; ".join(status["notes"])}: start libvirtd (or virtqemud) and let this user ask it, or '
+              'correct connection_uri in [ovc_agent]', file=sys.stderr)
+        return 1
     view = display.HostView(host=host, status=status, age=0.0)
     console = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else display.WIDTH)
     names = {guest['uuid']: guest['name'] for guest in status['guests']}

@@ -38,8 +38,8 @@ def known_hosts(conf: cfg.ConfigOpts) -> dict[str, Known]:
         # Without nova.monkey_patch: we start none of nova's threads, and oslo.messaging may be loaded already.
         from nova import config, objects, rpc
     except ImportError:
-        raise InventoryError('nova is not installed in this environment: run the command where nova-scheduler runs, '
-                             'or name the hosts to ask') from None
+        raise InventoryError('nova is not installed in this environment: run the command where nova-scheduler '
+                             'runs') from None
     files = [part for name in conf.config_file or () for part in ('--config-file', name)]
     files += [part for name in conf.config_dir or () for part in ('--config-dir', name)]
     config.parse_args(['ovc', *files], init_rpc=False)
@@ -55,8 +55,7 @@ def known_hosts_of(nova_conf: typing.Any) -> dict[str, Known]:
     from oslo_db import exception as db_exception
     if not nova_conf.api_database.connection:
         raise InventoryError('[api_database] connection is not set: name nova-api\'s or nova-scheduler\'s '
-                             'configuration with --config-file (a compute host has no database), or name the hosts '
-                             'to ask')
+                             'configuration with --config-file (a compute host has no database)')
     admin = context.get_admin_context()
     try:
         cells = objects.CellMappingList.get_all(admin)

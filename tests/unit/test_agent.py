@@ -12,12 +12,13 @@ import time
 import pytest
 from oslo_config import cfg
 
-from ovc_plugin import cli, publish
+from ovc_plugin import assembly, cli, publish
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.cmd import agent
 from ovc_plugin.controller import Controller
 from ovc_plugin.model import MIB
 from ovc_plugin.sense.sensor import Sensor
+from ovc_plugin.settings import HostSettings
 from tests import builders
 from tests.builders import GIB
 
@@ -159,6 +160,13 @@ def test_a_host_that_cannot_be_sensed_is_exit_status_1(written, modelled, capsys
     assert 'memory cannot be read' in capsys.readouterr().err
 
 
+def test_a_hypervisor_that_does_not_answer_is_exit_status_1_with_a_remedy(written, modelled, capsys, monkeypatch):
+    monkeypatch.setattr(builders.FakeHypervisor, 'guests', lambda self: (_ for _ in ()).throw(OSError('refused')))
+    assert agent.main(['--once', '--config-file', written(QUICK)]) == 1
+    err = capsys.readouterr().err
+    assert 'hypervisor did not answer' in err and 'refused' in err and 'connection_uri in [ovc_agent]' in err
+
+
 def test_the_reserve_is_512_mb_unless_it_is_set(written, modelled):
     agent.main(['--once', '--config-file', written(QUICK)])
     agent.main(['--once', '--config-file', written(QUICK + '[ovc_host]\nreserve_mb = 0\n')])
@@ -248,12 +256,30 @@ def test_a_bad_value_is_exit_status_2_with_its_remedy(written, modelled, capsys,
     assert remedy in capsys.readouterr().err and not modelled
 
 
+def test_a_rule_that_is_not_installed_is_exit_status_2_with_its_remedy(written, modelled, capsys, monkeypatch):
+    monkeypatch.setattr(agent.assembly, 'build', lambda *args: agent.rules.load(['swop']))
+    assert agent.main(['--once', '--config-file', written(QUICK)]) == 2
+    err = capsys.readouterr().err
+    assert 'swop' in err and 'relief' in err and 'correct [ovc_host] rules' in err
+
+
 def test_a_missing_libvirt_python_is_exit_status_2_with_its_remedy(written, modelled, capsys, monkeypatch):
     def absent(uri):
         raise ImportError("No module named 'libvirt'")
     monkeypatch.setattr(agent, 'Connection', absent)
     assert agent.main(['--config-file', written(QUICK)]) == 2
     assert 'install python3-libvirt' in capsys.readouterr().err
+
+
+def test_what_eventlet_keeps_from_working_is_said(monkeypatch, caplog):
+    asks = HostSettings(ask_guests=True)
+    assembly._tell_of_eventlet('h1', asks)
+    assert not caplog.messages
+    monkeypatch.delattr(assembly.select, 'poll')
+    assembly._tell_of_eventlet('h1', HostSettings())
+    assert not caplog.messages
+    assembly._tell_of_eventlet('h1', asks)
+    assert 'without effect' in caplog.text and 'OS_NOVA_DISABLE_EVENTLET_PATCHING' in caplog.text
 
 
 def test_memory_of_the_model_is_what_the_sensor_reads(written, modelled):

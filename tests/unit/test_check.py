@@ -3,6 +3,7 @@
 """``ovc check``: each thing that is missing or dangerous is found, with the line to change; what is right is not."""
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -262,6 +263,31 @@ def test_what_is_left_of_the_plugin_is_told_once_it_is_off(tmp_path, monkeypatch
     for said in ('1 guests are smaller than their flavor by 512 MB', '1 limits', 'page sharing', 'allocation_ratio'):
         assert said in left.what
     assert not list(check_host.left_behind(found, settings, small, True))
+
+
+def test_rules_and_predictors_that_are_not_installed_are_named_with_those_that_are():
+    for host in (HostSettings(), HostSettings(predictor='none')):
+        assert not list(check_host.doors(Settings(host=host)))
+    settings = Settings(host=HostSettings(rules=('sharing', 'swop'), predictor='oracle'))
+    found = {one.check: one for one in check_host.doors(settings)}
+    assert {one.severity for one in found.values()} == {Severity.ERROR}
+    assert 'swop' in found['rules'].what and 'relief' in found['rules'].what and 'rules' in found['rules'].change
+    assert 'oracle' in found['predictor'].what and 'calibrated' in found['predictor'].what
+
+
+def test_where_the_hypervisor_is_silent_nothing_is_said_of_guests(tmp_path, monkeypatch, written):
+    monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
+    silent = a_host(notes=('hypervisor did not answer; its guests are held as they are until it does (refused)',),
+                    ksm=KsmState(run=1, saved=0, shared=0, pages_to_scan=100))
+    monkeypatch.setattr(check_host, 'sense', lambda conf, settings, uri: silent)
+    found = read(written('[DEFAULT]\nhost = h1\n'))
+    settings = Settings(host=HostSettings(state_path=str(tmp_path)))
+    told = {f.check: f for f in check_host.look(found, settings, 'uri', '')}
+    assert told['hypervisor'].severity is Severity.ERROR and 'libvirtd' in told['hypervisor'].change
+    assert told['guests'].severity is told['left behind'].severity is Severity.UNKNOWN
+    assert not told.keys() & {'swap', 'page sharing', 'sensors'}
+    monkeypatch.setattr(check_host, 'sense', lambda conf, settings, uri: dataclasses.replace(silent, swap_total=0))
+    assert 'swap' in {f.check for f in check_host.look(found, settings, 'uri', '')}
 
 
 # -- the cloud -------------------------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ def test_a_database_that_cannot_be_read_does_not_keep_named_hosts_from_being_ask
     out, err = capsys.readouterr()
     assert 'no answer within 0.3 s' in out and 'access denied' in err
     assert cli.main(['status', '--config-file', config]) == 2
-    assert 'check [api_database] connection' in capsys.readouterr().err
+    assert 'check [api_database] connection, or name hosts with --host' in capsys.readouterr().err
 
 
 def test_where_nothing_lists_hosts_this_machine_is_asked_and_that_is_said(ovc, serve, monkeypatch):

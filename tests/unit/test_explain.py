@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import pathlib
 import time
 
 import pytest
 
-from ovc_plugin import cli, record, rpc
+from ovc_plugin import cli, display, record, rpc
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide.replay import Pass
 from ovc_plugin.decide.state import LadderState
@@ -98,6 +99,8 @@ def test_a_record_explains_what_was_at_any_time(ovc, tmp_path):
     assert ovc('explain', 'db', '--record', tmp_path / 'log')[0] == 1
     assert 'no decision log' in ovc('explain', 'web', '--record', tmp_path / 'other')[2]
     assert ovc('explain', 'web', '--record', tmp_path / 'log', '--at', 'noon')[0] == 2
+    status, _, err = ovc('explain', 'web', '--at', then)
+    assert status == 2 and '--record' in err
 
 
 def write_down(directory, host, at, reason):
@@ -133,3 +136,15 @@ def test_a_record_of_another_release_is_explained_by_this_one_and_that_is_said_o
         write_down(tmp_path, 'h1', NOW, 'test')
     err = ovc('explain', 'g1', '--record', tmp_path)[2]
     assert err.count('recorded by ovc-plugin 0.0.9, decided again by ') == 1
+
+
+def test_all_that_a_host_tells_is_documented(controlled):
+    text = (pathlib.Path(__file__).parents[2] / 'doc' / 'status.rst').read_text()
+    status = controlled.controller.status()
+    view = display.HostView(host='h1', status=status, age=0.0)
+    columns = {word for table in (display.hosts([view]), display.guests([view], NOW))
+               for word in table.plain.splitlines()[1].split()}
+    assert {'report', 'guests', 'watch'} <= status.keys() and {'Headroom', 'Heard'} <= columns
+    named = status.keys() | status['tick'].keys() | status['watch'].keys() | columns - {'Host', 'Guest', 'Level'}
+    assert not [name for name in named if f'``{name}``' not in text]
+    assert not [level.name for level in Level if f'``{level.name}``' not in text]

@@ -88,6 +88,14 @@ def test_a_guest_that_fails_costs_the_others_nothing(run):
     assert '1 guests (g1) lack 600 MB' in left[0]
 
 
+def test_guests_of_a_silent_hypervisor_are_not_said_to_lack_nothing(run):
+    host = Host(available=10 * GIB)
+    host.snapshot = a_host(notes=('hypervisor did not answer; its guests are held as they are until it does (no)',))
+    for options in ({}, {'dry_run': True}):
+        left, _ = run(host, **options)
+        assert 'not known' in left[0] and 'start libvirtd' in left[0] and len(left) == 1
+
+
 @pytest.fixture
 def ovc(written, capsys, log_as_before, monkeypatch, tmp_path):
     """The command on a host whose guests lack nothing, with its state below tmp_path."""

@@ -106,3 +106,5 @@ def test_the_rule_in_the_documentation_works():
     plan, _ = decide_host(host, LadderState(), HostSettings(), NOW, [found['Demonstration'](), *BUILT_IN])
     assert not plan.notes
     assert isinstance(plan.actions[0], ReclaimGuest) and plan.actions[0].guest == 'uuid-b'
+    plan, _ = decide_host(host, LadderState(), HostSettings(swap=False), NOW, [found['Demonstration']()])
+    assert not plan.actions

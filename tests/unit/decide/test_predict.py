@@ -2,8 +2,11 @@
 # Copyright ovc_plugin contributors
 """A prediction stays between present demand and limits, and errs as often as it was told it may."""
 import json
+import pathlib
 import random
 import re
+import textwrap
+import typing
 
 import pytest
 from hypothesis import given, settings
@@ -274,3 +277,24 @@ def test_all_predictors_come_through_the_same_door():
 def test_a_predictor_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(predictors.UnknownPredictor, match="'tarot' does not load .* there are: borg_default, calib"):
         predictors.load('tarot')
+
+
+def test_a_predictor_that_fails_to_load_is_told_from_one_that_is_not_there(monkeypatch):
+    def refuses(*args, **kwargs):
+        raise RuntimeError('no licence found')
+    monkeypatch.setattr(predictors.driver, 'DriverManager', refuses)
+    with pytest.raises(predictors.UnknownPredictor, match="'calibrated' does not load .no licence found"):
+        predictors.load('calibrated')
+
+
+def test_the_predictor_in_the_documentation_works():
+    text = (pathlib.Path(__file__).parents[3] / 'doc' / 'adding-a-rule.rst').read_text()
+    code = text.split('.. code-block:: python\n')[2].split('\nInstall it')[0]
+    found: dict[str, typing.Any] = {}
+    exec(textwrap.dedent(code), found)
+    ours = found['FourFifths']()
+    ours.observe(a_host(a_guest('a', used=GIB)))
+    ours.from_dict(ours.to_dict())
+    assert ours.peak(a_host(a_guest('a', used=10, limit=1000)), DAY).peak == 800
+    assert ours.peak(a_host(a_guest('a', used=900, limit=1000)), DAY).peak == 900
+    assert ours.peak(a_host(a_guest('a', used=None, limit=1000)), DAY).peak == 1000

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """What a domain definition says of a guest."""
+import pathlib
+
 import pytest
 
 from ovc_plugin.hypervisor import definition
@@ -26,6 +28,14 @@ def test_a_guest_without_nova_may_speak_for_itself():
            ' reservation="100"/></metadata>')
     known = definition.read(domain(metadata=own))
     assert (known.managed, known.project, known.extra_specs['ovc:reservation']) == (False, 'team', '100')
+
+
+def test_the_definition_in_the_documentation_works():
+    text = (pathlib.Path(__file__).parents[3] / 'README.rst').read_text()
+    own = text.split('.. code-block:: xml\n')[1].split('\n``overcommit')[0]
+    known = definition.read(domain(metadata=own))
+    assert (known.project, known.complaint) == ('web', '')
+    assert (known.extra_specs['ovc:reservation'], known.extra_specs['ovc:weight']) == ('25%', '2')
 
 
 def test_a_spec_that_nothing_reads_is_told():
