@@ -72,7 +72,8 @@ class Domain:
         specs = {'reservation': str(habit.reservation // MIB), 'weight': str(habit.weight)}
         if habit.untouchable and not habit.locked:
             specs['overcommit'] = 'no'
-        backing = ('<locked/>' if habit.locked and habit.untouchable else '') + ('' if habit.alike else '<nosharepages/>')
+        told = habit.locked and habit.untouchable  # nothing tells of others that they cannot be swapped
+        backing = ('<locked/>' if told else '') + ('' if habit.alike else '<nosharepages/>')
         return XML.format(
             name=habit.name, uuid=self.guest.uuid, mb=habit.maximum // MIB, kib=habit.maximum // 1024,
             project=habit.trust_domain, balloon='virtio' if habit.has_balloon else 'none',
@@ -271,7 +272,7 @@ class Files:
             self._put(f'proc/{pid}/stat', f'{pid} (qemu) S ' + ' '.join(['1'] * 49) + '\n')
             for name in ('memory.max', 'memory.high', 'memory.swap.max', 'memory.reclaim'):
                 self._put(group / name, 'max\n')
-            if guest.habit.swap_limit < guest.habit.maximum:
+            if guest.habit.limited:
                 self._put(group / 'memory.swap.max', f'{guest.habit.swap_limit}\n')
         pid = 1000 + domain.number
         self._put(f'proc/{pid}/ksm_stat', f'ksm_rmap_items 1000\nksm_zero_pages 0\nksm_merging_pages '

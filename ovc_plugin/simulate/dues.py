@@ -40,8 +40,8 @@ class Owed:
         self._asked: dict[str, float] = {}
 
     def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        lacking = sorted(((missing, g.uuid) for g in snapshot.guests if g.can_balloon and g.actual is not None
-                          and (missing := _lacks(true[g.uuid])) > 0))
+        lacking = sorted((missing, g.uuid) for g in snapshot.guests if g.can_balloon and g.actual is not None
+                         and (missing := _lacks(true[g.uuid])) > 0)
         asked = self._asked
         if plan.actions:
             self._asked = asked | {a.guest: time for a in plan.actions if isinstance(a, SetBalloon)}
@@ -101,8 +101,9 @@ class Fruitless:
         left = {g.uuid for g in snapshot.guests if g.uuid not in asked | resting and g.can_swap
                 and (g.refaults or 0.0) <= self.settings.refault_limit and _spare(true[g.uuid]) >= _LEAST}
         self._holds(FRUITLESS, not early or (plan.level >= Level.HARD and not left), time,
-                    f'{_names(early, true)} is asked at {plan.level.name} though nothing of it could be moved '
-                    f'{[self._misses[uuid][0] for uuid in sorted(early)]} times, and not {_names(left, true) or "others"}')
+                    f'{_names(early, true)} is asked at {plan.level.name} though nothing of it could be moved at least '
+                    f'{min((self._misses[uuid][0] for uuid in early), default=0)} times running, '
+                    f'{"and not " + _names(left, true) if left else "below HARD"}')
 
     def _count(self, outcome: Outcome, time: float) -> None:
         uuid = outcome.action.guest if isinstance(outcome.action, ReclaimGuest) else ''

@@ -9,6 +9,7 @@ import typing
 
 from ovc_plugin.model import MIB
 from ovc_plugin.settings import HostSettings
+from ovc_plugin.simulate.guest import PAGE
 from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.manners import CONSTANT, MANNERS, guest
@@ -84,13 +85,14 @@ def _troubled(habits: tuple[Habit, ...], machine: Machine, chance: random.Random
     for habit in habits:
         changes: dict[str, typing.Any] = {}
         if habit.has_balloon and not habit.untouchable and chance.random() < meddled:
-            sizes = [int(habit.reservation * chance.uniform(0.1, 1.1)) // 4096 * 4096 for _ in range(2)]
+            sizes = [int(chance.uniform(*chance.choice(((0.1 * habit.reservation, habit.reservation),) * 3 + (
+                (habit.reservation, habit.maximum),)))) // PAGE * PAGE for _ in range(2)]
             when = chance.choice(('before', 'later', 'both'))
             if when != 'later' and not habit.arrives:
                 changes['starts_at'] = sizes[0]
-            if when != 'before':  # a constant world must have settled after six tenths of its time
+            if when != 'before':  # a constant world must have settled long before its end
                 changes |= {'meddled_to': sizes[1], 'meddled_at': chance.uniform(
-                    habit.arrives, 0.4 * horizon if constant else horizon)}
+                    habit.arrives, 0.25 * horizon if constant else horizon)}
         most = habit.maximum + habit.overhead
         if not habit.untouchable and chance.random() < held and most <= room:
             room -= most

@@ -50,7 +50,7 @@ class Habit:
     each so many seconds, if ever.
 
     Others ask it for a size, too: before our controller started, when it is found with ``starts_at`` bytes (0: with its
-    maximum), and once from ``meddled_at`` on, when somebody asks it for ``meddled_to`` as soon as it gives something.
+    maximum), and once from ``meddled_at`` on, when somebody asks it for ``meddled_to`` if it gives something.
     """
 
     name: str
@@ -91,3 +91,8 @@ class Habit:
     starts_at: int = 0
     meddled_at: float = 1e18
     meddled_to: int = 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether its own limit lets less than all of it be in swap."""
+        return self.swap_limit < self.maximum

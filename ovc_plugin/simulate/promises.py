@@ -146,9 +146,10 @@ class Watcher:
         self._holds('1 guarantee', action.floor >= one.habit.reservation and (
             one.resident - action.amount >= one.habit.reservation), time,
             f'{name} is swapped below its reservation: {action.amount // MIB} MB of {one.resident // MIB} MB')
-        room = one.habit.swap_limit - one.swapped
-        self._holds(dues.FRUITLESS, action.amount <= room, time,
-                    f'{name} is asked for {action.amount // MIB} MB, and its limit lets {room // MIB} MB go')
+        if one.habit.limited:
+            room = one.habit.swap_limit - one.swapped
+            self._holds(dues.FRUITLESS, action.amount <= room, time,
+                        f'{name} is asked for {action.amount // MIB} MB, and its limit lets {room // MIB} MB go')
 
     def _understood(self, one: Guest, time: float) -> bool:
         told = one.told_usable is not None or one.told_working is not None

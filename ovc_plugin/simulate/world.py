@@ -27,6 +27,7 @@ from ovc_plugin.simulate.policy import Policy, Reading
 START = 1_000_000.0
 STEP = 1.0
 LEAST_PAUSE = 1.0       # between two passes brought forward
+_INSISTS = 60.0         # seconds for which somebody else tries to shrink a guest
 _NOTICED = 8 * MIB      # by which a guest must have shrunk to be sure that it was asked to
 
 Watch = typing.Callable[['World', Reading, Plan], None]
@@ -105,14 +106,16 @@ class World:
                 self.refused.append(habit.name)
 
     def _meddle(self) -> None:
-        """What somebody else asks of guests, each once: as soon as that will be seen by who last saw its size."""
+        """What somebody else asks of guests, each once, as soon as that will be seen by who last saw its size; not at
+        all where that is not soon."""
         for guest, size in list(self._meddled.items()):
-            habit = guest.habit
+            since, habit = self.time - guest.habit.meddled_at, guest.habit
             least = max(habit.meddled_to, habit.least, guest.anon)
-            if (habit.meddled_at <= self.time and guest.answers(self.time)
-                    and min(guest.size, guest.target, size) - least > _NOTICED):
-                del self._meddled[guest]
+            if since >= 0 and guest.answers(self.time) and min(guest.size, guest.target, size) - least > _NOTICED:
                 guest.target = habit.meddled_to
+            elif since < _INSISTS:
+                continue
+            del self._meddled[guest]
 
     def _settle(self) -> None:
         """Tell the policy what became of swapping, as the actuator does: that nothing was moved is known only where it
@@ -203,8 +206,8 @@ def _seen(guest: Guest, now: float, refaults: float | None, pressure: float | No
         stats_age=None if usable is None else now - START - guest.told_at, resident=guest.resident,
         published=None if working is None else max(habit.reservation, min(working, habit.maximum)),
         published_age=None if working is None else now - START - guest.told_at,
-        swapped=guest.swapped,
-        swap_room=None if habit.swap_limit >= habit.maximum else max(0, habit.swap_limit - guest.swapped), saved=guest.merged, refaults=refaults, pressure=pressure,
+        swap_room=max(0, habit.swap_limit - guest.swapped) if habit.limited else None,
+        swapped=guest.swapped, saved=guest.merged, refaults=refaults, pressure=pressure,
         major_faults=None if usable is None else guest.told_faults,
         can_balloon=habit.has_balloon and not habit.untouchable, can_share=habit.alike > 0,
         can_swap=not habit.untouchable, untouchable=habit.untouchable, trust_domain=habit.trust_domain)
