@@ -18,7 +18,7 @@ from ovc_plugin.controller import Controller
 from ovc_plugin.decide import pressure
 from ovc_plugin.foresight import Foresight
 from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
-from ovc_plugin.model import MIB, Level, Outcome, Plan
+from ovc_plugin.model import MIB, Level, Outcome, Plan, ReclaimGuest
 from ovc_plugin.samples import Recent
 from ovc_plugin.sense.glance import Glance
 from ovc_plugin.sense.sensor import Sensor
@@ -179,8 +179,9 @@ class Hosted(World):
     def run_pass(self) -> None:
         self.files.write()
         began = time.process_time()
-        self.controller.run_pass()
+        _, outcomes = self.controller.run_pass()
         self.cpu.append(time.process_time() - began)
+        self.outcomes = [(self.time, o) for o in outcomes if isinstance(o.action, ReclaimGuest)]
         self.measures.passes += 1
         self._passed, self._due = self.time, self.time + self.tick
 

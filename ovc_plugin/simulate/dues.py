@@ -89,10 +89,10 @@ class Fruitless:
         self.settings, self._holds = settings, holds
         self._misses: dict[str, tuple[int, float]] = {}
 
-    def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, outcomes: typing.Iterable[Outcome],
-             time: float) -> None:
-        for outcome in outcomes:
-            self._count(outcome, time)
+    def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan,
+             outcomes: typing.Iterable[tuple[float, Outcome]], time: float) -> None:
+        for when, outcome in outcomes:
+            self._count(outcome, when)
         asked = {a.guest for a in plan.actions if isinstance(a, ReclaimGuest)}
         if not (asked and self._misses):
             return

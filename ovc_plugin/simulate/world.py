@@ -37,7 +37,7 @@ Door = typing.Callable[['World', Habit], bool]
 class World:
     """One host, its guests and one policy. ``watch`` sees each plan before it is carried out; ``door`` says of each
     guest that arrives whether it may (everybody may where there is none). ``outcomes``: what became of the swapping
-    that the pass before asked for."""
+    that the pass before asked for, and when the policy was told."""
 
     def __init__(self, machine: Machine, habits: typing.Iterable[Habit], policy: Policy, *,
                  watch: Watch | None = None, door: Door | None = None) -> None:
@@ -48,7 +48,7 @@ class World:
         self.measures = Measures()
         self.time = 0.0
         self.refused: list[str] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[tuple[float, Outcome]] = []
         self.recent = Recent(available=self.kernel.room)
         self._looked: tuple[int, int] | None = None
         self._due, self._passed = 0.0, -1e9
@@ -120,16 +120,16 @@ class World:
     def _settle(self) -> None:
         """Tell the policy what became of swapping, as the actuator does: that nothing was moved is known only where it
         was tried to the end, or failed at once."""
-        self.outcomes = [Outcome(action=action, done=False, error='the guest cannot be reached') if order is None else
-                         Outcome(action=action, done=True, freed=order.freed if order.freed or order.tried else None)
-                         for action, order in self._begun]
+        outcomes = [Outcome(action=action, done=False, error='the guest cannot be reached') if order is None else
+                    Outcome(action=action, done=True, freed=order.freed if order.freed or order.tried else None)
+                    for action, order in self._begun]
         self._begun.clear()
-        self.policy.settled(self.outcomes, self.now)
+        self.outcomes = [(self.time, outcome) for outcome in outcomes]
+        self.policy.settled(outcomes, self.now)
 
     def run_pass(self) -> None:
         """One pass of the policy, as the controller does it: read, decide, act, shrink first and grow last."""
         self._settle()
-        self._meddled = {g: g.size for g in self._meddled}
         reading = self.read()
         plan = self.policy.decide(reading, self.now)
         self.measures.passes += 1
@@ -177,6 +177,7 @@ class World:
                        for g in alive)
         self._stalled = {g.uuid: g.stalled for g in alive}
         self._earlier = (self.time, kernel.swap_ins, kernel.swap_outs)
+        self._meddled = {g: g.size for g in self._meddled}
         self._ins, self._merged = {}, {g.uuid: g.merged for g in alive}
         snapshot = HostSnapshot(
             host='modelled', taken_at=self.now, total=self.machine.total, available=available,

@@ -200,7 +200,7 @@ def swapped(*habits, policy=Ours, seconds=600):
     found: dict[str, list[tuple[float, object]]] = {}
 
     def watch(world, reading, plan):
-        for outcome in world.outcomes:
+        for _, outcome in world.outcomes:
             found.setdefault(outcome.action.guest, []).append((world.time, outcome.error or outcome.freed))
     world = World(Machine(total=4 * GIB, reserve=512 * MIB, swap=8 * GIB), habits,
                   policy(HostSettings(dry_run=False)), watch=watch).run(seconds)
@@ -236,8 +236,9 @@ def test_a_guest_has_no_more_in_swap_than_its_limit_lets_it():
 
 
 def test_a_guest_of_which_nothing_moves_at_times_is_asked_again_when_it_does():
-    found, _ = swapped(a_silent_guest('at times', swaps=0.5, demand=Demand(
-        base=GIB, peak=2 * GIB, rise=MIB)), a_silent_guest('other'), a_silent_guest('locked', locked=True))
+    grows = Demand(base=GIB, peak=2 * GIB, rise=MIB / 2)
+    found, _ = swapped(a_silent_guest('at times', swaps=0.5, demand=grows), a_silent_guest('growing', demand=grows),
+                       a_silent_guest('other'), seconds=1800)
     freed = [freed for _, freed in found['uuid-at times']]
     assert 0 in freed and any(freed[freed.index(0):])
 
