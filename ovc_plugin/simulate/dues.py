@@ -30,12 +30,12 @@ class Owed:
     the reserve, as it and those that lack less need together, for ``patience`` seconds, it has been asked to have its
     reservation. What guests are still taking up is not free, nor what merged pages may take back: all of them, as
     nothing is promised sooner. So long may last what is not seen at once: that a guest which was given memory does not
-    take it (``stuck_after``), and that one which was on its way up has been shrunk (as long again).
+    take it (``stuck_after``), and that one which was asked lately has been shrunk (``HEARD``).
     """
 
     def __init__(self, settings: HostSettings, holds: Holds) -> None:
         self.settings, self._holds = settings, holds
-        self.patience = 2 * (settings.stuck_after + settings.tick)
+        self.patience = settings.stuck_after + HEARD
         self._since: dict[str, float] = {}
         self._asked: dict[str, float] = {}
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Random worlds from a seed: any mix of manners, hosts from roomy to far too small, guests that come later."""
+"""Random worlds from a seed: any mix of manners, hosts from roomy to far too small, guests that come later, guests that
+others shrink, and guests of which swap cannot move everything."""
 from __future__ import annotations
 
 import dataclasses
