@@ -126,6 +126,11 @@ class Startled(Ours):
             dataclasses.replace(a, target=2 * a.target - a.previous) if shrinks(a) else a for a in plan.actions))
 
 
+def limit_forgotten(action, guest, plan):
+    limited = isinstance(action, ReclaimGuest) and guest.swap_room is not None
+    return dataclasses.replace(action, amount=guest.swap_room + MIB) if limited else action
+
+
 def never_raised(action, guest, plan):
     lacks = isinstance(action, SetBalloon) and action.previous < guest.reservation
     return None if lacks else action
@@ -154,13 +159,15 @@ class Stubborn(Ours):
 
 
 class Hopeful(Ours):
-    """Knows whom it tried to swap in vain, and asks nobody else while there is one."""
+    """Knows whom it tried to swap in vain, and tries that one again instead of all others."""
 
     def decide(self, reading, now):
         plan = super().decide(reading, now)
-        vain = {uuid for uuid, probe in self.state.probes.items() if probe.misses > 1}
-        first = tuple(a for a in plan.actions if getattr(a, 'guest', '') in vain)
-        return dataclasses.replace(plan, actions=first) if first else plan
+        vain = [ReclaimGuest(guest=g.uuid, amount=MIB, floor=g.reservation + g.overhead, reason='hopeful')
+                for g in reading.snapshot.guests if (probe := self.state.probes.get(g.uuid)) and probe.misses > 1
+                and g.resident > g.reservation + g.overhead + MIB]
+        others = tuple(a for a in plan.actions if not isinstance(a, ReclaimGuest))
+        return dataclasses.replace(plan, actions=(*others, *vain)) if vain and others != plan.actions else plan
 
 
 class Confused(Ours):
@@ -193,7 +200,7 @@ MUTANTS = [
     (OWED, Impatient),
     (FRUITLESS, Stubborn),
     (FRUITLESS, Hopeful),
-    (FRUITLESS, lied(lambda g: {'swap_room': None})),
+    (FRUITLESS, bent(limit_forgotten)),
     ('10 settles', Restless)]
 
 
