@@ -40,8 +40,8 @@ class Owed:
         self._asked: dict[str, float] = {}
 
     def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        lacking = sorted((missing, g.uuid) for g in snapshot.guests if g.can_balloon and g.actual is not None
-                         and (missing := _lacks(true[g.uuid])) > 0)
+        lacking = sorted((missing, g.uuid) for g in snapshot.guests if g.actual is not None
+                         and g.actual < g.reservation and g.can_balloon and (missing := _lacks(true[g.uuid])) > 0)
         asked = self._asked
         if plan.actions:
             self._asked = asked | {a.guest: time for a in plan.actions if isinstance(a, SetBalloon)}
