@@ -20,8 +20,8 @@ def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float
 
     A guest that was restarted has its full size again: its old target is forgotten too, so that it is asked anew. One
     that grew beyond what it was asked to be, and has not its full size, took what it needs out of its balloon. One that
-    is smaller than it was asked to be, and than it was since, was asked by somebody else: it has been asked for its
-    size then, and is below its reservation if that is.
+    is smaller than it was asked to be, and than it was since, was asked by somebody else, or gave back what it had
+    taken so: what it has now is what it is asked for.
     """
     followed = {}
     for guest in snapshot.running:

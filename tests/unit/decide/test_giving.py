@@ -228,3 +228,12 @@ def test_what_a_guest_said_before_somebody_else_shrank_it_is_no_word_of_its_size
     _, after = decide_host(dataclasses.replace(a_host(later, available=8 * GIB), taken_at=NOW + 15), known, OPTIONS,
                            NOW + 15)
     assert after.needs['uuid-owed'].slow == GIB, 'it was 3 GB large, and could use 2 of them'
+
+
+def test_a_guest_that_gave_back_what_it_took_out_of_its_balloon_has_what_it_has():
+    """Its balloon goes back to what it was asked for, which it did not forget: it was taken for as large as ever."""
+    again = owed(OWED + 200 * MIB, usable=0)
+    state = had(3 * GIB, 3 * GIB, 60, GIB)
+    state = dataclasses.replace(state, asked={'uuid-owed': dataclasses.replace(
+        state.asked['uuid-owed'], gave_way_at=NOW - 60)})
+    assert [target > again.actual for _, target in balloons(again, state=state)] == [True]
