@@ -18,7 +18,7 @@ from ovc_plugin.controller import Controller
 from ovc_plugin.decide import pressure
 from ovc_plugin.foresight import Foresight
 from ovc_plugin.hypervisor.libvirt import LibvirtHypervisor
-from ovc_plugin.model import MIB, Level, Plan
+from ovc_plugin.model import MIB, Level, Outcome, Plan, ReclaimGuest
 from ovc_plugin.samples import Recent
 from ovc_plugin.sense.glance import Glance
 from ovc_plugin.sense.sensor import Sensor
@@ -72,7 +72,8 @@ class Domain:
         specs = {'reservation': str(habit.reservation // MIB), 'weight': str(habit.weight)}
         if habit.untouchable and not habit.locked:
             specs['overcommit'] = 'no'
-        backing = ('<locked/>' if habit.locked else '') + ('' if habit.alike else '<nosharepages/>')
+        told = habit.locked and habit.untouchable  # nothing tells of others that they cannot be swapped
+        backing = ('<locked/>' if told else '') + ('' if habit.alike else '<nosharepages/>')
         return XML.format(
             name=habit.name, uuid=self.guest.uuid, mb=habit.maximum // MIB, kib=habit.maximum // 1024,
             project=habit.trust_domain, balloon='virtio' if habit.has_balloon else 'none',
@@ -178,8 +179,9 @@ class Hosted(World):
     def run_pass(self) -> None:
         self.files.write()
         began = time.process_time()
-        self.controller.run_pass()
+        _, outcomes = self.controller.run_pass()
         self.cpu.append(time.process_time() - began)
+        self.outcomes = [(self.time, o) for o in outcomes if isinstance(o.action, ReclaimGuest)]
         self.measures.passes += 1
         self._passed, self._due = self.time, self.time + self.tick
 
@@ -198,12 +200,17 @@ class Hosted(World):
     def failed(self, guests: typing.Collection[str]) -> None:
         """The controller knows."""
 
+    def settled(self, outcomes: typing.Sequence[Outcome], now: float) -> None:
+        """The controller knows this, too."""
+
     def _swap(self, wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> list[tuple[int, str | None]]:
         """The root helper's part: the modelled kernel is told, and moves as fast as its device is."""
-        by_group = {self.files.group(d): d.guest for d in self.domains()}
+        by_group, moved = {self.files.group(d): d.guest for d in self.domains()}, []
         for group, amount, floor in wanted:
-            self.kernel.orders.append(Order(by_group[Path(group)], amount, floor))
-        return [(amount, None) for _, amount, _ in wanted]
+            guest = by_group[Path(group)]
+            self.kernel.orders.append(Order(guest, amount, floor))
+            moved.append((max(0, min(amount, guest.resident - floor, self.kernel.movable(guest))), None))
+        return moved
 
     def _tune(self, name: str, value: int) -> None:
         self.files.ksm[name] = value
@@ -266,6 +273,8 @@ class Files:
             self._put(f'proc/{pid}/stat', f'{pid} (qemu) S ' + ' '.join(['1'] * 49) + '\n')
             for name in ('memory.max', 'memory.high', 'memory.swap.max', 'memory.reclaim'):
                 self._put(group / name, 'max\n')
+            if guest.habit.limited:
+                self._put(group / 'memory.swap.max', f'{guest.habit.swap_limit}\n')
         pid = 1000 + domain.number
         self._put(f'proc/{pid}/ksm_stat', f'ksm_rmap_items 1000\nksm_zero_pages 0\nksm_merging_pages '
                                           f'{guest.merged // PAGE}\nksm_process_profit 0\n')

@@ -19,6 +19,7 @@ sys.path[:0] = [str(CHECKOUT)]
 
 from ovc_plugin.model import Level, Plan, ReclaimGuest, SetBalloon, TuneKsm  # noqa: E402
 from ovc_plugin.simulate import generate  # noqa: E402
+from ovc_plugin.simulate.dues import OWED  # noqa: E402
 from ovc_plugin.simulate.manners import MANNERS  # noqa: E402
 from ovc_plugin.simulate.policy import Ours, Reading  # noqa: E402
 from ovc_plugin.simulate.promises import NAMES, Breach, Watcher  # noqa: E402
@@ -28,6 +29,8 @@ MANNERLY = textwrap.fill(f'of {len(MANNERS)} manners: {", ".join(MANNERS)}.', 12
 DESCRIPTION = f"""\
 Runs the product's rules on random modelled hosts with up to --guests guests
 {MANNERLY}
+In some worlds somebody else has shrunk guests before the rules came, or does so later; in some there are guests of
+which swap cannot move everything, and nothing tells the rules so.
 A world lasts up to --ticks passes, and guests are admitted by the product's own verdict. At every pass the promises are
 checked against what is true in the model, not against what the rules were told. Exit status 0: every promise was
 checked and none broke.
@@ -69,6 +72,8 @@ def run(seed: str, guests: int, ticks: int) -> Found:
 
     def watch(world: World, reading: Reading, plan: Plan) -> None:
         seen.update(_happenings(plan))
+        if any(outcome.freed == 0 for _, outcome in world.outcomes):
+            seen.add('swaps in vain')
         watcher.watch(world, reading, plan)
 
     world = World(recipe.machine, recipe.habits, Ours(recipe.settings), watch=watch, door=watcher.door)
@@ -79,6 +84,8 @@ def run(seed: str, guests: int, ticks: int) -> Found:
         where = traceback.extract_tb(error.__traceback__)[-1]
         watcher.breach('9 isolation', world.time, f'{type(error).__name__}: {error} ({where.name}, {where.filename}:'
                                                   f'{where.lineno})')
+    if watcher.checked[OWED]:
+        seen.add('shrunk by others')
     sums = {'guests': len(world.guests), 'refused': len(world.refused), 'passes': world.measures.passes}
     return Found(seed=seed, checked=watcher.checked, worlds=collections.Counter(seen), sums=collections.Counter(sums),
                  breaches=list(watcher.breaches.values()))
@@ -144,7 +151,7 @@ def main() -> int:
     for promise, meaning in NAMES.items():
         print(f'{promise:<20}{total.checked[promise]:>12}{len(broken.get(promise, ())):>15}  {meaning}')
     print('worlds with: ' + ', '.join(f'{what} {total.worlds[what]}' for what in (
-        'SOFT', 'HARD', 'CRITICAL', 'shrinks', 'grows', 'swaps', 'shares')))
+        'SOFT', 'HARD', 'CRITICAL', 'shrinks', 'grows', 'swaps', 'swaps in vain', 'shares', 'shrunk by others')))
     unchecked = [promise for promise in NAMES if not total.checked[promise]]
     if unchecked and options.only is None:
         print(f'never checked: {", ".join(unchecked)}; run more worlds')

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typing
 
-from ovc_plugin.model import Action, Level, Plan, SetBalloon
+from ovc_plugin.model import Action, Level, Outcome, Plan, SetBalloon
 from ovc_plugin.samples import Recent
 
 
@@ -17,6 +17,9 @@ class Periodic:
     samples = False
 
     def failed(self, guests: typing.Collection[str]) -> None:
+        pass
+
+    def settled(self, outcomes: typing.Sequence[Outcome], now: float) -> None:
         pass
 
     def wakes(self, recent: Recent, total: int, since: float) -> bool:

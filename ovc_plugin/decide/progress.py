@@ -11,6 +11,7 @@ from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, SetBalloon
 from ovc_plugin.settings import HostSettings
 
 ARRIVED = 4 * MIB
+HEARS = 10.0          # seconds within which a guest hears what it is asked: until then it may go where it was going
 CAUTIOUS = 64 * MIB   # bytes a second that a balloon of unknown speed is trusted to move
 
 
@@ -18,7 +19,9 @@ def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float
     """What was asked, with each guest's progress noted; guests that are gone or stopped are forgotten.
 
     A guest that was restarted has its full size again: its old target is forgotten too, so that it is asked anew. One
-    that grew beyond what it was asked to be, and has not its full size, took what it needs out of its balloon.
+    that grew beyond what it was asked to be, and has not its full size, took what it needs out of its balloon. One that
+    is smaller than it was asked to be, and than it was since, was asked by somebody else, or gave back what it had
+    taken so: what it has now is what it is asked for.
     """
     followed = {}
     for guest in snapshot.running:
@@ -35,6 +38,9 @@ def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float
                 followed[guest.uuid] = dataclasses.replace(
                     before, target=actual, nearest=actual, change=actual - before.target, at=now, moved_at=now,
                     gave_way_at=now)
+        elif actual < min(before.nearest, before.target) - ARRIVED and now - before.at >= HEARS:
+            followed[guest.uuid] = dataclasses.replace(
+                before, target=actual, nearest=actual, change=actual - before.target, moved_at=now)
         elif abs(actual - before.target) < abs(before.nearest - before.target):
             followed[guest.uuid] = dataclasses.replace(before, nearest=actual, moved_at=now,
                                                        speed=_speed(before, actual, now))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Random worlds from a seed: any mix of manners, hosts from roomy to far too small, guests that come later."""
+"""Random worlds from a seed: any mix of manners, hosts from roomy to far too small, guests that come later, guests that
+others shrink, and guests of which swap cannot move everything."""
 from __future__ import annotations
 
 import dataclasses
@@ -9,6 +10,7 @@ import typing
 
 from ovc_plugin.model import MIB
 from ovc_plugin.settings import HostSettings
+from ovc_plugin.simulate.guest import PAGE
 from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.manners import CONSTANT, MANNERS, guest
@@ -55,6 +57,7 @@ def recipe(seed: int | str, guests: int = 50, ticks: int = 500) -> Recipe:
     most = sum(h.maximum + h.overhead for h in habits)
     machine = Machine(total=GIB + int(most * chance.uniform(0.2, 1.1)), reserve=512 * MIB,
                       swap=int(most * chance.choice((0.0, chance.uniform(0, 1), 1.0, 1.0))))
+    habits = tuple(_troubled(habits, machine, random.Random(f'trouble {seed}'), length * settings.tick, constant))
     return Recipe(seed=str(seed), machine=machine, habits=habits, settings=settings, ticks=length, constant=constant)
 
 
@@ -68,3 +71,32 @@ def _habit(chance: random.Random, name: str, known: list[str], domains: tuple[st
     return guest(manner, name, chance, horizon, trust_domain=chance.choice(domains), arrives=arrives,
                  maximum=chance.choice((256, 512, 1024, 2048, 4096, 8192)) * MIB,
                  **{'stirs': 0.0} | changes)
+
+
+def _troubled(habits: tuple[Habit, ...], machine: Machine, chance: random.Random, horizon: float,
+              constant: bool) -> typing.Iterator[Habit]:
+    """In some worlds, some guests whose balloon others have set, before the controller came or later; in some, guests
+    of which swap cannot move everything, though nothing tells the host so.
+
+    These are no more than what half of the memory holds: what cannot be moved must be in memory (promise 2 counts swap
+    for it), and no rule could save a host of which all is held so.
+    """
+    meddled, held = (chance.choice((0.0, 0.0, 0.0, 0.1, 0.4, 1.0)) for _ in range(2))
+    room = (machine.total - machine.reserve) // 2 - sum(h.maximum + h.overhead for h in habits if h.untouchable)
+    for habit in habits:
+        changes: dict[str, typing.Any] = {}
+        if habit.has_balloon and not habit.untouchable and chance.random() < meddled:
+            sizes = [int(chance.uniform(*chance.choice(((0.1 * habit.reservation, habit.reservation),) * 3 + (
+                (habit.reservation, habit.maximum),)))) // PAGE * PAGE for _ in range(2)]
+            when = chance.choice(('before', 'later', 'both'))
+            if when != 'later' and not habit.arrives:
+                changes['starts_at'] = sizes[0]
+            if when != 'before':  # a constant world must have settled long before its end
+                changes |= {'meddled_to': sizes[1], 'meddled_at': chance.uniform(
+                    habit.arrives, 0.25 * horizon if constant else horizon)}
+        most = habit.maximum + habit.overhead
+        if not habit.untouchable and chance.random() < held and most <= room:
+            room -= most
+            changes |= chance.choice(({'locked': True}, {'swaps': chance.uniform(0.0, 0.9)},
+                                      {'swap_limit': int(habit.maximum * chance.uniform(0.0, 0.5))}))
+        yield dataclasses.replace(habit, **changes) if changes else habit

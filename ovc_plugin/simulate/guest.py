@@ -38,8 +38,8 @@ class Guest:
 
     def __init__(self, habit: Habit) -> None:
         self.habit, self.uuid = habit, f'uuid-{habit.name}'
-        self.size = self.target = habit.maximum
-        self.anon = min(habit.demand.at(0.0), habit.maximum)
+        self.size = self.target = habit.starts_at or habit.maximum
+        self.anon = min(habit.demand.at(0.0), self.size)
         self.cache = min(habit.cache, self.size - self.anon)
         self.backed = self._used()
         self.warm = self.cold = self.merged = self.taken = self.refaulted = 0
@@ -82,7 +82,8 @@ class Guest:
     def swappable(self) -> int:
         if self.habit.locked or not self.alive:
             return 0
-        return max(0, self.backed - self.warm - self.cold - self.merged)
+        away = self.warm + self.cold
+        return max(0, min(self.backed - away - self.merged, self.habit.swap_limit - away))
 
     @property
     def rests(self) -> bool:
@@ -144,14 +145,14 @@ class Guest:
                         and not habit.rewrites and not self.squeezed)
 
     def _move_balloon(self, when: float, seconds: float) -> None:
-        if not self._answers(when):
+        if not self.answers(when):
             return
         habit = self.habit
         goal = max(min(self.target, max(habit.most, self.size)), min(self.size, max(self.anon, habit.least)))
         step = int(habit.speed * seconds)
         self.size += max(-step, min(step, goal - self.size))
 
-    def _answers(self, when: float) -> bool:
+    def answers(self, when: float) -> bool:
         habit = self.habit
         return habit.has_balloon and when % 60 < 60 * habit.answers and when < habit.hangs
 
@@ -161,7 +162,7 @@ class Guest:
 
     def coming(self, when: float) -> int:
         """Bytes by which the guest is still growing towards what it was given."""
-        return max(0, min(self.target, self.habit.most) - self.size) if self._answers(when) else 0
+        return max(0, min(self.target, self.habit.most) - self.size) if self.answers(when) else 0
 
     def _give_back(self, used: int) -> None:
         """Return pages to the host: less is used than is backed."""

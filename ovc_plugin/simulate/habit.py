@@ -45,8 +45,12 @@ class Habit:
     answers: for the share ``answers`` of each minute; it does not go below ``least`` or above ``most``. Until it
     ``hangs`` it tells statistics every ``stats_period`` seconds, if it ``speaks``. ``garbled``: in every other half
     minute what it says makes no sense. If it ``publishes``, it tells its working set as often, too. ``reachable``: the
-    hypervisor's calls to it succeed. ``locked``: the kernel cannot swap it. It ``reboots`` each so many seconds, if
-    ever.
+    hypervisor's calls to it succeed. ``locked``: the kernel cannot swap it; ``swaps`` is the share of each two minutes
+    in which it can, and ``swap_limit`` the most bytes that the guest's own limit lets it have in swap. It ``reboots``
+    each so many seconds, if ever.
+
+    Others ask it for a size, too: before our controller started, when it is found with ``starts_at`` bytes (0: with its
+    maximum), and once from ``meddled_at`` on, when somebody asks it for ``meddled_to`` if it gives something.
     """
 
     name: str
@@ -79,6 +83,16 @@ class Habit:
     has_balloon: bool = True
     untouchable: str | None = None
     locked: bool = False
+    swaps: float = 1.0
+    swap_limit: int = 1 << 60
     reboots: float = 0.0
     trust_domain: str = 'tenant'
     arrives: float = 0.0
+    starts_at: int = 0
+    meddled_at: float = 1e18
+    meddled_to: int = 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether its own limit lets less than all of it be in swap."""
+        return self.swap_limit < self.maximum

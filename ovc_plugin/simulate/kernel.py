@@ -13,6 +13,7 @@ SWAP_SPEED = 300 * MIB    # an SSD, each way
 SCAN_WAKEUP = 0.02        # seconds that ksmd sleeps between two lots of pages
 SCAN_LIMIT = 400 * MIB    # what one core can scan in a second
 HOT_RESISTS = 0.1         # how much less likely the kernel takes a page in use than an idle one
+MOVES_FOR = 120.0         # seconds, in whose first part a guest can be swapped of which that works at times only
 PAGE = 4096
 
 
@@ -29,11 +30,14 @@ class Machine:
 
 @dataclasses.dataclass(slots=True)
 class Order:
-    """A policy's wish that one guest be swapped: ``amount`` bytes, not below ``floor`` resident ones."""
+    """A policy's wish that one guest be swapped: ``amount`` bytes, not below ``floor`` resident ones. ``freed`` is what
+    was moved of it, ``tried`` whether the device had come to it."""
 
     guest: Guest
     amount: int
     floor: int
+    freed: int = 0
+    tried: bool = False
 
 
 class Kernel:
@@ -53,6 +57,7 @@ class Kernel:
         self.killed: list[str] = []
         self.orders: list[Order] = []
         self._writes = 0
+        self._when = 0.0
         self._scanned = self._dissolved = 0.0  # bytes
         self._rounds = 0.0
 
@@ -73,7 +78,7 @@ class Kernel:
 
     def step(self, when: float, seconds: float) -> None:
         guests = [g for g in self.guests if g.alive]
-        self._writes = int(SWAP_SPEED * seconds)
+        self._writes, self._when = int(SWAP_SPEED * seconds), when
         if self.orders:
             self._carry_out()
         busy = [g for g in guests if not g.rests]
@@ -122,7 +127,8 @@ class Kernel:
     def reclaim(self, guests: list[Guest], amount: int) -> int:
         """The kernel's own choice: idle pages of whoever has most of them."""
         amount = min(amount, self.swap_free)
-        parts = {g: g.swappable - (1 - HOT_RESISTS) * min(g.hot, g.swappable) for g in guests if g.swappable}
+        parts = {g: g.swappable - (1 - HOT_RESISTS) * min(g.hot, g.swappable) for g in guests
+                 if self.movable(g)}
         total, got = sum(parts.values()), 0
         if amount <= 0 or total <= 0:
             return 0
@@ -140,13 +146,20 @@ class Kernel:
         part = min(1.0, self._writes / total) if total else 0.0
         for order in self.orders:
             wanted = min(math.ceil(order.amount * part), self._writes, self.swap_free)
-            amount = min(wanted, order.guest.resident - order.floor)
+            amount = min(wanted, order.guest.resident - order.floor, self.movable(order.guest))
             got = order.guest.swap_out(amount) if amount > 0 else 0
+            order.tried = order.tried or self._writes > 0
+            order.freed += got
             order.guest.taken += got
             order.amount -= wanted
             self.swap_outs += got
             self._writes -= got
         self.orders = [order for order in self.orders if order.amount > 0]
+
+    def movable(self, guest: Guest) -> int:
+        """Bytes of the guest that can be moved to swap just now."""
+        part = guest.habit.swaps
+        return guest.swappable if part >= 1.0 or self._when % MOVES_FOR < part * MOVES_FOR else 0
 
     def _merge(self, guests: list[Guest], seconds: float) -> None:
         """Equal pages meet at the speed of the scan, which goes through all that guests hold; of each image, one copy

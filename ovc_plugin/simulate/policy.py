@@ -7,8 +7,8 @@ import dataclasses
 import typing
 
 from ovc_plugin.decide import host as ladder
-from ovc_plugin.decide import pressure, state
-from ovc_plugin.model import HostSnapshot, Level, Plan
+from ovc_plugin.decide import pressure, state, swap
+from ovc_plugin.model import HostSnapshot, Level, Outcome, Plan
 from ovc_plugin.samples import Recent
 from ovc_plugin.settings import HostSettings
 
@@ -36,6 +36,9 @@ class Policy(typing.Protocol):
     def failed(self, guests: typing.Collection[str]) -> None:
         """These guests could not be told of their balloon targets."""
 
+    def settled(self, outcomes: typing.Sequence[Outcome], now: float) -> None:
+        """What became of the swapping of the pass before, told before the next one."""
+
     def wakes(self, recent: Recent, total: int, since: float) -> bool:
         """Whether a pass is due at once, by a cheap look, ``since`` seconds after the last one."""
 
@@ -61,6 +64,9 @@ class Ours:
     def failed(self, guests: typing.Collection[str]) -> None:
         self.state = state.without(self.state, guests)
 
+    def settled(self, outcomes: typing.Sequence[Outcome], now: float) -> None:
+        self.state = swap.settle(self.state, outcomes, self.settings, now)
+
     def wakes(self, recent: Recent, total: int, since: float) -> bool:
         if not self.settings.fast_look or self._no_worse(recent):
             return False
@@ -85,6 +91,9 @@ class Nothing:
         return Plan(level=Level.CLEAR, actions=(), reason='no policy')
 
     def failed(self, guests: typing.Collection[str]) -> None:
+        pass
+
+    def settled(self, outcomes: typing.Sequence[Outcome], now: float) -> None:
         pass
 
     def wakes(self, recent: Recent, total: int, since: float) -> bool:

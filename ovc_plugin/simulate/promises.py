@@ -23,6 +23,7 @@ from ovc_plugin.model import (
     TuneKsm,
 )
 from ovc_plugin.settings import HostSettings, SchedulerSettings, SharedSettings
+from ovc_plugin.simulate import dues
 from ovc_plugin.simulate.guest import Guest
 from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.policy import Ours, Reading
@@ -30,6 +31,7 @@ from ovc_plugin.simulate.world import World
 
 NAMES = {
     '1 guarantee': 'guarantees within memory outside the reserve; nobody is swapped below its own',
+    dues.OWED: 'who is found below its reservation is given all of it first, once so much is free',
     '2 backed': 'maximums within memory and swap; nobody is killed',
     '3 floor': 'no target below the reservation, nor below need, nor below need and cushion before HARD',
     '5 free before give': 'what is given was free before, counting what is still being taken up',
@@ -37,6 +39,7 @@ NAMES = {
     '7 untouchables': 'never ballooned, swapped or merged',
     '8 trust': 'sharing does not run while guests of two trust domains can merge',
     '9 isolation': 'the loop never stops, and a guest that makes no sense changes nothing for the others',
+    dues.FRUITLESS: 'whom nothing can be swapped of is asked ever less, and after all others',
     '10 settles': 'under constant load at most one target change per guest after settling'}
 
 
@@ -62,6 +65,7 @@ class Watcher:
         self._reported: set[str] = set()
         self._silent_before: set[str] = set()
         self._no_swap = dataclasses.replace(settings, swap=False)
+        self._owed, self._fruitless = dues.Owed(settings, self._holds), dues.Fruitless(settings, self._holds)
 
     def breach(self, promise: str, time: float, what: str) -> None:
         if promise not in self.breaches:
@@ -82,6 +86,8 @@ class Watcher:
         self._sums(world, snapshot, time)
         known, true = {g.uuid: g for g in snapshot.guests}, {g.uuid: g for g in world.guests if g.alive}
         self._given(true, snapshot, plan, time)
+        self._owed.look(true, snapshot, plan, time)
+        self._fruitless.look(true, snapshot, plan, world.outcomes, time)
         for action in plan.actions:
             if isinstance(action, SetBalloon):
                 self._target(true[action.guest], known[action.guest], action, plan.level, time)
@@ -140,6 +146,10 @@ class Watcher:
         self._holds('1 guarantee', action.floor >= one.habit.reservation and (
             one.resident - action.amount >= one.habit.reservation), time,
             f'{name} is swapped below its reservation: {action.amount // MIB} MB of {one.resident // MIB} MB')
+        if one.habit.limited:
+            room = one.habit.swap_limit - one.swapped
+            self._holds(dues.FRUITLESS, action.amount <= room, time,
+                        f'{name} is asked for {action.amount // MIB} MB, and its limit lets {room // MIB} MB go')
 
     def _understood(self, one: Guest, time: float) -> bool:
         told = one.told_usable is not None or one.told_working is not None
@@ -172,13 +182,15 @@ class Watcher:
         self._holds('8 trust', run != 1 or len(domains) < 2, time, f'pages of {sorted(domains)} are merged')
 
     def _isolation(self, world: World, snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        """A guest that makes no sense costs the others what one without a balloon would: not more, and not less."""
+        """A guest that makes no sense costs the others what one without a balloon would: not more, and not less. One
+        that somebody else has shrunk makes that much sense: it is owed its reservation, and may have what is over."""
         policy, notes = world.policy, getattr(plan, 'notes', ())
         self._holds('9 isolation', not notes, time, f'a rule failed: {notes}')
         if not isinstance(policy, Ours):
             return
         bad = {g.uuid for g in snapshot.guests if g.can_balloon and (
-            g.actual is None or (g.usable is None and g.published is None)) and g.uuid not in policy.before.asked}
+            g.actual is None or (g.usable is None and g.published is None and g.actual >= g.maximum))
+            and g.uuid not in policy.before.asked}
         if not bad or (plan.level is Level.CLEAR and not plan.actions):
             return
         plain = dataclasses.replace(snapshot, guests=tuple(

@@ -5,7 +5,18 @@ from __future__ import annotations
 
 import typing
 
-from ovc_plugin.model import Action, AskMigration, GuestSnapshot, HostSnapshot, Plan, ReclaimGuest, SetBalloon, TuneKsm
+from ovc_plugin.model import (
+    MIB,
+    Action,
+    AskMigration,
+    GuestSnapshot,
+    HostSnapshot,
+    Outcome,
+    Plan,
+    ReclaimGuest,
+    SetBalloon,
+    TuneKsm,
+)
 from ovc_plugin.samples import Recent
 from ovc_plugin.simulate.guest import PAGE, Guest
 from ovc_plugin.simulate.habit import Habit
@@ -16,6 +27,8 @@ from ovc_plugin.simulate.policy import Policy, Reading
 START = 1_000_000.0
 STEP = 1.0
 LEAST_PAUSE = 1.0       # between two passes brought forward
+_INSISTS = 60.0         # seconds for which somebody else tries to shrink a guest
+_NOTICED = 8 * MIB      # by which a guest must have shrunk to be sure that it was asked to
 
 Watch = typing.Callable[['World', Reading, Plan], None]
 Door = typing.Callable[['World', Habit], bool]
@@ -23,7 +36,8 @@ Door = typing.Callable[['World', Habit], bool]
 
 class World:
     """One host, its guests and one policy. ``watch`` sees each plan before it is carried out; ``door`` says of each
-    guest that arrives whether it may (everybody may where there is none)."""
+    guest that arrives whether it may (everybody may where there is none). ``outcomes``: what became of the swapping
+    that the pass before asked for, and when the policy was told."""
 
     def __init__(self, machine: Machine, habits: typing.Iterable[Habit], policy: Policy, *,
                  watch: Watch | None = None, door: Door | None = None) -> None:
@@ -34,6 +48,7 @@ class World:
         self.measures = Measures()
         self.time = 0.0
         self.refused: list[str] = []
+        self.outcomes: list[tuple[float, Outcome]] = []
         self.recent = Recent(available=self.kernel.room)
         self._looked: tuple[int, int] | None = None
         self._due, self._passed = 0.0, -1e9
@@ -41,6 +56,8 @@ class World:
         self._ins: dict[str, int] = {}
         self._stalled: dict[str, float] = {}
         self._merged: dict[str, int] = {}
+        self._begun: list[tuple[ReclaimGuest, Order | None]] = []
+        self._meddled: dict[Guest, int] = {}
 
     @property
     def now(self) -> float:
@@ -54,6 +71,8 @@ class World:
 
     def step(self) -> None:
         self._welcome()
+        if self._meddled:
+            self._meddle()
         self.kernel.step(self.time, STEP)
         for guest in self.guests:
             if guest.swap_ins and guest.alive:
@@ -78,12 +97,39 @@ class World:
                 guest = Guest(habit)
                 if habit.arrives or guest.resident > self.kernel.available - self.machine.watermark:
                     guest.boot()
+                    if not habit.arrives:  # nothing of it is touched yet, but its size was set all the same
+                        guest.size = guest.target = habit.starts_at or habit.maximum
                 self.guests.append(guest)
+                if habit.meddled_to:
+                    self._meddled[guest] = guest.size
             else:
                 self.refused.append(habit.name)
 
+    def _meddle(self) -> None:
+        """What somebody else asks of guests, each once, as soon as that will be seen by who last saw its size; not at
+        all where that is not soon."""
+        for guest, size in list(self._meddled.items()):
+            since, habit = self.time - guest.habit.meddled_at, guest.habit
+            least = max(habit.meddled_to, habit.least, guest.anon)
+            if since >= 0 and guest.answers(self.time) and min(guest.size, guest.target, size) - least > _NOTICED:
+                guest.target = habit.meddled_to
+            elif since < _INSISTS:
+                continue
+            del self._meddled[guest]
+
+    def _settle(self) -> None:
+        """Tell the policy what became of swapping, as the actuator does: that nothing was moved is known only where it
+        was tried to the end, or failed at once."""
+        outcomes = [Outcome(action=action, done=False, error='the guest cannot be reached') if order is None else
+                    Outcome(action=action, done=True, freed=order.freed if order.freed or order.tried else None)
+                    for action, order in self._begun]
+        self._begun.clear()
+        self.outcomes = [(self.time, outcome) for outcome in outcomes]
+        self.policy.settled(outcomes, self.now)
+
     def run_pass(self) -> None:
         """One pass of the policy, as the controller does it: read, decide, act, shrink first and grow last."""
+        self._settle()
         reading = self.read()
         plan = self.policy.decide(reading, self.now)
         self.measures.passes += 1
@@ -103,13 +149,17 @@ class World:
             self.kernel.ksm_pages = action.pages_to_scan or self.kernel.ksm_pages
             return True
         guest = known[action.guest]
+        if isinstance(action, ReclaimGuest):
+            order = Order(guest, action.amount, action.floor) if guest.habit.reachable else None
+            self._begun.append((action, order))
+            if order is not None:
+                self.kernel.orders.append(order)
+            return order is not None
         if not guest.habit.reachable or isinstance(action, AskMigration):  # one host alone: there is no cloud to ask
             return False
         if isinstance(action, SetBalloon):
             self.measures.asked(guest.uuid, action.target, guest.target)
             guest.target = action.target
-        elif isinstance(action, ReclaimGuest):  # a modelled host is alone: there is nowhere to move a guest to
-            self.kernel.orders.append(Order(guest, action.amount, action.floor))
         return True
 
     def read(self) -> Reading:
@@ -127,6 +177,7 @@ class World:
                        for g in alive)
         self._stalled = {g.uuid: g.stalled for g in alive}
         self._earlier = (self.time, kernel.swap_ins, kernel.swap_outs)
+        self._meddled = {g: g.size for g in self._meddled}
         self._ins, self._merged = {}, {g.uuid: g.merged for g in alive}
         snapshot = HostSnapshot(
             host='modelled', taken_at=self.now, total=self.machine.total, available=available,
@@ -156,6 +207,7 @@ def _seen(guest: Guest, now: float, refaults: float | None, pressure: float | No
         stats_age=None if usable is None else now - START - guest.told_at, resident=guest.resident,
         published=None if working is None else max(habit.reservation, min(working, habit.maximum)),
         published_age=None if working is None else now - START - guest.told_at,
+        swap_room=max(0, habit.swap_limit - guest.swapped) if habit.limited else None,
         swapped=guest.swapped, saved=guest.merged, refaults=refaults, pressure=pressure,
         major_faults=None if usable is None else guest.told_faults,
         can_balloon=habit.has_balloon and not habit.untouchable, can_share=habit.alike > 0,

@@ -14,6 +14,7 @@ import pytest
 from benchmarks import promises
 from ovc_plugin.model import MIB, Level, ReclaimGuest, SetBalloon
 from ovc_plugin.simulate import generate
+from ovc_plugin.simulate.dues import FRUITLESS, OWED
 from ovc_plugin.simulate.habit import Demand
 from ovc_plugin.simulate.policy import Ours
 from ovc_plugin.simulate.promises import NAMES, Watcher
@@ -125,6 +126,50 @@ class Startled(Ours):
             dataclasses.replace(a, target=2 * a.target - a.previous) if shrinks(a) else a for a in plan.actions))
 
 
+def limit_forgotten(action, guest, plan):
+    limited = isinstance(action, ReclaimGuest) and guest.swap_room is not None
+    return dataclasses.replace(action, amount=guest.swap_room + MIB) if limited else action
+
+
+def never_raised(action, guest, plan):
+    lacks = isinstance(action, SetBalloon) and action.previous < guest.reservation
+    return None if lacks else action
+
+
+class Impatient(Ours):
+    """Hands a little to somebody else while a guest waits for its reservation."""
+
+    def decide(self, reading, now):
+        plan = super().decide(reading, now)
+        asked = {getattr(a, 'guest', '') for a in plan.actions}
+        small = [g for g in reading.snapshot.guests if g.can_balloon and g.actual and g.uuid not in asked]
+        lacking = [g for g in small if max(g.actual, g.target) < g.reservation]
+        other = next((g for g in small if g.reservation <= max(g.actual, g.target) < g.maximum), None)
+        if not lacking or other is None:
+            return plan
+        return dataclasses.replace(plan, actions=(*plan.actions, SetBalloon(
+            guest=other.uuid, target=other.maximum, previous=other.actual, reason='impatient')))
+
+
+class Stubborn(Ours):
+    """Forgets whom it tried to swap in vain."""
+
+    def settled(self, outcomes, now):
+        pass
+
+
+class Hopeful(Ours):
+    """Knows whom it tried to swap in vain, and tries that one again instead of all others."""
+
+    def decide(self, reading, now):
+        plan = super().decide(reading, now)
+        vain = [ReclaimGuest(guest=g.uuid, amount=MIB, floor=g.reservation + g.overhead, reason='hopeful')
+                for g in reading.snapshot.guests if (probe := self.state.probes.get(g.uuid)) and probe.misses > 1
+                and g.resident > g.reservation + g.overhead + MIB]
+        others = tuple(a for a in plan.actions if not isinstance(a, ReclaimGuest))
+        return dataclasses.replace(plan, actions=(*others, *vain)) if vain and others != plan.actions else plan
+
+
 class Confused(Ours):
     """Fails over a guest that says nothing, as careless arithmetic would."""
 
@@ -150,6 +195,12 @@ MUTANTS = [
     ('7 untouchables', lied(lambda g: {'untouchable': None, 'trust_domain': 'one'})),
     ('8 trust', lied(lambda g: {'trust_domain': 'one'})),
     ('9 isolation', Startled),
+    (OWED, bent(never_raised)),
+    (OWED, lied(lambda g: {'reservation': min(g.reservation, g.actual or g.reservation)})),
+    (OWED, Impatient),
+    (FRUITLESS, Stubborn),
+    (FRUITLESS, Hopeful),
+    (FRUITLESS, bent(limit_forgotten)),
     ('10 settles', Restless)]
 
 

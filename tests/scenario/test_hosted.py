@@ -15,6 +15,7 @@ from ovc_plugin import privileged
 from ovc_plugin.model import MIB, Level, SetBalloon
 from ovc_plugin.settings import HostSettings
 from ovc_plugin.simulate import generate, manners
+from ovc_plugin.simulate.dues import FRUITLESS, OWED
 from ovc_plugin.simulate.habit import Demand, Habit
 from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.promises import Watcher
@@ -67,6 +68,24 @@ def test_one_odd_guest_costs_the_others_nothing(hosted, manner):
     assert shrunk(world) & {f'g{n}' for n in range(5)} and not world.kernel.killed
     assert world.measures.passes >= 36 and world.controller.status()['tick']['error'] is None
     assert world.controller.report.level <= Level.SOFT
+
+
+def test_a_guest_that_others_shrank_is_raised_and_one_of_which_nothing_moves_is_left_alone(hosted):
+    chance = random.Random(4)
+    habits = [manners.guest('ideal', 'small', chance, 600.0, maximum=2 * GIB, reservation=GIB, starts_at=GIB // 2,
+                            demand=Demand(base=GIB // 4), speaks=False),
+              *(Habit(name=name, manner='silent', maximum=2 * GIB, reservation=GIB // 4, speaks=False, locked=locked,
+                      demand=Demand(base=GIB, peak=2 * GIB, start=60.0, rise=8 * MIB))
+                for name, locked in (('locked', True), ('a', False), ('b', False), ('c', False)))]
+    options = HostSettings()
+    watcher = Watcher(options)
+    world = hosted(Machine(total=6 * GIB, reserve=512 * MIB, swap=12 * GIB), habits, options, watch=watcher.watch)
+    small, locked = world.run(30).guests[:2]
+    assert small.target == GIB and small.size > GIB // 2
+    world.run(300)
+    assert not watcher.breaches and watcher.checked[OWED] and watcher.checked[FRUITLESS]
+    assert not locked.swapped and world.controller._state.probes[locked.uuid].misses > 1
+    assert sum(guest.taken for guest in world.guests) > GIB and not world.kernel.killed
 
 
 BROKEN = {

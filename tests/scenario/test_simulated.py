@@ -160,3 +160,92 @@ def test_a_guest_that_publishes_its_working_set_gives_the_rest_and_keeps_that(sp
     assert size(speaks=False) == 2 * GIB
     working = GIB // 2 + int(GIB * 0.45)
     assert working <= size(speaks=speaks, publishes=True) < 2 * GIB - GIB // 4
+
+
+def shrunk_by_others(**changes):
+    """Two guests of 4 GiB, the first of which others have shrunk or will, on a host with room; what it was asked."""
+    fields = dict(manner='', maximum=4 * GIB, reservation=2 * GIB, demand=Demand(base=GIB // 4))
+    habits = [Habit(name='small', **fields | changes), Habit(name='other', **fields, starts_at=3 * GIB)]
+    asked = []
+
+    def watch(world, reading, plan):
+        asked.extend((world.time, a.guest, a.target) for a in plan.actions if isinstance(a, SetBalloon))
+    options = HostSettings(dry_run=False)
+    world = World(Machine(total=8 * GIB, reserve=GIB, swap=8 * GIB), habits, Ours(options), watch=watch)
+    return world, asked
+
+
+@pytest.mark.parametrize('word', [{}, {'speaks': False}])
+def test_a_guest_that_others_shrank_before_is_found_so_and_is_raised_first(word):
+    world, asked = shrunk_by_others(starts_at=GIB, **word)
+    world.run(60)
+    assert asked[0] == (1.0, 'uuid-small', 2 * GIB) and world.guests[0].size == 2 * GIB
+
+
+def test_a_guest_that_others_shrink_later_is_raised_again_and_once_only():
+    world, asked = shrunk_by_others(meddled_at=100.0, meddled_to=GIB, speed=4 * GIB)
+    sizes = [world.run(1).guests[0].size for _ in range(300)]
+    assert set(sizes[:100]) == {4 * GIB} and min(sizes) == GIB and sizes[-1] == 2 * GIB
+    assert [target for _, guest, target in asked if guest == 'uuid-small'] == [2 * GIB]
+
+
+@pytest.mark.parametrize('changes', [{'answers': 0.0}, {'least': 4 * GIB}, {'demand': Demand(base=4 * GIB)}])
+def test_what_others_ask_of_a_guest_that_does_not_shrink_cannot_be_seen_and_is_left_out(changes):
+    world, asked = shrunk_by_others(meddled_at=100.0, meddled_to=GIB, **changes)
+    assert world.run(300).guests[0].target == 4 * GIB and 'uuid-small' not in {guest for _, guest, _ in asked}
+
+
+def swapped(*habits, policy=Ours, seconds=600):
+    """(seconds, bytes or what failed) of all swapping that was tried on a host of 4 GiB, by guest."""
+    found: dict[str, list[tuple[float, object]]] = {}
+
+    def watch(world, reading, plan):
+        for _, outcome in world.outcomes:
+            found.setdefault(outcome.action.guest, []).append((world.time, outcome.error or outcome.freed))
+    world = World(Machine(total=4 * GIB, reserve=512 * MIB, swap=8 * GIB), habits,
+                  policy(HostSettings(dry_run=False)), watch=watch).run(seconds)
+    assert not world.kernel.killed
+    return found, world
+
+
+def a_silent_guest(name, **changes):
+    return Habit(name=name, manner='', maximum=2 * GIB, reservation=GIB // 4, speaks=False, hot=0.0, stirs=0.0,
+                 **{'demand': Demand(base=3 * GIB // 2)} | changes)
+
+
+def test_the_rules_are_told_what_swapping_brought_and_ask_in_vain_ever_less():
+    class Forgetful(Ours):
+        def settled(self, outcomes, now):
+            pass
+    grows = Demand(base=3 * GIB // 2, peak=2 * GIB, rise=MIB)
+    guests = [a_silent_guest('locked', locked=True), a_silent_guest('gives', demand=grows), a_silent_guest('other'),
+              a_silent_guest('lost', reachable=False)]
+    (told, world), (untold, _) = swapped(*guests), swapped(*guests, policy=Forgetful)
+    assert {freed for _, freed in told['uuid-locked']} == {0} and world.guests[0].swapped == 0
+    assert {freed for _, freed in told['uuid-lost']} == {'the guest cannot be reached'}
+    assert sum(freed for _, freed in told['uuid-gives'] if freed) > GIB // 4
+    assert len(told['uuid-locked']) < len(untold['uuid-locked']) / 2
+
+
+def test_a_guest_has_no_more_in_swap_than_its_limit_lets_it():
+    found, world = swapped(a_silent_guest('limited', swap_limit=100 * MIB), a_silent_guest('gives'),
+                           a_silent_guest('other'))
+    limited = found['uuid-limited']
+    assert 95 * MIB < world.guests[0].swapped <= 100 * MIB and sum(freed or 0 for _, freed in limited) <= 101 * MIB
+    assert max(when for when, _ in limited) < 120
+
+
+def test_a_guest_of_which_nothing_moves_at_times_is_asked_again_when_it_does():
+    grows = Demand(base=GIB, peak=2 * GIB, rise=MIB / 2)
+    found, _ = swapped(a_silent_guest('at times', swaps=0.5, demand=grows), a_silent_guest('growing', demand=grows),
+                       a_silent_guest('other'), seconds=1800)
+    freed = [freed for _, freed in found['uuid-at times']]
+    assert 0 in freed and any(freed[freed.index(0):])
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_what_swap_cannot_move_of_a_random_world_is_no_more_than_half_of_its_memory(seed):
+    recipe = generate.recipe(seed)
+    held = [h for h in recipe.habits if h.locked or h.limited or h.swaps < 1.0]
+    if any(not h.untouchable for h in held):
+        assert sum(h.maximum + h.overhead for h in held) <= (recipe.machine.total - recipe.machine.reserve) / 2

@@ -195,3 +195,45 @@ def test_a_guest_raised_to_its_reservation_is_left_alone_then_though_it_does_not
         plan, state = decide_host(host, state, OPTIONS, NOW + second)
         asked += [a.target for a in plan.actions if isinstance(a, SetBalloon)]
     assert asked == [OWED]
+
+
+def had(target, nearest, ago, change):
+    """What is remembered of the guest ``owed``, which was asked so many seconds ago."""
+    return LadderState(asked={'uuid-owed': Asked(target=target, at=NOW - ago, nearest=nearest, moved_at=NOW - ago,
+                                                 change=change)})
+
+
+@pytest.mark.parametrize('word', [{}, SILENT])
+@pytest.mark.parametrize('target, nearest, change', [
+    (4 * GIB, 4 * GIB, GIB), (OWED, OWED, -GIB), (OWED, OWED + GIB // 4, -GIB), (4 * GIB, 3 * GIB, 2 * GIB)],
+    ids=['given all', 'shrunk', 'on its way down', 'on its way up'])
+def test_a_guest_that_somebody_else_shrank_below_its_reservation_is_raised_though_it_was_asked_for_more(
+        target, nearest, change, word):
+    """What it had been asked for once was taken for what it has been asked for still, and it was left as it was."""
+    assert balloons(owed(GIB, **word), state=had(target, nearest, 60, change)) == [('uuid-owed', OWED)]
+    assert balloons(owed(GIB, **word), state=had(target, nearest, 60, change), available=MINIMUM + GIB // 2) == []
+
+
+def test_who_was_asked_a_moment_ago_may_have_shrunk_further_before_it_heard_of_it():
+    """Else what it takes up then would be given to somebody else, and its growth be taken for need."""
+    going, state = owed(GIB, **SILENT), had(OWED, GIB + 64 * MIB, 4, GIB - 64 * MIB)
+    plan, after = decide_host(a_host(going, available=MINIMUM + 2 * GIB), state, OPTIONS, NOW)
+    assert not plan.actions and after.asked == state.asked
+
+
+def test_what_a_guest_said_before_somebody_else_shrank_it_is_no_word_of_its_size():
+    before = owed(3 * GIB, usable=2 * GIB, stats_age=0.0)
+    _, known = decide_host(a_host(before, available=8 * GIB), had(3 * GIB, 3 * GIB, 60, -GIB), OPTIONS, NOW)
+    later = dataclasses.replace(before, actual=OWED, resident=OWED, stats_age=12.0)
+    _, after = decide_host(dataclasses.replace(a_host(later, available=8 * GIB), taken_at=NOW + 15), known, OPTIONS,
+                           NOW + 15)
+    assert after.needs['uuid-owed'].slow == GIB, 'it was 3 GB large, and could use 2 of them'
+
+
+def test_a_guest_that_gave_back_what_it_took_out_of_its_balloon_has_what_it_has():
+    """Its balloon goes back to what it was asked for, which it did not forget: it was taken for as large as ever."""
+    again = owed(OWED + 200 * MIB, usable=0)
+    state = had(3 * GIB, 3 * GIB, 60, GIB)
+    state = dataclasses.replace(state, asked={'uuid-owed': dataclasses.replace(
+        state.asked['uuid-owed'], gave_way_at=NOW - 60)})
+    assert [target > again.actual for _, target in balloons(again, state=state)] == [True]

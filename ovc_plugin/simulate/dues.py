@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright ovc_plugin contributors
+"""Two checks that need a memory of their own: guests below their reservation, and guests that swap moves nothing of.
+
+Both go by what is true in the model, and count for themselves: none of it is taken from the rules or their state.
+"""
+from __future__ import annotations
+
+import typing
+
+from ovc_plugin.decide import pressure
+from ovc_plugin.model import MIB, HostSnapshot, Level, Outcome, Plan, ReclaimGuest, SetBalloon
+from ovc_plugin.settings import HostSettings
+from ovc_plugin.simulate.guest import Guest
+
+OWED, FRUITLESS = '1 owed first', '9 fruitless rests'
+HEARD = 10.0       # seconds
+_LEAST = 4 * MIB   # of which less is not worth swapping
+_MISSES = 2        # in a row, from which on a guest rests
+_DOUBLED = 4       # times that a rest is doubled at most
+
+Holds = typing.Callable[[str, bool, float, str], None]
+
+
+class Owed:
+    """A guest that somebody else has shrunk below its reservation, and that can be asked, is given all of that first.
+
+    In no pass is anybody else given memory while one of them is not, but for one that was asked for a size within the
+    last ``HEARD`` seconds: it may have been on its way. And once as much is free, beyond the minimum and the reserve,
+    as it and those that lack less need together, for ``patience`` seconds, it has been asked to have its reservation.
+    What guests are still taking up is not free, nor what merged pages may take back: all of them, as nothing is
+    promised sooner. So long may last what is not seen at once: that a guest which was given memory does not take it
+    (``stuck_after``), and that one which was asked lately has been shrunk (``HEARD``).
+    """
+
+    def __init__(self, settings: HostSettings, holds: Holds) -> None:
+        self.settings, self._holds = settings, holds
+        self.patience = settings.stuck_after + HEARD
+        self._since: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+
+    def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
+        lacking = sorted((missing, g.uuid) for g in snapshot.guests if g.actual is not None
+                         and g.actual < g.reservation and g.can_balloon and (missing := _lacks(true[g.uuid])) > 0)
+        asked = self._asked
+        if plan.actions:
+            self._asked = asked | {a.guest: time for a in plan.actions if isinstance(a, SetBalloon)}
+        if not lacking:
+            self._since.clear()
+            return
+        raised = {a.guest: a.target for a in plan.actions if isinstance(a, SetBalloon)
+                  and a.target > max(true[a.guest].size, true[a.guest].target)}
+        waiting = {uuid for _, uuid in lacking if raised.get(uuid, 0) < true[uuid].habit.reservation
+                   and time - asked.get(uuid, -HEARD) >= HEARD}
+        others = raised.keys() - {uuid for _, uuid in lacking}
+        self._holds(OWED, not (waiting and others), time,
+                    f'{_names(others, true)} is given memory while {_names(waiting, true)} lacks its reservation')
+        free = snapshot.available - max(pressure.minimum(snapshot.total, self.settings.level_scale), snapshot.reserve)
+        free -= sum(g.coming(time) + g.merged for g in true.values())
+        before, self._since = self._since, {}
+        for missing, uuid in lacking:
+            free -= missing + MIB  # a target is rounded up
+            if free < 0 or plan.level >= Level.CRITICAL:
+                break
+            if uuid not in waiting or not true[uuid].habit.reachable:
+                continue
+            self._since[uuid] = since = before.get(uuid, time)
+            self._holds(OWED, time - since <= self.patience, time,
+                        f'{_names({uuid}, true)} lacks {missing // MIB} MB of its reservation for '
+                        f'{time - since:.0f} s, though {(free + missing) // MIB} MB are free')
+
+
+def _lacks(guest: Guest) -> int:
+    """Bytes of its reservation that a guest neither has nor was asked to have."""
+    return guest.habit.reservation - max(guest.size, guest.target)
+
+
+def _names(guests: typing.Iterable[str], true: dict[str, Guest]) -> str:
+    return ', '.join(sorted(true[uuid].habit.name for uuid in guests))
+
+
+class Fruitless:
+    """A guest of which swap moved nothing twice running is asked again only after a rest, each longer than the last
+    (``stuck_after`` seconds, twice that, and so on up to sixteen times); earlier only from HARD on, in a plan that asks
+    everybody else who could give. A rest that nobody tried to end is over for good when it has passed once more.
+    """
+
+    def __init__(self, settings: HostSettings, holds: Holds) -> None:
+        self.settings, self._holds = settings, holds
+        self._misses: dict[str, tuple[int, float]] = {}
+
+    def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan,
+             outcomes: typing.Iterable[tuple[float, Outcome]], time: float) -> None:
+        for when, outcome in outcomes:
+            self._count(outcome, when)
+        asked = {a.guest for a in plan.actions if isinstance(a, ReclaimGuest)}
+        if not (asked and self._misses):
+            return
+        resting = {uuid for uuid in true if self._rests(uuid, time)}
+        early = asked & resting
+        left = {g.uuid for g in snapshot.guests if g.uuid not in asked | resting and g.can_swap
+                and (g.refaults or 0.0) <= self.settings.refault_limit and _spare(true[g.uuid]) >= _LEAST}
+        self._holds(FRUITLESS, not early or (plan.level >= Level.HARD and not left), time,
+                    f'{_names(early, true)} is asked at {plan.level.name} though nothing of it could be moved at least '
+                    f'{min((self._misses[uuid][0] for uuid in early), default=0)} times running, '
+                    f'{"and not " + _names(left, true) if left else "below HARD"}')
+
+    def _count(self, outcome: Outcome, time: float) -> None:
+        uuid = outcome.action.guest if isinstance(outcome.action, ReclaimGuest) else ''
+        if outcome.freed:
+            self._misses.pop(uuid, None)
+        elif outcome.freed is not None or outcome.error:
+            misses, until = self._misses.get(uuid, (0, 0.0))
+            misses = 1 if misses and time >= until + self._rest(misses) else misses + 1
+            self._misses[uuid] = misses, time + self._rest(misses)
+
+    def _rest(self, misses: int) -> float:
+        return self.settings.stuck_after * 2.0 ** min(misses - 1, _DOUBLED)
+
+    def _rests(self, uuid: str, time: float) -> bool:
+        misses, until = self._misses.get(uuid, (0, 0.0))
+        return misses >= _MISSES and time < until
+
+
+def _spare(guest: Guest) -> int:
+    """Bytes that swap could take of a guest, as far as its host can see."""
+    habit = guest.habit
+    return min(guest.resident - habit.reservation - habit.overhead, habit.swap_limit - guest.swapped)
