@@ -151,9 +151,10 @@ def hand_back(situation: Situation) -> Part:
         if size is None or guest.maximum - size < balloon.PAGE or guest.uuid in owed or not _open(
                 guest, mine, situation.settings, situation.now):
             continue
-        if guest.unused is None or guest.unused >= _TIGHT * size:
+        unused = _unused(guest) >= _TIGHT * size
+        if unused or guest.unused is None:
             if _calm(mine, situation, situation.settings.return_after):
-                (using if guest.unused is None else idle).append((guest, size))
+                (idle if unused else using).append((guest, size))
         elif _calm(mine, situation, situation.settings.dwell):
             using.append((guest, size))
     actions = [_gift(guest, size, target, situation)
@@ -187,6 +188,16 @@ def _calm(mine: Asked | None, situation: Situation, seconds: float) -> bool:
     shortage, and brings nothing until then."""
     since = max(situation.state.unclear_at or 0.0, 0.0 if mine is None else mine.at)
     return situation.now - since >= seconds
+
+
+def _unused(guest: GuestSnapshot) -> int:
+    """Bytes that a guest has and leaves unused; of one that does not say so, those that its host never had to back: what
+    it got of that it would not put to use either. None where neither is known."""
+    if guest.unused is not None:
+        return guest.unused
+    if guest.actual is None or guest.resident is None:
+        return 0
+    return guest.actual - guest.resident - (guest.swapped or 0) - (guest.saved or 0)
 
 
 def _idle(guest: GuestSnapshot) -> float:

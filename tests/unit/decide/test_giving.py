@@ -55,6 +55,16 @@ def test_a_guest_that_reads_its_files_again_is_not_given_memory_in_drops(drop):
     assert len(sizes(look, 3000, drop)) == 1
 
 
+@pytest.mark.parametrize('backed, parts', [(GIB // 3, 1), (None, 5)])
+def test_a_silent_guest_is_made_whole_in_one_piece_where_its_host_backs_less_than_it_has(backed, parts):
+    """It would not put a part of it to use either, and what is over would be over again; one of which all is backed
+    may be in want of any part."""
+    def look(size):
+        return a_small_guest(size, usable=None, stats_age=None, resident=size if backed is None else backed)
+    asked = sizes(look, 9000, MIB)
+    assert len(asked) == parts and asked[-1] == GIB
+
+
 @pytest.mark.parametrize('used', [GIB // 2, GIB // 2 - CUSHION // 5])
 def test_a_guest_that_has_used_up_its_cushion_is_not_given_it_in_drops(used):
     def look(size):
