@@ -191,8 +191,8 @@ def _calm(mine: Asked | None, situation: Situation, seconds: float) -> bool:
 
 
 def _unused(guest: GuestSnapshot) -> int:
-    """Bytes that a guest has and leaves unused; of one that does not say so, those that its host never had to back: what
-    it got of that it would not put to use either. None where neither is known."""
+    """Bytes that a guest has and leaves unused; of one that does not say so, those that its host never had to back: a
+    part more it would not put to use either. 0 where neither is known."""
     if guest.unused is not None:
         return guest.unused
     if guest.actual is None or guest.resident is None:
