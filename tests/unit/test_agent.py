@@ -104,6 +104,11 @@ def test_one_pass_is_printed_with_its_reasons_and_changes_nothing(written, model
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_a_mistyped_name_is_warned_of_at_the_start_and_stops_nothing(written, modelled, caplog):
+    assert agent.main(['--once', '--config-file', written(QUICK + '[ovc_host]\nbaloon_step = 0.3\n')]) == 0
+    assert sum('[ovc_host] baloon_step in' in record.getMessage() for record in caplog.records) == 1
+
+
 def test_one_pass_without_dry_run_acts_once(written, modelled, capsys):
     assert agent.main(['--once', '--config-file', written(QUICK + '[ovc_host]\ndry_run = false\nksm = leave\n')]) == 0
     assert len(modelled[0].asked) == 1

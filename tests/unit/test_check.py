@@ -395,6 +395,15 @@ def test_options_that_cannot_be_used_are_errors_with_their_line(ovc):
     assert status == 1 and '[ovc_host] balloon_step = 7' in ' '.join(out.split())
 
 
+@pytest.mark.parametrize('line, said', [
+    ('baloon_step = 0.3', '[ovc_host] baloon_step in'), ('[ovc_hosts]\nballoon = false', '[ovc_hosts] in'),
+    ('[ovc_nova]\nusrename = nova', '[ovc_nova] usrename in')])
+def test_a_name_that_nothing_reads_is_a_warning_with_the_one_that_was_meant(ovc, line, said):
+    status, out, _ = ovc(GOOD.replace('[ovc_host]\n', f'[ovc_host]\n{line}\n'))
+    out = ' '.join(out.split())
+    assert f'warning unread option: {said}' in out and '-> write ' in out, out
+
+
 def test_a_file_of_nobody_says_so(ovc):
     status, out, _ = ovc('[DEFAULT]\n')
     assert status == 0 and 'neither compute_driver nor [api_database] connection' in ' '.join(out.split())
