@@ -103,6 +103,7 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
     if COMPUTE in roles:
         yield from findings.compute(conf, settings)
         yield from check_host.look(conf, settings, _uri(conf), args.service_user)
+        yield from check_cloud.migration(conf, settings)
     yield from check_cloud.releases()
     if roles:
         yield from check_cloud.placement(conf, probe=args.probe)
