@@ -27,7 +27,7 @@ publish        state that must survive a restart, as files; ``keeping`` is the c
 parting        gives guests what is free when a host is left to itself
 codec, record  the nouns as data and back, exactly; the decision log
 rpc            the host's endpoint on oslo.messaging, and its client
-conf           settings as oslo.config options
+conf           settings as oslo.config options; ``unread`` tells names in files that none of them has
 nova/          the only importer of nova: driver, filter, weigher, extra specs
 cli, cmd/      the ``ovc`` and ``ovc-agent`` commands
 simulate/      modelled hosts that run the same rules; nothing else knows of them

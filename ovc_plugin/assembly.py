@@ -60,11 +60,9 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
 
 def _alone(store: publish.Store) -> bool:
     try:
-        alone = store.claim()
+        return store.free()
     except OSError:  # as in keeping.Keeper.claim
         return True
-    store.give_up()
-    return alone
 
 
 def _sampler(options: HostSettings) -> Sampler | None:

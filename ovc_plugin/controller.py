@@ -197,7 +197,8 @@ class Controller(Answers):
         self._snapshot = snapshot
         self._quiet = pressure.quiet(snapshot, plan, self._state, self.settings.host) if known else None
         self._told.tell(plan, before, outcomes, snapshot, now)
-        self._kept.save(self._state)
+        if self._thread is not None or not self.dry_run:  # a single look that changes nothing leaves nothing behind
+            self._kept.save(self._state)
 
     def _afterwards(self, done: replay.Pass) -> None:
         """What can wait until everything has been done."""

@@ -32,9 +32,9 @@ class Keeper:
         """Be the only one who controls this host; false while another does, which is said. In a dry run it is only
         looked: who acts on nothing keeps nobody else from acting."""
         try:
-            self.alone = self._store.claim()
             if dry_run:
                 self._store.give_up()
+            self.alone = self._store.free() if dry_run else self._store.claim()
         except OSError as error:  # nobody can tell: a directory that cannot be written must not end our work
             LOG.debug('%s: %s cannot be claimed: %s', self._host, self._store.path, error)
             self.alone = True

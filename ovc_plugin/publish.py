@@ -36,6 +36,25 @@ class Store:
         self._claim = claim
         return True
 
+    def free(self) -> bool:
+        """Whether no other process has the host; nothing is written to find out.
+
+        :raises OSError: that cannot be looked at.
+        """
+        if self._claim is not None:
+            return True
+        try:
+            look = os.open(self.path.with_suffix('.lock'), os.O_RDONLY)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(look, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(look)
+        return True
+
     @property
     def held(self) -> bool:
         """Whether this process has the host."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import typing
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ovc_plugin import conf as options
-from ovc_plugin import display
+from ovc_plugin import display, unread
 from ovc_plugin.cli import bus, check_cloud, check_host, check_scheduler, findings
 from ovc_plugin.cli.findings import Finding, Severity
 
@@ -79,17 +80,12 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
     :raises ConfigError: a file cannot be read.
     """
     files = args.config_file or bus.default_files()
-    conf = cfg.ConfigOpts()
-    try:
-        from ovc_plugin.nova import preflight
-        also: list[typing.Callable[[cfg.ConfigOpts], None]] = [findings.register, preflight.register]
-    except ImportError:
-        also = [findings.register]
-    options.read_files(conf, files, prog='ovc', also=also)
-    options.read_files(cfg.CONF, files, prog='ovc')
+    conf, more = _read(files)
     if not files:
         raise options.ConfigError(f'neither {options.NOVA_CONF} nor {options.OVC_CONF} is there: name nova\'s '
                                   'configuration with --config-file')
+    for one in unread.find(conf, more):
+        yield findings.warning('unread option', one.what, one.change)
     try:
         settings = options.load(conf)
     except options.ConfigError as problem:
@@ -107,11 +103,27 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
     if COMPUTE in roles:
         yield from findings.compute(conf, settings)
         yield from check_host.look(conf, settings, _uri(conf), args.service_user)
+        yield from check_cloud.migration(conf, settings)
     yield from check_cloud.releases()
     if roles:
         yield from check_cloud.placement(conf, probe=args.probe)
     if CONTROLLER in roles:
         yield from check_cloud.reports(conf, settings)
+
+
+def _read(files: list[str]) -> tuple[cfg.ConfigOpts, unread.Options]:
+    """The configuration, and what [ovc_nova] may hold, where keystoneauth1 is there to tell.
+
+    :raises ConfigError: a file cannot be read.
+    """
+    conf, known = cfg.ConfigOpts(), False
+    also: list[typing.Callable[[cfg.ConfigOpts], None]] = [findings.register]
+    with contextlib.suppress(ImportError):
+        from ovc_plugin.nova import api, preflight
+        also, known = [*also, preflight.register], True
+    options.read_files(conf, files, prog='ovc', also=also)
+    options.read_files(cfg.CONF, files, prog='ovc')
+    return conf, api.options_of(conf) if known else ()
 
 
 def _uri(conf: cfg.ConfigOpts) -> str:

@@ -14,7 +14,7 @@ from ovc_plugin import report
 from ovc_plugin.cli import hosts
 from ovc_plugin.cli.check_host import patiently
 from ovc_plugin.cli.check_scheduler import OPTIONAL, OURS
-from ovc_plugin.cli.findings import Findings, error, ok, unknown, warning
+from ovc_plugin.cli.findings import DRIVER, Findings, error, ok, unknown, warning
 from ovc_plugin.conf import ConfigError
 from ovc_plugin.settings import Settings
 
@@ -87,6 +87,31 @@ def clock(ahead: float | None) -> Findings:
         grave = error if abs(ahead) > FAR else warning
         yield grave('clocks', f'placement\'s is {abs(ahead):.0f} s {"ahead of" if ahead > 0 else "behind"} this one: '
                     'reports look older or younger than they are', 'one time source for all: chronyc tracking')
+
+
+def migration(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
+    """Whether there is somebody to ask for migrations, by the words of the section alone: nobody logs in here."""
+    if conf.compute_driver != DRIVER or not settings.host.migrate:
+        return
+    try:
+        from ovc_plugin.nova import api
+    except ImportError as problem:
+        yield unknown('migration', f'[ovc_nova] cannot be judged ({problem})', 'install keystoneauth1')
+        return
+    nova, why = api.nova_or_why(conf, '')
+    section = conf[api.GROUP].auth_section or api.GROUP
+    if nova is not None:
+        yield ok('migration', f'nova can be asked with the credentials of [{section}]')
+        return
+    placement = conf.placement
+    if section == api.GROUP and getattr(placement, 'auth_type', None) and not conf[api.GROUP].auth_type:
+        region = placement.region_name or 'RegionOne'
+        change = (f'[{api.GROUP}] auth_section = placement and region_name = {region}, if the user there may migrate '
+                  'guests of all projects (role admin)')
+    else:
+        change = (f'[{section}] auth_type = password, with auth_url, username, password, user_domain_name, '
+                  'project_name, project_domain_name and region_name, as README.rst has them')
+    yield error('migration', f'migrate is on in [ovc_host], and no guest is asked away: {why}', change)
 
 
 def reports(conf: cfg.ConfigOpts, settings: Settings, now: float | None = None) -> Findings:

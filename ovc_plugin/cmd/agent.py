@@ -18,7 +18,7 @@ import rich.console
 from oslo_config import cfg
 from oslo_log import log
 
-from ovc_plugin import assembly, controller, display, keeping, privileged, publish, rpc, rules
+from ovc_plugin import assembly, controller, display, keeping, privileged, publish, rpc, rules, unread
 from ovc_plugin import conf as options
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.decide.state import LadderState
@@ -79,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         privileged.prepare(conf)
         if args.lift:
             return max(_lift(), _put_sharing_back(conf, options.load(conf)))
+        unread.warn(conf)
         if args.once and not args.debug:
             logging.disable(logging.WARNING)  # all of it is in what is printed
         host, built = _build(conf, options.load(conf), record=not args.once)

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""What is remembered of a shortage that lasts, and of guests that the cloud was asked to move away; plain data."""
+"""What is remembered of a shortage that lasts, and of guests that the cloud was asked to move away; who may not be."""
 from __future__ import annotations
 
 import dataclasses
 import typing
+
+from ovc_plugin.model import GuestSnapshot, HostSnapshot
+from ovc_plugin.settings import HostSettings
 
 Fields = dict[str, typing.Any]
 
@@ -51,6 +54,36 @@ class Departing:
     def guest(self) -> str | None:
         """The guest that is on its way, or should be."""
         return self.awaited.guest if self.awaited else None
+
+
+def closed(snapshot: HostSnapshot, departing: Departing, settings: HostSettings, now: float) -> str | None:
+    """Why no guest at all may be asked away now, whoever wants it to go; ``None`` where one may."""
+    if not settings.migrate or snapshot.departures is None:
+        return 'nobody is asked away here: ' + ('there is no cloud to ask, though migrate is on in [ovc_host]'
+                                                if settings.migrate else 'migrate is off in [ovc_host]')
+    if departing.guest is not None:
+        name = next((g.name for g in snapshot.guests if g.uuid == departing.guest), departing.guest)
+        return f'{name} is on its way: one guest at a time'
+    rest = min(departing.rest_until, now + settings.migrate_cooldown) - now
+    return f'this host asks nobody away for another {rest:.0f} s (migrate_cooldown)' if rest > 0 else None
+
+
+def stays(guest: GuestSnapshot, departing: Departing, settings: HostSettings, now: float) -> str | None:
+    """Why this guest may not be asked away now, whoever wants it to go; ``None`` where it may. One that has just come
+    stays, lest two hosts pass it to and fro."""
+    if not guest.can_migrate:
+        return (f'{guest.name} must not be touched ({guest.untouchable})' if guest.untouchable else
+                f'{guest.name} cannot be moved (by its definition, or it boots, pauses or moves)')
+    if not guest.managed:
+        return f'{guest.name} is none of the cloud\'s guests'
+    setback = departing.setbacks.get(guest.uuid)
+    if setback and now < setback.until:
+        return (f'{guest.name} could not be moved {setback.count} times, and is left alone for another '
+                f'{setback.until - now:.0f} s')
+    here = now - (departing.here_since or {}).get(guest.uuid, now)
+    if here < settings.migrate_cooldown:
+        return f'{guest.name} came {here:.0f} s ago < {settings.migrate_cooldown:.0f} s (migrate_cooldown)'
+    return None
 
 
 def to_dict(departing: Departing) -> Fields:

@@ -14,7 +14,7 @@ import math
 import typing
 
 from ovc_plugin.decide import pressure
-from ovc_plugin.decide.departing import Awaited, Departing, Setback
+from ovc_plugin.decide.departing import Awaited, Departing, Setback, closed, stays
 from ovc_plugin.decide.state import LadderState
 from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level, Outcome
 from ovc_plugin.settings import HostSettings
@@ -58,9 +58,8 @@ def follow(snapshot: HostSnapshot, level: Level, before: Departing, settings: Ho
 def evacuate(snapshot: HostSnapshot, level: Level, departing: Departing, settings: HostSettings,
              now: float) -> AskMigration | None:
     """The guest to ask away now, if any: the one that costs least for each byte of relief that this host needs."""
-    lasted, resting = _lasted(departing, now), min(departing.rest_until, now + settings.migrate_cooldown) > now
-    if (not settings.migrate or snapshot.departures is None or departing.awaited is not None
-            or resting or lasted < wait(departing, settings, now)
+    lasted = _lasted(departing, now)
+    if (closed(snapshot, departing, settings, now) or lasted < wait(departing, settings, now)
             or _getting_better(level, departing)):
         return None
     lacking = max(MIB, _lacking(snapshot, settings))
@@ -206,12 +205,9 @@ def _choices(snapshot: HostSnapshot, departing: Departing, settings: HostSetting
 
 def _candidates(snapshot: HostSnapshot, departing: Departing, settings: HostSettings,
                 now: float) -> list[GuestSnapshot]:
-    """Guests that can go, without those that failed to or have just come: two hosts might pass them to and fro."""
-    here = departing.here_since or {}
+    """Guests that may go, without those of which nobody knows what it would free."""
     return [g for g in snapshot.running
-            if g.can_migrate and g.managed and g.resident is not None
-            and now - here.get(g.uuid, now) >= settings.migrate_cooldown
-            and (g.uuid not in departing.setbacks or now >= departing.setbacks[g.uuid].until)]
+            if g.resident is not None and not stays(g, departing, settings, now)]
 
 
 def _to_measure(snapshot: HostSnapshot, departing: Departing, settings: HostSettings, now: float) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import math
 import typing
 
 from ovc_plugin.decide import balloon, evacuate, evaporation, giving, ksm, need, pressure, progress, scanning, swap
+from ovc_plugin.decide.departing import closed, stays
 from ovc_plugin.decide.rule import Part, Rule, Situation
 from ovc_plugin.decide.rules import BUILT_IN
 from ovc_plugin.decide.state import LadderState, Probe
@@ -99,16 +100,19 @@ def _situation(snapshot: HostSnapshot, state: LadderState, settings: HostSetting
 
 
 def _forbidden(part: Part, situation: Situation) -> str | None:
-    """What no rule may ask for, whoever wrote it: promises 1, 3, 6, 7 and 8."""
+    """What no rule may ask for, whoever wrote it: promises 1, 3, 6, 7 and 8, and one guest at a time to move."""
     if not part.actions:
         return None
     guests = {g.uuid: g for g in situation.snapshot.running}
+    moved = [action.guest for action in part.actions if isinstance(action, AskMigration)]
+    if len(moved) > 1:
+        return f'{" and ".join(guests[u].name if u in guests else u for u in moved)} are asked away at once'
     for action in part.actions:
         wrong = None
         if isinstance(action, TuneKsm) and action.run:
             why = ksm.refused(situation.snapshot, situation.settings)
             wrong = f'page sharing is switched on: {why}' if why else None
-        elif isinstance(action, SetBalloon | ReclaimGuest):
+        elif not isinstance(action, TuneKsm):
             guest = guests.get(action.guest)
             wrong = (f'guest {action.guest} is not running here' if guest is None else
                      _not_of(guest, action, situation))
@@ -117,7 +121,11 @@ def _forbidden(part: Part, situation: Situation) -> str | None:
     return None
 
 
-def _not_of(guest: GuestSnapshot, action: SetBalloon | ReclaimGuest, situation: Situation) -> str | None:
+def _not_of(guest: GuestSnapshot, action: SetBalloon | ReclaimGuest | AskMigration,
+            situation: Situation) -> str | None:
+    if isinstance(action, AskMigration):
+        looked = situation.state.departing, situation.settings, situation.now
+        return closed(situation.snapshot, *looked) or stays(guest, *looked)
     if guest.untouchable:
         return f'{guest.name} must not be touched ({guest.untouchable})'
     if isinstance(action, ReclaimGuest):

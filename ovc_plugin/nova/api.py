@@ -40,12 +40,25 @@ def _session_options() -> list[cfg.Opt]:
     return options
 
 
-def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
-    """What [ovc_nova] may hold with the plugin "password"; other plugins of keystoneauth add their own."""
-    options = [*loading.get_auth_common_conf_options(), *loading.get_auth_plugin_conf_options('password'),
+def list_opts(plugin: str = 'password') -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """What [ovc_nova] may hold with this plugin of keystoneauth; others add their own.
+
+    :raises keystoneauth1.exceptions.NoMatchingPlugin: there is none of this name.
+    """
+    options = [*loading.get_auth_common_conf_options(), *loading.get_auth_plugin_conf_options(plugin),
                *_session_options(), *_adapter_options()]
     unique = {option.dest: option for option in options}
     return [(cfg.OptGroup(GROUP, help=_TITLE), [unique[name] for name in sorted(unique)])]
+
+
+def options_of(conf: cfg.ConfigOpts) -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """What [ovc_nova] may hold with the plugin that it names; not known where there is no such plugin."""
+    try:
+        register(conf)
+        # With auth_section that one names the plugin.
+        return list_opts(getattr(conf[GROUP], 'auth_type', None) or 'password')
+    except (cfg.Error, ksa.NoMatchingPlugin):
+        return []
 
 
 def register(conf: cfg.ConfigOpts) -> None:

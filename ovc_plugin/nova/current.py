@@ -8,7 +8,8 @@ import time
 import nova.conf
 from oslo_log import log as logging
 
-from ovc_plugin import conf, settings
+from ovc_plugin import conf, settings, unread
+from ovc_plugin.nova import api
 
 LOG = logging.getLogger(__name__)
 
@@ -20,12 +21,14 @@ _kept: tuple[float, settings.Settings] | None = None
 
 
 def load() -> settings.Settings:
-    """Read all options now.
+    """Read all options now; names that nothing reads are told the first time.
 
     :raises ovc_plugin.conf.ConfigError: one of them cannot be used; the message names it and the remedy.
     """
     global _kept
     loaded = conf.load(nova.conf.CONF)
+    if _kept is None:
+        unread.warn(nova.conf.CONF, lambda: api.options_of(nova.conf.CONF))
     _kept = (time.monotonic(), loaded)
     return loaded
 

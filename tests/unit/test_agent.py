@@ -104,6 +104,33 @@ def test_one_pass_is_printed_with_its_reasons_and_changes_nothing(written, model
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_one_pass_of_a_dry_run_leaves_nothing_behind(written, modelled, tmp_path, capsys):
+    """It needs no directory that it may write."""
+    assert agent.main(['--once', '--config-file', written(QUICK)]) == 0
+    assert not (tmp_path / 'state').exists() and 'cannot be written' not in capsys.readouterr().out
+
+
+def test_one_pass_of_a_dry_run_leaves_the_files_of_another_controller_as_they_are(written, modelled, tmp_path, capsys):
+    other = publish.Store(str(tmp_path / 'state'), 'h1')
+    for acts in (True, False):
+        assert other.claim()
+        other.save({'what': 'it keeps'})
+        if not acts:
+            other.give_up()
+        before = {path: path.read_text() for path in (tmp_path / 'state').iterdir()}
+        assert agent.main(['--once', '--config-file', written(QUICK)]) == 0
+        assert {path: path.read_text() for path in (tmp_path / 'state').iterdir()} == before
+        # what that one could free, the report counts while it acts
+        assert modelled[-1].dry_run and modelled[-1]._kept.alone is not acts
+    assert other.claim(), 'a look keeps nobody from acting'
+    other.give_up()
+
+
+def test_a_mistyped_name_is_warned_of_at_the_start_and_stops_nothing(written, modelled, caplog):
+    assert agent.main(['--once', '--config-file', written(QUICK + '[ovc_host]\nbaloon_step = 0.3\n')]) == 0
+    assert sum('[ovc_host] baloon_step in' in record.getMessage() for record in caplog.records) == 1
+
+
 def test_one_pass_without_dry_run_acts_once(written, modelled, capsys):
     assert agent.main(['--once', '--config-file', written(QUICK + '[ovc_host]\ndry_run = false\nksm = leave\n')]) == 0
     assert len(modelled[0].asked) == 1

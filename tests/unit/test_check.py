@@ -395,6 +395,46 @@ def test_options_that_cannot_be_used_are_errors_with_their_line(ovc):
     assert status == 1 and '[ovc_host] balloon_step = 7' in ' '.join(out.split())
 
 
+@pytest.mark.parametrize('line, said', [
+    ('baloon_step = 0.3', '[ovc_host] baloon_step in'), ('[ovc_hosts]\nballoon = false', '[ovc_hosts] in'),
+    ('[ovc_nova]\nusrename = nova', '[ovc_nova] usrename in')])
+def test_a_name_that_nothing_reads_is_a_warning_with_the_one_that_was_meant(ovc, line, said):
+    status, out, _ = ovc(GOOD.replace('[ovc_host]\n', f'[ovc_host]\n{line}\n'))
+    out = ' '.join(out.split())
+    assert f'warning unread option: {said}' in out and '-> write ' in out, out
+
+
+USER = ('auth_type = password\nauth_url = http://k/v3\nusername = nova\npassword = s3cret\nproject_name = service\n'
+        'user_domain_name = Default\nproject_domain_name = Default\n')
+
+
+@pytest.mark.parametrize('sections, says, change', [
+    ('', 'migrate is on in [ovc_host], and no guest is asked away: [ovc_nova] auth_type is not set',
+     '[ovc_nova] auth_type = password, with auth_url, username, password, user_domain_name, project_name, '
+     'project_domain_name and region_name'),
+    (f'[placement]\nregion_name = Two\n{USER}', 'auth_type is not set',
+     '[ovc_nova] auth_section = placement and region_name = Two'),
+    (f'[placement]\n{USER}', 'auth_type is not set', '[ovc_nova] auth_section = placement and region_name = RegionOne'),
+    ('[ovc_nova]\nauth_type = password\nusername = nova\n', '[ovc_nova] lacks auth_url', 'auth_url'),
+    ('[ovc_nova]\nauth_type = passwort\n', 'auth_type = passwort is no plugin', 'auth_type = password'),
+    ('[ovc_nova]\nauth_section = placement\n', 'auth_type is not set', 'auth_type = password')])
+def test_migrations_that_nobody_can_be_asked_for_are_an_error_with_the_lines_to_add(ovc, sections, says, change):
+    pytest.importorskip('keystoneauth1')
+    status, out, _ = ovc(GOOD.replace('[ovc_host]', '[ovc_host]\nmigrate = true') + sections)
+    found = ' '.join(out.split()).partition('error migration: ')[2]
+    assert status == 1 and says in found.partition('->')[0] and change in found.partition('->')[2], out
+    assert 's3cret' not in out
+    assert 'migration:' not in ovc(GOOD + sections)[1], 'nobody wants it'
+
+
+@pytest.mark.parametrize('sections', [f'[ovc_nova]\n{USER}',
+                                      f'[ovc_nova]\nauth_section = placement\n[placement]\n{USER}'])
+def test_credentials_that_migrations_can_be_asked_with_are_in_order(ovc, sections):
+    pytest.importorskip('keystoneauth1')
+    _, out, _ = ovc(GOOD.replace('[ovc_host]', '[ovc_host]\nmigrate = true') + sections)
+    assert 'ok migration: ' in ' '.join(out.split()), out
+
+
 def test_a_file_of_nobody_says_so(ovc):
     status, out, _ = ovc('[DEFAULT]\n')
     assert status == 0 and 'neither compute_driver nor [api_database] connection' in ' '.join(out.split())

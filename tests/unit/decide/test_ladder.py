@@ -8,12 +8,12 @@ import dataclasses
 import pytest
 
 from ovc_plugin.decide import state as states
-from ovc_plugin.decide.departing import Departing
+from ovc_plugin.decide.departing import Awaited, Departing, Setback
 from ovc_plugin.decide.host import decide_host
 from ovc_plugin.decide.rule import NOTHING, Part
 from ovc_plugin.decide.rules import BUILT_IN, Balloon, Swap
 from ovc_plugin.decide.state import Asked, LadderState, Need, Probe
-from ovc_plugin.model import MIB, Level, ReclaimGuest, SetBalloon, TuneKsm
+from ovc_plugin.model import MIB, AskMigration, Level, ReclaimGuest, SetBalloon, TuneKsm
 from ovc_plugin.settings import HostSettings
 from tests.builders import GIB, NOW, a_guest, a_host
 
@@ -156,6 +156,61 @@ def test_a_rule_may_merge_pages_within_a_domain_or_where_the_operator_takes_the_
         host = a_host(a_guest('a'), a_guest('b', trust_domain=domain))
         plan, _ = decide_host(host, LadderState(), dataclasses.replace(OPTIONS, **options), NOW, (share(1),))
         assert len(plan.actions) == 1 and not plan.notes
+
+
+def away(guest='uuid-g1'):
+    return AskMigration(guest=guest, cost=GIB, relief=GIB, reason='test')
+
+
+def asked_away(*rules, guests=None, departing=None, settings=None, **host):
+    """The plan of these rules where guests may be moved."""
+    state = LadderState(departing=departing or Departing(here_since={'uuid-g1': 0.0, 'uuid-g2': 0.0}))
+    guests = guests or [a_guest('g1', can_migrate=True), a_guest('g2', can_migrate=True)]
+    return decide_host(a_host(*guests, **{'departures': ()} | host), state, settings or HostSettings(migrate=True), NOW,
+                       rules)[0]
+
+
+@pytest.mark.parametrize('guest, why', [
+    ({'untouchable': 'opted out (ovc:overcommit)'}, 'g1 must not be touched (opted out (ovc:overcommit))'),
+    ({}, 'g1 cannot be moved'), ({'can_migrate': True, 'managed': False}, "g1 is none of the cloud's"),
+    ({'can_migrate': True, 'running': False}, 'guest uuid-g1 is not running here'),
+    ({'can_migrate': True, 'uuid': 'uuid-other'}, 'guest uuid-g1 is not running here')])
+def test_no_rule_asks_away_a_guest_that_ours_would_leave_here(guest, why):
+    plan = asked_away(Says(Part(actions=(away(),))), guests=[a_guest(**guest)])
+    assert plan.actions == () and why in plan.notes[0]
+
+
+def test_a_rule_may_ask_away_a_guest_that_can_go_though_nothing_may_be_taken_from_it():
+    """Locked memory moves; whoever wrote the rule has its own reasons to ask now."""
+    guest = a_guest('g1', can_migrate=True, untouchable='locked memory')
+    assert asked_away(Says(Part(actions=(away(),))), guests=[guest]).actions == (away(),)
+
+
+def test_no_rule_asks_two_guests_away_at_once():
+    plan = asked_away(Says(Part(actions=(away(), away('uuid-g2')))))
+    assert plan.actions == () and 'g1 and g2 are asked away at once' in plan.notes[0]
+    plan = asked_away(Says(Part(actions=(away(),)), 'one'), Says(Part(actions=(away('uuid-g2'),)), 'two'))
+    assert plan.actions == (away(),) and "'two'" in plan.notes[0] and 'g1 is on its way' in plan.notes[0]
+
+
+HERE = {'uuid-g1': 0.0, 'uuid-g2': 0.0}
+
+
+@pytest.mark.parametrize('departing, why', [
+    (Departing(here_since=HERE, awaited=Awaited(guest='uuid-g2', at=NOW - 9)), 'g2 is on its way'),
+    (Departing(here_since=HERE, rest_until=NOW + 60), 'another 60 s'),
+    (Departing(here_since=HERE, setbacks={'uuid-g1': Setback(count=2, until=NOW + 90)}), 'could not be moved 2 times'),
+    (Departing(here_since={'uuid-g2': 0.0, 'uuid-g1': NOW - 30}), 'came 30 s ago < 600 s (migrate_cooldown)')])
+def test_no_rule_asks_a_guest_away_before_the_host_and_the_guest_have_rested(departing, why):
+    plan = asked_away(Says(Part(actions=(away(),))), departing=departing)
+    assert plan.actions == () and why in plan.notes[0]
+
+
+@pytest.mark.parametrize('settings, departures', [(HostSettings(), None), (HostSettings(), ()),
+                                                  (HostSettings(migrate=True), None)])
+def test_no_rule_asks_a_guest_away_where_the_host_is_not_told_to(settings, departures):
+    plan = asked_away(Says(Part(actions=(away(),))), settings=settings, departures=departures)
+    assert plan.actions == () and 'asked away' in plan.notes[0] and 'migrate' in plan.notes[0]
 
 
 def test_a_guest_is_asked_for_one_size_in_a_pass():
