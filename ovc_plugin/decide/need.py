@@ -134,7 +134,7 @@ def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, N
     """The needs of these guests after what they said since; those that never spoke are missing.
 
     A word that is older than the guest's last change of size tells of another size, and is not used: a word comes
-    rarely, actual is known at once.
+    rarely, actual is known at once. Others may change it, too.
     """
     found = {}
     for guest in guests:
@@ -149,17 +149,26 @@ def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, N
             if known is not None:
                 found[uuid] = known
             continue
+        if known is not None and known.size != guest.actual and guest.published is None:
+            known = _sized(known, guest.actual or 0, now)
         if known is not None and mine is not None and mine.gave_way_at == now:
             found[uuid] = dataclasses.replace(
                 known, slow=max(known.slow, (guest.actual or 0) + _AGAIN * guest.maximum))
             continue
-        if known is None or known.heard_at > now:  # the first word, or a clock that was set back
-            found[uuid] = Need(slow=float(said), raised=0.0, heard_at=heard_at)
-        elif heard_at < known.heard_at + _LATER or (mine is not None and heard_at <= mine.moved_at):
+        if known is None or max(known.heard_at, known.sized_at) > now:  # the first word, or a clock that was set back
+            found[uuid] = Need(slow=float(said), raised=0.0, heard_at=heard_at, size=guest.actual or 0)
+        elif (heard_at < known.heard_at + _LATER or heard_at <= known.sized_at
+              or (mine is not None and heard_at <= mine.moved_at)):
             found[uuid] = known
         else:
             found[uuid] = _heard(guest, known, said, heard_at, settings)
     return found
+
+
+def _sized(known: Need, actual: int, now: float) -> Need:
+    if not known.size:
+        return dataclasses.replace(known, size=actual)
+    return known if abs(actual - known.size) <= _SHRUNK else dataclasses.replace(known, size=actual, sized_at=now)
 
 
 def _heard(guest: GuestSnapshot, known: Need, said: int, heard_at: float, settings: HostSettings) -> Need:
@@ -169,4 +178,4 @@ def _heard(guest: GuestSnapshot, known: Need, said: int, heard_at: float, settin
     raised = known.raised * kept ** _FORGETS if known.raised else 0.0
     if actual < guest.maximum - _SHRUNK and harm(guest, settings) is not None:
         raised = max(raised, actual - slow)  # what it calls usable is in use: its need is all that it has
-    return Need(slow=slow, raised=raised, heard_at=heard_at)
+    return Need(slow=slow, raised=raised, heard_at=heard_at, size=known.size, sized_at=known.sized_at)

@@ -36,11 +36,14 @@ class Asked:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """What a guest could not give up without swapping itself. ``slow`` follows what it says, fast up and slowly down;
-    ``raised`` is what its faults add: bytes. ``heard_at`` is when it spoke."""
+    ``raised`` is what its faults add: bytes. ``heard_at`` is when it spoke. ``size`` is what it had when that was last
+    seen to change, at ``sized_at``; 0 where that was never looked at."""
 
     slow: float
     raised: float
     heard_at: float
+    size: int = 0
+    sized_at: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,7 +101,7 @@ class World:
                         guest.size = guest.target = habit.starts_at or habit.maximum
                 self.guests.append(guest)
                 if habit.meddled_to:
-                    self._meddled[guest] = guest.size
+                    self._meddled[guest] = 0  # not before somebody has seen its size: who then looks knows no other
             else:
                 self.refused.append(habit.name)
 

@@ -246,7 +246,8 @@ def test_state_survives_a_restart_and_a_later_versions_fields_are_passed_over():
     state = LadderState(
         level=Level.HARD, unclear_at=NOW, departing=Departing(here_since={'u': 1.0}),
         asked={'u': Asked(target=1, at=2.0, nearest=3, moved_at=4.0, change=-1, speed=5.0)},
-        needs={'u': Need(slow=1.0, raised=2.0, heard_at=3.0)}, probes={'u': Probe(step=4, at=5.0, misses=2, until=6.0)})
+        needs={'u': Need(slow=1.0, raised=2.0, heard_at=3.0, size=4, sized_at=2.0)},
+        probes={'u': Probe(step=4, at=5.0, misses=2, until=6.0)})
     fields = states.to_dict(state)
     fields['asked']['u']['colour'] = 'red'
     fields['moods'] = {}

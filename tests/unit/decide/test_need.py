@@ -75,6 +75,26 @@ def test_a_published_word_from_before_the_guest_moved_is_not_used():
     assert shrunk_to(publishing(300 * MIB, 5.0), state=moved) == GIB
 
 
+@pytest.mark.parametrize('size', [GIB // 2, 3 * GIB // 4])
+def test_a_word_of_the_size_that_a_guest_had_before_others_changed_it_is_not_used(size):
+    """World 1.789: somebody shrank a guest since it spoke, and it seemed to need that much less (promise 3)."""
+    def follow(before, now, **changes):
+        guest = a_guest(usable=384 * MIB, **changes)
+        return need.follow([guest], before, {}, OPTIONS, now)
+    known = follow({}, NOW, actual=5 * GIB // 8, stats_age=2.0)
+    assert known['uuid-g1'].slow == 256 * MIB
+    for later, age in ((5, 1.0), (10, 6.0)):  # spoken just before it was seen to be of another size
+        known = follow(known, NOW + later, actual=size, stats_age=age)
+        assert known['uuid-g1'].slow == 256 * MIB
+    assert follow(known, NOW + 15, actual=size, stats_age=1.0)['uuid-g1'].slow != 256 * MIB
+
+
+def test_a_published_word_tells_of_no_size():
+    known = need.follow([publishing(300 * MIB, 2.0)], {}, {}, OPTIONS, NOW)
+    shrunk = dataclasses.replace(publishing(400 * MIB, 1.0), actual=GIB // 2)
+    assert need.follow([shrunk], known, {}, OPTIONS, NOW + 5)['uuid-g1'].slow == 400 * MIB
+
+
 def test_the_reason_says_by_what_word():
     plan, _ = decide_host(a_host(publishing(400 * MIB), available=500 * MIB), LadderState(), OPTIONS, NOW)
     assert any('g1 publishes a working set of 400 MB of 1024 MB; floor' in a.reason for a in plan.actions)
