@@ -7,19 +7,24 @@ import contextlib
 import dataclasses
 import logging
 import threading
+import time
 import typing
 
 from ovc_plugin.model import AskMigration, Departure, HostSnapshot
 
 LOG = logging.getLogger(__name__)
-_EVERY = 3.0  # seconds between two questions to the cloud while a guest is on its way
+_EVERY = 3.0          # seconds between two questions to the cloud while a guest is on its way
+_HEARD_WITHIN = 60.0  # seconds in which a cloud that did not answer in time may still begin with what it was asked
 
 
 class Cloud(typing.Protocol):
     """Who can move guests between hosts. Any exception means: not asked, or no answer this time."""
 
     def ask(self, guest: str) -> None:
-        """Ask for a guest to be moved while it runs, to wherever there is room; returns before it moves."""
+        """Ask for a guest to be moved while it runs, to wherever there is room; returns before it moves.
+
+        :raises TimeoutError: no answer in time: the guest may have been asked away all the same.
+        """
 
     def outcome(self, guest: str) -> Departure:
         """What has become of the last request for this guest."""
@@ -113,9 +118,13 @@ class Departures:
 
     def _follow(self, guest: str, ask: bool, over: threading.Event) -> None:
         assert self._cloud is not None
+        unanswered, until = '', 0.0
         if ask:
             try:
                 self._cloud.ask(guest)
+            except TimeoutError as error:
+                unanswered, until = str(error), time.monotonic() + _HEARD_WITHIN
+                LOG.warning('guest %s: %s; it is looked whether the guest moves', guest, error)
             except Exception as error:
                 self._tell(Departure(guest=guest, ended=True, error=str(error) or type(error).__name__), over)
                 return
@@ -125,6 +134,12 @@ class Departures:
             except Exception as error:  # the guest may be on its way all the same
                 LOG.debug('no word of guest %s this time: %s', guest, error)
                 continue
+            if unanswered and told.ended and told.error:
+                if time.monotonic() < until:
+                    continue
+                told = dataclasses.replace(told, error=f'{unanswered}; {told.error}')
+            elif unanswered and not told.ended:
+                unanswered = ''  # it was heard
             self._tell(told, over)
             if told.ended:
                 return

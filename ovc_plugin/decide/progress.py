@@ -42,7 +42,9 @@ def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float
             followed[guest.uuid] = dataclasses.replace(
                 before, target=actual, nearest=actual, change=actual - before.target, moved_at=now)
         elif abs(actual - before.target) < abs(before.nearest - before.target):
-            followed[guest.uuid] = dataclasses.replace(before, nearest=actual, moved_at=now,
+            # One that went further than it was asked to has been where it was asked to be, and is seen to have gone on.
+            nearest = max(actual, before.target) if before.nearest >= before.target else actual
+            followed[guest.uuid] = dataclasses.replace(before, nearest=nearest, moved_at=now,
                                                        speed=_speed(before, actual, now))
         else:
             followed[guest.uuid] = before

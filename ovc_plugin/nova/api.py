@@ -28,6 +28,10 @@ class NovaError(RuntimeError):
     """nova was not asked, or said no; the message names what to mend."""
 
 
+class NovaTimeoutError(NovaError, TimeoutError):
+    """nova did not answer in time: what it was asked it may do all the same."""
+
+
 def _adapter_options() -> list[cfg.Opt]:
     options = [o for o in loading.get_adapter_conf_options(include_deprecated=False) if o.dest not in _KEPT_AWAY]
     cfg.set_defaults(options, valid_interfaces=['internal', 'public'])
@@ -100,6 +104,7 @@ class Nova:
     def ask(self, guest: str) -> None:
         """Ask for a live migration to wherever nova's scheduler finds room, never forced; returns at once.
 
+        :raises NovaTimeoutError: no answer in time: it may have been heard.
         :raises NovaError: nova or keystone says no, or cannot be reached.
         """
         with self._told('ask for a live migration'):
@@ -167,6 +172,9 @@ class Nova:
         except (ksa.EndpointNotFound, exceptions.ServiceDisabledException) as error:
             raise NovaError(f'keystone\'s catalogue has no such compute service ({error}): correct region_name or '
                             f'valid_interfaces in [{GROUP}]') from None
+        except ksa.ConnectTimeout as error:  # keystoneauth's name for any wait that was too long
+            raise NovaTimeoutError(f'keystone or nova cannot be reached in time ({error}): look whether they are '
+                                   f'overloaded, or correct auth_url or endpoint_override in [{GROUP}]') from None
         except (ksa.ConnectionError, ksa.DiscoveryFailure) as error:
             raise NovaError(f'keystone or nova cannot be reached ({error}): correct auth_url or endpoint_override in '
                             f'[{GROUP}]') from None

@@ -88,11 +88,13 @@ class Fruitless:
     def __init__(self, settings: HostSettings, holds: Holds) -> None:
         self.settings, self._holds = settings, holds
         self._misses: dict[str, tuple[int, float]] = {}
+        self._asked_at = 0.0
 
     def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan,
              outcomes: typing.Iterable[tuple[float, Outcome]], time: float) -> None:
         for when, outcome in outcomes:
             self._count(outcome, when)
+        self._asked_at = time
         asked = {a.guest for a in plan.actions if isinstance(a, ReclaimGuest)}
         if not (asked and self._misses):
             return
@@ -111,7 +113,7 @@ class Fruitless:
             self._misses.pop(uuid, None)
         elif outcome.freed is not None or outcome.error:
             misses, until = self._misses.get(uuid, (0, 0.0))
-            misses = 1 if misses and time >= until + self._rest(misses) else misses + 1
+            misses = 1 if misses and self._asked_at >= until + self._rest(misses) else misses + 1
             self._misses[uuid] = misses, time + self._rest(misses)
 
     def _rest(self, misses: int) -> float:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from ovc_plugin import publish
+from ovc_plugin.act import migration
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Departures
 from ovc_plugin.controller import Controller
@@ -77,6 +78,27 @@ def test_a_refusal_is_an_end_with_the_clouds_words():
     snapshot = made.seen(a_host(), 'uuid-g1', wanted=True)
     assert snapshot.departures[0].error == 'may not'
     assert any('could not be moved away: may not' in note for note in snapshot.notes)
+
+
+@pytest.mark.parametrize('moves', [True, False])
+def test_a_cloud_that_did_not_answer_in_time_may_have_been_asked_all_the_same(monkeypatch, moves):
+    """Else another guest is asked away while this one moves; a busy nova was seen to begin much later."""
+    monkeypatch.setattr(migration, '_HEARD_WITHIN', 0.3)
+    cloud = Cloud(refuses=TimeoutError('no answer in time'))
+    cloud.ended = Departure(guest='uuid-g1', ended=True, error='it is still here')
+    made, began = departures(cloud), time.monotonic()
+    made.apply(ACTION)
+    time.sleep(0.1)
+    assert seen(made) == (Departure(guest='uuid-g1'),), 'it may yet begin'
+    if moves:
+        cloud.ended = None
+        time.sleep(0.3)
+        assert seen(made) == (Departure(guest='uuid-g1'),)
+        cloud.ended = Departure(guest='uuid-g1', ended=True)
+        until(lambda: seen(made) == (cloud.ended,))
+    else:
+        until(lambda: seen(made)[0].ended)
+        assert time.monotonic() - began >= 0.3 and seen(made)[0].error == 'no answer in time; it is still here'
 
 
 def test_a_cloud_that_does_not_answer_leaves_the_guest_under_way():

@@ -231,6 +231,17 @@ def test_who_was_asked_a_moment_ago_may_have_shrunk_further_before_it_heard_of_i
     assert not plan.actions and after.asked == state.asked
 
 
+@pytest.mark.parametrize('word', [{}, SILENT])
+def test_who_was_shrunk_further_while_it_was_going_where_we_had_asked_it_to_is_raised_too(word):
+    """World 1.4390: seen within the moment in which nobody can tell, it was taken for progress and forgotten."""
+    state, asked = had(OWED + GIB // 4, 4 * GIB, 4, -2 * GIB), []
+    for second in (0, 5, 10):
+        host = dataclasses.replace(a_host(owed(GIB, **word), available=MINIMUM + 6 * GIB), taken_at=NOW + second)
+        plan, state = decide_host(host, state, OPTIONS, NOW + second)
+        asked += [a for a in plan.actions if isinstance(a, SetBalloon)]
+    assert asked and asked[0].target >= OWED and 'its reservation' in asked[0].reason
+
+
 def test_what_a_guest_said_before_somebody_else_shrank_it_is_no_word_of_its_size():
     before = owed(3 * GIB, usable=2 * GIB, stats_age=0.0)
     _, known = decide_host(a_host(before, available=8 * GIB), had(3 * GIB, 3 * GIB, 60, -GIB), OPTIONS, NOW)

@@ -155,6 +155,14 @@ def test_every_fault_names_what_to_mend(cloud, tmp_path, where, answer, words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+@pytest.mark.parametrize('error', [requests.exceptions.ReadTimeout, requests.exceptions.ConnectTimeout])
+def test_a_nova_that_does_not_answer_in_time_may_have_heard(cloud, tmp_path, error):
+    cloud.mock.post(f'{NOVA}/servers/{GUEST}/action', exc=error('slow'))
+    with pytest.raises(TimeoutError) as caught:
+        nova(tmp_path).ask(GUEST)
+    assert isinstance(caught.value, api.NovaError) and 'in time' in str(caught.value)
+
+
 @pytest.mark.parametrize('section', [{'region_name': 'Elsewhere'}, {'valid_interfaces': 'admin'}])
 def test_a_catalogue_without_nova_names_region_and_interface(cloud, tmp_path, section):
     with pytest.raises(api.NovaError) as caught:
