@@ -68,22 +68,9 @@ def closed(snapshot: HostSnapshot, departing: Departing, settings: HostSettings,
     return f'this host asks nobody away for another {rest:.0f} s (migrate_cooldown)' if rest > 0 else None
 
 
-def may_go(guest: GuestSnapshot, departing: Departing, settings: HostSettings, now: float) -> bool:
-    """Whether this guest may be asked away now, whoever wants it to go; asked of each guest in each pass, so without
-    the words of :func:`stays`."""
-    if not guest.can_migrate or not guest.managed:
-        return False
-    setback = departing.setbacks.get(guest.uuid)
-    if setback and now < setback.until:
-        return False
-    return now - (departing.here_since or {}).get(guest.uuid, now) >= settings.migrate_cooldown
-
-
 def stays(guest: GuestSnapshot, departing: Departing, settings: HostSettings, now: float) -> str | None:
     """Why this guest may not be asked away now, whoever wants it to go; ``None`` where it may. One that has just come
     stays, lest two hosts pass it to and fro."""
-    if may_go(guest, departing, settings, now):
-        return None
     if not guest.can_migrate:
         return (f'{guest.name} must not be touched ({guest.untouchable})' if guest.untouchable else
                 f'{guest.name} cannot be moved (by its definition, or it boots, pauses or moves)')
@@ -94,7 +81,9 @@ def stays(guest: GuestSnapshot, departing: Departing, settings: HostSettings, no
         return (f'{guest.name} could not be moved {setback.count} times, and is left alone for another '
                 f'{setback.until - now:.0f} s')
     here = now - (departing.here_since or {}).get(guest.uuid, now)
-    return f'{guest.name} came {here:.0f} s ago < {settings.migrate_cooldown:.0f} s (migrate_cooldown)'
+    if here < settings.migrate_cooldown:
+        return f'{guest.name} came {here:.0f} s ago < {settings.migrate_cooldown:.0f} s (migrate_cooldown)'
+    return None
 
 
 def to_dict(departing: Departing) -> Fields:

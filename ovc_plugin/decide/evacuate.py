@@ -14,7 +14,7 @@ import math
 import typing
 
 from ovc_plugin.decide import pressure
-from ovc_plugin.decide.departing import Awaited, Departing, Setback, closed, may_go
+from ovc_plugin.decide.departing import Awaited, Departing, Setback, closed, stays
 from ovc_plugin.decide.state import LadderState
 from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level, Outcome
 from ovc_plugin.settings import HostSettings
@@ -207,7 +207,7 @@ def _candidates(snapshot: HostSnapshot, departing: Departing, settings: HostSett
                 now: float) -> list[GuestSnapshot]:
     """Guests that may go, without those of which nobody knows what it would free."""
     return [g for g in snapshot.running
-            if g.resident is not None and may_go(g, departing, settings, now)]
+            if g.resident is not None and not stays(g, departing, settings, now)]
 
 
 def _to_measure(snapshot: HostSnapshot, departing: Departing, settings: HostSettings, now: float) -> tuple[str, ...]:

@@ -182,14 +182,15 @@ class Watcher:
         self._holds('8 trust', run != 1 or len(domains) < 2, time, f'pages of {sorted(domains)} are merged')
 
     def _isolation(self, world: World, snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        """A guest that makes no sense costs the others what one without a balloon would: not more, and not less. One
-        that somebody else has shrunk makes that much sense: it is owed its reservation, and may have what is over."""
+        """A guest that makes no sense costs the others what one without a balloon would: not more, and not less. But one
+        that somebody else has shrunk is owed its reservation, and may have what is over on a clear host."""
         policy, notes = world.policy, getattr(plan, 'notes', ())
         self._holds('9 isolation', not notes, time, f'a rule failed: {notes}')
         if not isinstance(policy, Ours):
             return
         bad = {g.uuid for g in snapshot.guests if g.can_balloon and (
-            g.actual is None or (g.usable is None and g.published is None and g.actual >= g.maximum))
+            g.actual is None or (g.usable is None and g.published is None and g.actual >= (
+                g.maximum if plan.level is Level.CLEAR else g.reservation)))
             and g.uuid not in policy.before.asked}
         if not bad or (plan.level is Level.CLEAR and not plan.actions):
             return
