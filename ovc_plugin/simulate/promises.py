@@ -182,7 +182,7 @@ class Watcher:
         self._holds('8 trust', run != 1 or len(domains) < 2, time, f'pages of {sorted(domains)} are merged')
 
     def _isolation(self, world: World, snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        """A guest that makes no sense costs the others what one without a balloon would: not more, and not less. But one
+        """A guest that makes no sense costs the others what one without a balloon would: not more, and not less. One
         that somebody else has shrunk is owed its reservation, and may have what is over on a clear host."""
         policy, notes = world.policy, getattr(plan, 'notes', ())
         self._holds('9 isolation', not notes, time, f'a rule failed: {notes}')
