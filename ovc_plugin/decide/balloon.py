@@ -177,8 +177,9 @@ def _shares(givers: list[Giver], todo: float, situation: Situation) -> list[tupl
     for giver, first in zip(givers, unused, strict=True):
         held = giver.guest.resident or giver.guest.actual or 0
         most = held if over else held - int(first)
-        claims.append(Claim(weight=giver.guest.weight * giver.guest.maximum, idle=giver.idle, most=max(0, most),
-                            least=max(0, held - int(first if over else giver.freed))))
+        least = held - int(first if over else giver.freed)
+        claims.append(Claim(giver.guest.weight * giver.guest.maximum, least if least > 0 else 0,
+                            most if most > 0 else 0, giver.idle))
         total += held
     targets = share_out(claims, max(0, int(total - todo)), situation.settings.idle_tax)
     parts = [(g, (g.guest.resident or g.guest.actual or 0) - t) for g, t in zip(givers, targets, strict=True)]

@@ -118,13 +118,13 @@ def wants(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
         size = _size(guest, state.asked)
         if size is None or size >= guest.maximum:
             continue
-        missing, lack = guest.reservation - size, 0
-        if need.fresh(guest, settings) and (missing > 0 or _open(guest, state.asked.get(guest.uuid), settings, now)):
-            lack = balloon.floor(guest, Level.SOFT, settings, state.needs.get(guest.uuid)) - size
+        missing = guest.reservation - size
+        lack = balloon.floor(guest, Level.SOFT, settings, state.needs.get(guest.uuid)) - size
         if missing > 0:
             if guest.can_balloon and not guest.busy:
-                owed.append((guest, size, max(lack, missing)))
-        elif lack >= balloon.LEAST and lack >= _WORN * settings.cushion * guest.maximum:
+                owed.append((guest, size, max(lack, missing) if need.fresh(guest, settings) else missing))
+        elif (lack >= balloon.LEAST and lack >= _WORN * settings.cushion * guest.maximum
+              and need.fresh(guest, settings) and _open(guest, state.asked.get(guest.uuid), settings, now)):
             needy.append((guest, size, lack))
     yield from sorted(owed, key=lambda one: one[0].reservation - one[1])
     yield from needy

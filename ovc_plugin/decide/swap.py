@@ -68,14 +68,19 @@ def follow(snapshot: HostSnapshot, before: typing.Mapping[str, Probe], settings:
         whole = most(guest, settings)
         if harmed:
             known = known or Probe(step=whole, at=now)
-            found[guest.uuid] = dataclasses.replace(known, step=max(_LEAST, int(known.step * _DOWN)), at=now)
+            found[guest.uuid] = _stepping(known, max(_LEAST, int(known.step * _DOWN)), now)
         elif known is not None and known.step < whole:
             quiet = now - known.at >= settings.tick
             step = min(whole, int(known.step * _UP)) if quiet else known.step
-            found[guest.uuid] = dataclasses.replace(known, step=step, at=now if quiet else min(known.at, now))
+            found[guest.uuid] = _stepping(known, step, now if quiet else min(known.at, now))
         elif known is not None and known.misses:
             found[guest.uuid] = known
     return found
+
+
+def _stepping(known: Probe, step: int, at: float) -> Probe:
+    # Spelled out, as dataclasses.replace() takes several times as long: many guests read back on a host that is short.
+    return Probe(step=step, at=at, misses=known.misses, until=known.until)
 
 
 def settle(state: LadderState, outcomes: typing.Iterable[Outcome], settings: HostSettings, now: float) -> LadderState:
@@ -134,10 +139,11 @@ def reclaim(situation: Situation) -> Part:
     others: list[tuple[GuestSnapshot, int]] = []
     harmed: list[tuple[GuestSnapshot, int]] = []
     fruitless: list[tuple[GuestSnapshot, int]] = []
+    probes = situation.state.probes
     for guest in snapshot.running:
         if (spare := swappable(guest)) >= _LEAST:
-            group = (fruitless if resting(situation.state.probes.get(guest.uuid), situation.now)
-                     else harmed if _reads_back(guest, settings)
+            group = (fruitless if resting(probes.get(guest.uuid), situation.now)
+                     else harmed if guest.refaults is not None and guest.refaults > settings.refault_limit
                      else alone if _unanswering(guest, situation) else others)
             group.append((guest, spare))
     actions = _share(alone, short, situation, _HASTE)
@@ -160,10 +166,6 @@ def _unanswering(guest: GuestSnapshot, situation: Situation) -> bool:
     if not guest.can_balloon or not need.fresh(guest, situation.settings):
         return not guest.busy
     return progress.stuck(guest.actual, situation.state.asked.get(guest.uuid), situation.settings, situation.now)
-
-
-def _reads_back(guest: GuestSnapshot, settings: HostSettings) -> bool:
-    return guest.refaults is not None and guest.refaults > settings.refault_limit
 
 
 def _share(guests: list[tuple[GuestSnapshot, int]], wanted: int, situation: Situation,
