@@ -99,19 +99,26 @@ def migration(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
         yield unknown('migration', f'[ovc_nova] cannot be judged ({problem})', 'install keystoneauth1')
         return
     nova, why = api.nova_or_why(conf, '')
-    section = conf[api.GROUP].auth_section or api.GROUP
+    section = _word(conf[api.GROUP], 'auth_section') or api.GROUP
     if nova is not None:
         yield ok('migration', f'nova can be asked with the credentials of [{section}]')
         return
-    placement = conf.placement
-    if section == api.GROUP and getattr(placement, 'auth_type', None) and not conf[api.GROUP].auth_type:
-        region = placement.region_name or 'RegionOne'
+    if section == api.GROUP and _word(conf.placement, 'auth_type') and not _word(conf[api.GROUP], 'auth_type'):
+        region = _word(conf.placement, 'region_name') or 'RegionOne'
         change = (f'[{api.GROUP}] auth_section = placement and region_name = {region}, if the user there may migrate '
                   'guests of all projects (role admin)')
     else:
         change = (f'[{section}] auth_type = password, with auth_url, username, password, user_domain_name, '
                   'project_name, project_domain_name and region_name, as README.rst has them')
     yield error('migration', f'migrate is on in [ovc_host], and no guest is asked away: {why}', change)
+
+
+def _word(section: typing.Any, option: str) -> str | None:
+    """What a line says; nothing of one that refers to what is not there."""
+    try:
+        return getattr(section, option, None)
+    except cfg.Error:
+        return None
 
 
 def reports(conf: cfg.ConfigOpts, settings: Settings, now: float | None = None) -> Findings:

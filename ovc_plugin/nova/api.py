@@ -75,7 +75,9 @@ def nova_or_why(conf: cfg.ConfigOpts, host: str) -> tuple[Nova | None, str]:
     """Whom to ask, or why there is nobody: a section that cannot be used costs nothing but migrations."""
     try:
         return Nova(conf, host), ''
-    except (NovaError, cfg.Error, ksa.ClientException, ValueError) as error:
+    except cfg.Error as error:
+        return None, f'[{GROUP}] cannot be read: {error}'
+    except (NovaError, ksa.ClientException, ValueError) as error:
         return None, str(error)
 
 

@@ -417,7 +417,11 @@ USER = ('auth_type = password\nauth_url = http://k/v3\nusername = nova\npassword
     (f'[placement]\n{USER}', 'auth_type is not set', '[ovc_nova] auth_section = placement and region_name = RegionOne'),
     ('[ovc_nova]\nauth_type = password\nusername = nova\n', '[ovc_nova] lacks auth_url', 'auth_url'),
     ('[ovc_nova]\nauth_type = passwort\n', 'auth_type = passwort is no plugin', 'auth_type = password'),
-    ('[ovc_nova]\nauth_section = placement\n', 'auth_type is not set', 'auth_type = password')])
+    ('[ovc_nova]\nauth_section = placement\n', 'auth_type is not set', 'auth_type = password'),
+    ('[ovc_nova]\nauth_section = $nowhere\n', '[ovc_nova] cannot be read: no such option nowhere',
+     'auth_type = password'),
+    ('[ovc_nova]\nauth_type = $nowhere\n', 'cannot be read: no such option nowhere', 'auth_type = password'),
+    (f'[placement]\nregion_name = $nowhere\n{USER}', 'auth_type is not set', 'region_name = RegionOne')])
 def test_migrations_that_nobody_can_be_asked_for_are_an_error_with_the_lines_to_add(ovc, sections, says, change):
     pytest.importorskip('keystoneauth1')
     status, out, _ = ovc(GOOD.replace('[ovc_host]', '[ovc_host]\nmigrate = true') + sections)
