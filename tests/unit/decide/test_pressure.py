@@ -2,6 +2,8 @@
 # Copyright ovc_plugin contributors
 """The level rises at once, falls after a dwell, and does not flap between two thresholds."""
 import dataclasses
+import pathlib
+import re
 
 import pytest
 
@@ -29,6 +31,17 @@ def test_the_minimum_slides_as_esxi_publishes_it(gib, mib):
                                               (280, Level.HARD), (140, Level.CRITICAL), (0, Level.CRITICAL)])
 def test_less_available_memory_is_a_higher_level_at_once(available, level):
     assert judged(available).level is level
+
+
+def test_the_thresholds_of_a_level_are_those_that_are_documented():
+    page = (pathlib.Path(__file__).parents[3] / 'doc' / 'status.rst').read_text()
+    rows = re.findall(r'^``(SOFT|HARD|CRITICAL)``  *< ([0-9.]+)(?: of minimum)?  *([0-9.]+)', page, re.MULTILINE)
+    assert [name for name, _, _ in rows] == ['SOFT', 'HARD', 'CRITICAL'] and '899 MiB of a host of 28 GiB' in page
+    for name, below, above in rows:
+        level, begins, ends = Level[name], 899 * float(below), 899 * float(above)
+        assert judged(int(begins) - 1).level is level and judged(int(begins) + 1).level < level
+        waited = LadderState(level=level, better_since=NOW - 16)
+        assert judged(int(ends) - 1, waited).level is level and judged(int(ends) + 1, waited).level < level
 
 
 def test_a_level_stays_between_its_exit_and_entry_thresholds():
