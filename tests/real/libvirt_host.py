@@ -21,7 +21,7 @@ from typing import Any
 
 from guest import direct
 from guest.client import Console
-from onebox_cloud import cgroup, ksm, mounts, state, swap
+from onebox_cloud import cgroup, ending, ksm, mounts, state, swap
 
 PREFIX = "ovc-real-"
 
@@ -180,6 +180,7 @@ def libvirt_host(*, memory: int, swap: int) -> Iterator[LibvirtHost]:
 
     Raises OneboxError where the machine lacks what it needs, RuntimeError where libvirtd does not start.
     """
+    ending.as_interrupted()
     remove_leftovers()
     name = f"{os.getpid()}-{uuid.uuid4().hex[:6]}"
     root = _base() / name

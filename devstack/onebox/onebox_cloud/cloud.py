@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import cgroup, client, config, hosts, parts, report, steps, wipe
+from . import cgroup, client, config, ending, hosts, parts, report, steps, wipe
 from .errors import OneboxError
 from .hosts import Host
 from .options import Options
@@ -46,6 +46,7 @@ class Cloud:
 
     def up(self) -> bool:
         """Bring it up, or what of it is missing; False when all of it was up already."""
+        ending.as_interrupted()
         with only_one():
             options = self._options or self.state.options() or Options()
             runner = self.runner
