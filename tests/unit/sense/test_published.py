@@ -142,6 +142,14 @@ def test_a_file_is_opened_read_and_closed_even_where_its_content_is_no_text():
         guest_file.read(agent(open_fails=True)[0], '/run/x')
 
 
+@pytest.mark.parametrize('content', [b'1 ' + b'9' * 5000, b'5 1' + b' ' * (8 << 20)])
+def test_an_agent_that_sends_more_than_it_was_asked_for_is_not_listened_to(content):
+    ask, said = agent(content=content)
+    with pytest.raises(ValueError, match='more than'):
+        guest_file.read(ask, '/run/x')
+    assert said[-1] == 'guest-file-close'
+
+
 @pytest.fixture
 def script():
     loader = importlib.machinery.SourceFileLoader('ovc_working_set', str(SCRIPT))
