@@ -233,7 +233,7 @@ def _believed(facts: GuestFacts, age: float | None, notes: list[str]) -> tuple[i
     in the notes: each other number would be another line of the log."""
     actual, usable = facts.actual, facts.usable
     if actual is not None and not 0 < actual <= facts.maximum:
-        notes.append(f'guest {facts.name}: balloon reports more than its maximum of {facts.maximum} bytes, or none; not '
+        notes.append(f'guest {facts.name}: balloon reports none or more than its maximum of {facts.maximum}; not '
                      'believed, the guest is not shrunk')
         actual = age = None
     if usable is not None and not 0 <= usable <= facts.maximum:

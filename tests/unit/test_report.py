@@ -88,7 +88,8 @@ def test_what_cannot_be_is_refused_with_its_name(text, words):
 
 
 @pytest.mark.parametrize('text', [
-    '[' * 60000, '{"a":' * 30000, changed(reason=5), changed(reason='x' * 500), changed(host=5), changed(host='x' * 500),
+    '[' * 60000, '{"a":' * 30000, changed(reason=5), changed(reason='x' * 500), changed(host=5),
+    changed(host='x' * 500),
     changed(backed='no'), changed(dry_run=None), changed(version=True), changed(version='x' * 60000),
     changed(total='x' * 60000), changed(total=[0] * 20000), changed(level='x' * 60000), changed(level=[]),
     changed(taken_at=10 ** 400), changed(growth=10 ** 4000), changed(domains=['x' * 60000]), changed(domains='abc'),
