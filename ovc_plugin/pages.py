@@ -61,8 +61,8 @@ def memory_of(maps: str, size: int) -> tuple[int, int]:
 
 def hashes(root: pathlib.Path, size: int, first: int, count: int, salt: bytes, below: int,
            check: typing.Callable[[], object] = lambda: None) -> tuple[int, list[int]]:
-    """Look at ``count`` pages from number ``first`` on. ``check`` raises where they are not to be read: it is asked once
-    all is open, which then stays that of one program.
+    """Look at ``count`` pages from number ``first`` on. ``check`` raises where they are not to be read: it is asked
+    when all is open, which then stays that of one program.
 
     :returns: the number of the page to go on with, 0 when all were seen; and the hashes of 40 bits below ``below``,
         rising. Pages of zeros are left out.
