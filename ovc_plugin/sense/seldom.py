@@ -19,6 +19,7 @@ LOG = logging.getLogger(__name__)
 EVERY, LONGEST = 10.0, 3600.0   # seconds between two questions to a guest that answers, and to one that never does
 LIFE = 100.0                    # seconds for which an answer is shown; the rules believe it for less
 _SLOW = 1.0                     # seconds after which an answer has cost the others too much of their time
+_SLOWEST = 320.0                # seconds between two questions to a guest that answers slowly
 _BREATH = 0.02                  # seconds between two guests
 
 T = typing.TypeVar('T')
@@ -63,7 +64,7 @@ class Seldom(typing.Generic[T]):
         began = self._clock()
         try:
             self._ask_one(uuid, turn.known, began)
-            turn.pause = EVERY if self._clock() - began <= _SLOW else min(LONGEST, 2 * turn.pause)
+            turn.pause = EVERY if self._clock() - began <= _SLOW else min(_SLOWEST, 2 * turn.pause)
         except Untold as error:
             LOG.debug('guest %s: %s', uuid, error)
             turn.pause = LONGEST
