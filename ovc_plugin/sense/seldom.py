@@ -19,7 +19,7 @@ LOG = logging.getLogger(__name__)
 EVERY, LONGEST = 10.0, 3600.0   # seconds between two questions to a guest that answers, and to one that never does
 LIFE = 100.0                    # seconds for which an answer is shown; the rules believe it for less
 _SLOW = 1.0                     # seconds after which an answer has cost the others too much of their time
-_SLOWEST = 320.0                # seconds between two questions to a guest that answers slowly
+_SLOWEST = 600.0                # seconds between two questions to a guest that answers slowly
 _BREATH = 0.02                  # seconds between two guests
 
 T = typing.TypeVar('T')
