@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import logging
 import re
+import time
 import typing
 
 from ovc_plugin import describe
@@ -14,6 +15,7 @@ from ovc_plugin.model import HostSnapshot, Level, Outcome, Plan, TuneKsm
 LOG = logging.getLogger(__name__)
 KEPT = 50
 _NAMED = 4  # guests that one line names
+_AGAIN = 600.0  # seconds in which a note on a guest is logged once, however often it ends and begins: guests cause them
 _GUEST = re.compile(r'guest ([^:]+): ')
 
 
@@ -44,13 +46,18 @@ class Chronicle:
         self._host_action: dict[str, typing.Any] | None = None
         self._events: collections.deque[dict[str, typing.Any]] = collections.deque(maxlen=KEPT)
         self._notes: frozenset[str] = frozenset()
+        self._logged: dict[str, float] = {}  # notes on guests, and when each was logged last
         self._errors: dict[tuple[str, str], str | None] = {}  # of the last action of each kind on each guest
         self._troubles: dict[str, str] = {}
 
     def note(self, notes: typing.Iterable[str]) -> None:
         """What the sensors could not do, in words; logged when it begins."""
-        for text in condensed(set(notes) - self._notes):
+        now = time.monotonic()
+        self._logged = {text: at for text, at in self._logged.items() if now - at < _AGAIN}
+        fresh = set(notes) - self._notes - self._logged.keys()
+        for text in condensed(fresh):
             LOG.warning('%s: %s', self._host, text)
+        self._logged |= {text: now for text in fresh if _GUEST.match(text)}
         self._notes = frozenset(notes)
 
     def unwritten(self, what: str, note: str | None) -> None:

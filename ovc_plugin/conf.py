@@ -235,4 +235,6 @@ def read_files(conf: cfg.ConfigOpts, files: typing.Iterable[str], *, prog: str,
     except cfg.ConfigFilesNotFoundError as error:
         raise ConfigError(f'{error}: name an existing, readable file with --config-file') from None
     except (cfg.Error, ValueError) as error:
-        raise ConfigError(f'{error}: mend that line of the file') from None
+        line = error.__context__
+        text = f'{line.filename}:{line.lineno}: {line.msg}' if isinstance(line, cfg.ParseError) else str(error)
+        raise ConfigError(f'{text}: mend that line of the file') from None  # which is not shown: it may be a password

@@ -2,7 +2,7 @@
 # Copyright ovc_plugin contributors
 """What the commands print: hosts, guests and plans as text that fits 100 columns. MB here, bytes everywhere else.
 
-What is shown came over the network: a field that is missing or odd is shown as "-", never an error.
+What is shown came over the network: what is missing or odd is shown as "-", and what a terminal would obey as "?".
 """
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ovc_plugin.model import MIB, Outcome, Plan
 
 WIDTH = 100
 _NAME = 18
+_MOST = 1e20
 _STYLES = {'CLEAR': 'green', 'SOFT': 'yellow', 'HARD': 'red', 'CRITICAL': 'bold red'}
 Fields = dict[str, typing.Any]
 
@@ -39,12 +40,12 @@ class HostView:
 
 
 def mb(amount: typing.Any) -> str:
-    return f'{amount / MIB:.0f}' if _number(amount) else '-'
+    return f'{amount / MIB:.0f}' if number(amount) else '-'
 
 
 def seconds(amount: typing.Any) -> str:
     """A duration in the largest unit that leaves two digits or fewer to read."""
-    if not _number(amount):
+    if not number(amount):
         return '-'
     for size, unit in ((86400, 'd'), (3600, 'h'), (120, 'min')):
         if amount >= size:
@@ -52,8 +53,18 @@ def seconds(amount: typing.Any) -> str:
     return f'{amount:.0f} s'
 
 
-def _number(value: typing.Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def number(value: typing.Any) -> bool:
+    """Whether it is one that can be shown: none that is infinite, or larger than any amount there is."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST < value < _MOST
+
+
+def _plain(text: str) -> str:
+    return ''.join(c if c.isprintable() or c in '\n\t' else '?' for c in text)
+
+
+def _dict(fields: Fields, name: str) -> Fields:
+    value = fields.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _list(fields: Fields, name: str) -> list[Fields]:
@@ -82,7 +93,7 @@ def hosts(views: typing.Iterable[HostView]) -> Text:
     rows = [['Host', 'Level', 'Avail', 'Headroom', 'Committed', 'Reserved', 'Saved', 'Swap', 'Age']]
     notes = []
     for view in views:
-        report = (view.status or {}).get('report') or view.last_report or {}
+        report = _dict(view.status or {}, 'report') or view.last_report or {}
         rows.append(_host_row(view, report) if view.status is not None else [_short(view.host), 'no answer'])
         notes.append(_host_notes(view, report))
     return Text('Hosts (MB)\n') + _table(rows, 2, notes)
@@ -91,19 +102,18 @@ def hosts(views: typing.Iterable[HostView]) -> Text:
 def _host_row(view: HostView, report: Fields) -> list[str]:
     numbers = [report.get(name) for name in ('available', 'reserve', 'committed', 'total')]
     headroom, ratio = None, ''
-    if all(map(_number, numbers)):
+    if all(map(number, numbers)):
         available, reserve, committed, total = typing.cast(list[int], numbers)
         headroom = available - reserve
         ratio = f' ({committed / (total - reserve):.2f}x)' if total > reserve else ''
-    return [_short(view.host), str(report.get('level', '-')), mb(report.get('available')),
+    return [_short(view.host), _short(str(report.get('level', '-'))), mb(report.get('available')),
             mb(headroom), mb(report.get('committed')) + ratio, mb(report.get('reserved')), mb(report.get('saved')),
             f'{mb(report.get("swap_used"))}/{mb(report.get("swap_usable"))}', seconds(view.age)]
 
 
 def _next(status: Fields) -> str:
     """Whether one more guest like the largest here would be admitted, and why not."""
-    told = status.get('next_guest')
-    if not isinstance(told, dict):
+    if not (told := _dict(status, 'next_guest')):
         return ''
     verdict = "would fit" if told.get("ok") else "is refused"
     return f"one more guest of {mb(told.get('memory'))} MB {verdict}: {told.get('reason')}"
@@ -111,13 +121,12 @@ def _next(status: Fields) -> str:
 
 def _predicted(status: Fields) -> str:
     """How often the expected peaks proved too low."""
-    told = status.get('prediction')
-    if not isinstance(told, dict):
-        return ''
+    told = _dict(status, 'prediction')
     if told.get('error'):
         return f'predictor {told.get("predictor")} failed, nothing is predicted: {told["error"]}'
     parts = [f'{_span(one["horizon"])} {one["missed"]} of {one["judged"]} ({one["share"]:.1%}, margin '
-             f'{one["margin"]:.2f})' for one in told.get('horizons') or () if one.get('judged')]
+             f'{one["margin"]:.2f})' for one in _list(told, 'horizons') if one.get('judged') and all(
+                 number(one.get(name)) for name in ('horizon', 'missed', 'judged', 'share', 'margin'))]
     return f'predicted peaks that were too low: {"; ".join(parts)}' if parts else ''
 
 
@@ -128,20 +137,18 @@ def _span(horizon: float) -> str:
 def _host_notes(view: HostView, report: Fields) -> list[str]:
     if view.status is None:
         return [str(view.error), _last_words(view, report)]
-    tick = view.status.get('tick')
-    error = tick.get('error') if isinstance(tick, dict) else None
+    error = _dict(view.status, 'tick').get('error')
     failed = '' if not error else f'last pass failed: {error}' if report else f'does not run: {error}'
     dry = 'dry run: decides, but acts on nothing (dry_run in [ovc_host])' if view.status.get('dry_run') else ''
     unbacked = '' if report.get('backed', True) else 'not every byte promised is backed by memory or swap'
     notes = view.status.get('notes')
     more = _next(view.status)
-    watch = view.status.get('watch')
-    watched = f'watched: {watch["means"]}' if isinstance(watch, dict) and watch.get('means') else ''
-    sources = view.status.get('sources')
-    return [note for note in (
+    means = _dict(view.status, 'watch').get('means')
+    watched = f'watched: {means}' if means else ''
+    return [str(note) for note in (
         report.get('reason') or ('' if failed else 'no pass has finished yet'), failed, dry, unbacked, more, watched,
         _predicted(view.status),
-        _sources(sources) if isinstance(sources, dict) else '',
+        _sources(_dict(view.status, 'sources')),
         *(str(note) for note in (notes if isinstance(notes, list) else ()) if note != error)) if note]
 
 
@@ -149,9 +156,9 @@ def _sources(told: Fields) -> str:
     """What was read, how long each took, how often it failed, and what fails now."""
     parts = []
     for name, record in told.items():
-        if not isinstance(record, dict) or not _number(record.get('seconds')):
+        if not isinstance(record, dict) or not number(record.get('seconds')):
             continue
-        often = f', failed {record["failed"]} times' if _number(record.get('failed')) and record['failed'] else ''
+        often = f', failed {record["failed"]} times' if number(record.get('failed')) and record['failed'] else ''
         error = f', now: {record["error"]}' if record.get('error') else ''
         parts.append(f'{name} {1000 * record["seconds"]:.1f} ms{often}{error}')
     return f'read: {"; ".join(parts)}' if parts else ''
@@ -184,22 +191,21 @@ def state(guest: Fields) -> str:
         return f'untouchable: {why}'
     ways = [way for way, can in (('balloon', 'can_balloon'), ('swap', 'can_swap'), ('sharing', 'can_share'))
             if guest.get(can)]
-    speaks = any(_number(guest.get(age)) for age in ('stats_age', 'published_age'))
+    speaks = any(number(guest.get(age)) for age in ('stats_age', 'published_age'))
     silent = '' if speaks else '; says nothing of its memory, so it is not ballooned'
     if guest.get('busy'):
         silent = '; boots, pauses or moves, so it is not ballooned now'
     needs = ''
-    if _number(guest.get('need')) and _number(guest.get('need_confidence')):
+    if number(guest.get('need')) and number(guest.get('need_confidence')):
         needs = f'; needs {mb(guest["need"])} MB (confidence {guest["need_confidence"]:.2f})'
     return f'reached by {", ".join(ways) or "no mechanism"}{silent}{needs}'
 
 
 def _last_action(guest: Fields, now: float) -> list[str]:
-    last = guest.get('last_action')
-    if not isinstance(last, dict):
+    if not (last := _dict(guest, 'last_action')):
         return []
     at = last.get('at')
-    when = f'{seconds(now - at)} ago' if _number(at) else 'once'
+    when = f'{seconds(now - at)} ago' if number(at) else 'once'
     how = 'would ' if last.get('dry') else '' if last.get('done') else 'could not '
     failed = f' ({last["error"]})' if last.get('error') else ''
     return [f'{when}: {how}{last.get("text", last.get("what", "-"))}{failed}: {last.get("reason", "-")}']
@@ -211,10 +217,10 @@ def account(told: Fields, now: float) -> Text:
     for guest in _list(told, 'guests'):
         names = [str(guest[name]) for name in ('title', 'name', 'uuid') if guest.get(name)]
         place = f'on {told.get("host", "-")}, level {told.get("level", "-")}: {told.get("reason", "-")}'
-        text.append(f'{" / ".join(dict.fromkeys(names)) or "-"}\n', style='bold')
+        text.append(_plain(f'{" / ".join(dict.fromkeys(names)) or "-"}\n'), style='bold')
         when = f'recorded {told["recorded"]}' if 'recorded' in told else f'{seconds(told.get("age"))} ago'
         text.append(paragraph(f'{place} ({when})'))
-        then = told.get('at') if _number(told.get('at')) else now
+        then = told.get('at') if number(told.get('at')) else now
         for heading, lines in (('May have', guest.get('may')), ('Has', guest.get('has')),
                                ('Last done', _last_action(guest, then) or ['nothing that is remembered']),
                                ('Next', guest.get('next'))):
@@ -235,9 +241,10 @@ def plan(done: Plan, outcomes: typing.Sequence[Outcome], names: typing.Mapping[s
 
 def paragraph(note: str, indent: int = 4) -> str:
     """A paragraph, its lines after the first set in by two more."""
-    return textwrap.fill(note, WIDTH, initial_indent=' ' * indent, subsequent_indent=' ' * (indent + 2),
+    return textwrap.fill(_plain(note), WIDTH, initial_indent=' ' * indent, subsequent_indent=' ' * (indent + 2),
                          break_long_words=False, break_on_hyphens=False) + '\n'
 
 
 def _short(name: str) -> str:
+    name = _plain(name)
     return name if len(name) <= _NAME else f'{name[:_NAME - 6]}…{name[-5:]}'

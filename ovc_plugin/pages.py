@@ -7,11 +7,13 @@ Runs as root, since it reads another user's process; it gives away the smallest 
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import re
 import struct
+import typing
 
 PAGE = 4096
 _PRESENT = 1 << 63
@@ -20,17 +22,28 @@ _ZERO = bytes(PAGE)
 _AT_ONCE = 256  # pages looked up in one read
 
 
-def checked(pid: int, proc: pathlib.Path) -> pathlib.Path:
-    """The directory of a process that is a QEMU.
+@contextlib.contextmanager
+def pinned(pid: int, proc: pathlib.Path) -> typing.Iterator[pathlib.Path]:
+    """The directory of this one process, while it is held: of none that comes to its number after it.
+
+    :raises OSError: it is gone.
+    """
+    number = os.open(proc / str(int(pid)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield pathlib.Path(f'/proc/self/fd/{number}')
+    finally:
+        os.close(number)
+
+
+def checked(root: pathlib.Path) -> None:
+    """That the process with this directory is a QEMU.
 
     :raises ValueError: it is something else.
     :raises OSError: it is gone.
     """
-    root = proc / str(int(pid))
     program = os.path.basename(os.readlink(root / 'exe'))
     if not program.startswith(('qemu-system-', 'qemu-kvm')):
-        raise ValueError(f'process {pid} is {program}, not a guest')
-    return root
+        raise ValueError(f'the process is {program}, not a guest')
 
 
 def memory_of(maps: str, size: int) -> tuple[int, int]:
@@ -46,18 +59,22 @@ def memory_of(maps: str, size: int) -> tuple[int, int]:
     return start, end
 
 
-def hashes(root: pathlib.Path, size: int, first: int, count: int, salt: bytes, below: int) -> tuple[int, list[int]]:
-    """Look at ``count`` pages from number ``first`` on.
+def hashes(root: pathlib.Path, size: int, first: int, count: int, salt: bytes, below: int,
+           check: typing.Callable[[], object] = lambda: None) -> tuple[int, list[int]]:
+    """Look at ``count`` pages from number ``first`` on. ``check`` raises where they are not to be read: it is asked
+    when all is open, which then stays that of one program.
 
     :returns: the number of the page to go on with, 0 when all were seen; and the hashes of 40 bits below ``below``,
         rising. Pages of zeros are left out.
     :raises OSError: the process is gone, or may not be read.
     :raises ValueError: its memory cannot be found.
     """
-    start, end = memory_of((root / 'maps').read_text(), size)
-    last = min(first + count, (end - start) // PAGE)
     found: set[int] = set()
-    with open(root / 'pagemap', 'rb', buffering=0) as pagemap, open(root / 'mem', 'rb', buffering=0) as memory:
+    with (open(root / 'maps') as maps, open(root / 'pagemap', 'rb', buffering=0) as pagemap,
+          open(root / 'mem', 'rb', buffering=0) as memory):
+        check()
+        start, end = memory_of(maps.read(), size)
+        last = min(first + count, (end - start) // PAGE)
         for number in range(first, last, _AT_ONCE):
             some = min(_AT_ONCE, last - number)
             entries = struct.unpack(f'<{some}Q', os.pread(pagemap.fileno(), 8 * some, (start // PAGE + number) * 8))

@@ -23,6 +23,7 @@ from ovc_plugin import leases, pages, squeeze
 
 KSM = pathlib.Path('/sys/kernel/mm/ksm')
 LEASES = pathlib.Path('/run/ovc-plugin')
+MOST_SECONDS = 10.0  # of one call, whatever is asked: far less than the watchdog waits (leases.DEADLINE)
 # run=2, which unmerges everything at once and needs the memory for it, is not in the list.
 KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1), 'use_zero_pages': (0, 1),
              'merge_across_nodes': (0, 1)}
@@ -67,6 +68,10 @@ def reclaim(wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> 
 
     :returns: bytes by which each group shrank, and what went wrong with it.
     """
+    return reclaim_of(wanted, seconds, brake)
+
+
+def reclaim_of(wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> list[tuple[int, str | None]]:
     found: list[tuple[int, str | None]] = []
     groups = []
     for group, amount, floor in wanted:
@@ -76,7 +81,7 @@ def reclaim(wanted: list[tuple[str, int, int]], seconds: float, brake: bool) -> 
         except ValueError as error:
             found.append((0, str(error)))
     _watchdog(LEASES).rouse()
-    freed = iter(squeeze.reclaim(groups, seconds, LEASES, brake))
+    freed = iter(squeeze.reclaim(groups, min(max(0.0, seconds), MOST_SECONDS), LEASES, brake))
     return [one if one[1] else next(freed) for one in found]
 
 
@@ -99,8 +104,16 @@ def page_hashes(pid: int, size: int, first: int, count: int, salt: str, below: i
     :raises ValueError: the process is no guest, or its memory cannot be found.
     :raises OSError: it is gone.
     """
-    root = pages.checked(pid, pathlib.Path('/proc'))
-    return pages.hashes(root, int(size), int(first), min(int(count), 65536), salt.encode()[:64], int(below))
+    return page_hashes_of(pathlib.Path('/proc'), pid, size, first, count, salt, below)
+
+
+def page_hashes_of(proc: pathlib.Path, pid: int, size: int, first: int, count: int, salt: str,
+                   below: int) -> tuple[int, list[int]]:
+    if size <= 0 or first < 0:
+        raise ValueError(f'memory of {size} bytes from page {first} on cannot be')
+    with pages.pinned(pid, proc) as root:
+        return pages.hashes(root, int(size), int(first), min(int(count), 65536), salt.encode()[:64], int(below),
+                            lambda: pages.checked(root))
 
 
 @context.entrypoint

@@ -10,6 +10,10 @@ import pathlib
 import typing
 
 
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
 class Store:
     """A JSON file. A missing or unreadable one is an empty one: the host is then sensed afresh."""
 
@@ -27,7 +31,7 @@ class Store:
             return True
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         # For reading: root may have made the file, and nova must be able to take it all the same.
-        claim = os.open(self.path.with_suffix('.lock'), os.O_RDONLY | os.O_CREAT, 0o644)
+        claim = os.open(self.path.with_suffix('.lock'), os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -44,7 +48,7 @@ class Store:
         if self._claim is not None:
             return True
         try:
-            look = os.open(self.path.with_suffix('.lock'), os.O_RDONLY)
+            look = os.open(self.path.with_suffix('.lock'), os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError:
             return True
         try:
@@ -73,7 +77,7 @@ class Store:
             found = json.loads(self.path.read_text())
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}  # a torn or foreign file says nothing that the next pass does not find out
         return found if isinstance(found, dict) else {}
 
@@ -88,7 +92,10 @@ class Store:
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         fresh = self.path.with_suffix(f'.{os.getpid()}.tmp')
         try:
-            fresh.write_text(text)
+            fresh.unlink(missing_ok=True)
+            # Made here and now: "ovc release" writes as root where the service may have laid a link to anything.
+            with open(fresh, 'x', opener=_opener) as file:
+                file.write(text)
             fresh.replace(self.path)
         finally:
             fresh.unlink(missing_ok=True)

@@ -88,8 +88,10 @@ _DEFAULTS = {f.name: f.default for f in dataclasses.fields(HostReport) if f.defa
 _LEVELS = {level.name: level for level in Level}
 _MOST = 1 << 50
 LONGEST_SKETCH = 900
+_LONGEST = 400  # characters of any other text
 _ONLY_INT = {int}
 _RARE = frozenset(('predicted_peak', 'growth', 'domains', 'sketch', 'sharing', 'default_reservation'))
+_TEXTS = frozenset(('host', 'reason'))
 _amounts = operator.attrgetter(*_INTS)
 
 
@@ -170,12 +172,12 @@ def decode(text: str) -> HostReport:
         fields = json.loads(text)
         if not isinstance(fields, dict):
             raise TypeError('not an object')
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ReportError(f'report is not readable ({error}): is the same ovc-plugin release installed on the host '
                           'and the scheduler?') from None
     version = fields.get('version')
-    if version != VERSION:
-        raise ReportError(f'report has version {version!r}, this scheduler reads {VERSION}: install the same '
+    if type(version) is not int or version != VERSION:
+        raise ReportError(f'report has version {version!r:.80}, this scheduler reads {VERSION}: install the same '
                           'ovc-plugin release on the host and the scheduler')
     return _checked(fields if fields.keys() <= _KNOWN else {n: v for n, v in fields.items() if n in _KNOWN})
 
@@ -184,22 +186,36 @@ def _checked(fields: dict[str, typing.Any]) -> HostReport:
     try:
         fields['level'] = _LEVELS[fields['level']]
         if 'domains' in fields:
+            if type(fields['domains']) is not list:
+                raise TypeError('domains is no list')
             fields['domains'] = tuple(fields['domains'])
+        for name in _TEXTS & fields.keys():
+            fields[name] = _text(name, fields[name])
         report = HostReport(**fields)
     except (KeyError, TypeError) as error:
-        raise ReportError(f'report lacks or misnames a field ({error}): install the same ovc-plugin release on the '
-                          'host and the scheduler') from None
+        raise ReportError(f'report lacks or misnames a field ({error!s:.80}): install the same ovc-plugin release on '
+                          'the host and the scheduler') from None
     amounts = _amounts(report)
     if set(map(type, amounts)) != _ONLY_INT or min(amounts) < 0 or max(amounts) > _MOST:
         name, value = next((n, v) for n, v in zip(_INTS, amounts, strict=True) if not _can_be(v))
-        raise ReportError(f'report says {name}={value!r}, which cannot be: look at the host\'s ovc log')
+        raise ReportError(f'report says {name}={value!r:.80}, which cannot be: look at the host\'s ovc log')
     if type(report.taken_at) not in (int, float) or not 0 < report.taken_at < 1e11:
-        raise ReportError(f'report says taken_at={report.taken_at!r}, which cannot be: check the host\'s clock')
+        raise ReportError(f'report says taken_at={report.taken_at!r:.80}, which cannot be: check the host\'s clock')
+    if type(report.backed) is not bool or type(report.dry_run) is not bool:
+        raise ReportError(f'report says backed={report.backed!r:.80} and dry_run={report.dry_run!r:.80}, which cannot '
+                          'be: look at the host\'s ovc log')
     if report.total <= 0:
         raise ReportError(f'report says total={report.total}, which cannot be: look at the host\'s ovc log')
     if not fields.keys().isdisjoint(_RARE):
         _check_rare(report)
     return report
+
+
+def _text(name: str, text: typing.Any) -> str:
+    """Words of a host, in which nothing is left that a log or a terminal would take for its own."""
+    if type(text) is not str or len(text) > _LONGEST:
+        raise ReportError(f'report says {name}={text!r:.80}, which cannot be: look at the host\'s ovc log')
+    return text if text.isprintable() else ''.join(c if c.isprintable() else '?' for c in text)
 
 
 def _can_be(amount: typing.Any) -> bool:
@@ -214,10 +230,11 @@ def _check_rare(report: HostReport) -> None:
     for name, held in (
             ('predicted_peak', report.predicted_peak is None or _can_be(report.predicted_peak)),
             ('growth', report.growth is None or type(report.growth) in (int, float) and abs(report.growth) < _MOST),
-            ('domains', len(report.domains) <= MOST_DOMAINS and all(type(d) is str for d in report.domains)),
+            ('domains', len(report.domains) <= MOST_DOMAINS and all(
+                type(d) is str and len(d) < 64 for d in report.domains)),
             ('sharing', report.sharing in SHARING),
             ('default_reservation', type(report.default_reservation) is str and len(report.default_reservation) < 32),
             ('sketch', type(report.sketch) is str and len(report.sketch) <= LONGEST_SKETCH)):
         if not held:
-            raise ReportError(f'report says {name}={getattr(report, name)!r}, which cannot be: look at the host\'s '
-                              'ovc log')
+            raise ReportError(f'report says {name}={getattr(report, name)!r:.80}, which cannot be: look at the '
+                              'host\'s ovc log')

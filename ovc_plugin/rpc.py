@@ -32,6 +32,7 @@ EXCHANGE = 'nova'
 COMPUTE_TOPIC = 'compute'
 AGENT_TOPIC = 'ovc-agent'
 WORKERS = 64
+_LONGEST = 300  # characters of an error that are told
 
 NOT_THERE = 'no answer: neither nova-compute nor ovc-agent is connected to the message bus under that name'
 NO_PLUGIN = 'nova-compute answers, but without ovc: set compute_driver = ovc.OvcLibvirtDriver there and restart it'
@@ -68,7 +69,7 @@ def has_transport(conf: cfg.ConfigOpts) -> bool:
     """Whether ``transport_url`` is set, rather than left at its default of a broker on this machine."""
     try:
         messaging.TransportURL.parse(conf)
-    except messaging.InvalidTransportURL:
+    except (messaging.InvalidTransportURL, ValueError):
         return True
     location = conf.get_location('transport_url')
     return location is not None and location.location is not cfg.Locations.opt_default
@@ -83,9 +84,11 @@ def transport(conf: cfg.ConfigOpts) -> messaging.RPCTransport:
     messaging.set_transport_defaults(EXCHANGE)
     try:
         return messaging.get_rpc_transport(conf)
-    except (messaging.InvalidTransportURL, messaging.DriverLoadFailure) as error:
-        raise RpcError(f'transport_url cannot be used ({error}): set it as in nova.conf, for example '
-                       'rabbit://user:password@broker:5672/') from None
+    except (messaging.InvalidTransportURL, messaging.DriverLoadFailure, ValueError) as error:
+        # Of others the words may be of the URL, and so of the password in it.
+        why = str(error) if isinstance(error, messaging.DriverLoadFailure) else 'it is not of the form of a URL'
+        raise RpcError(f'transport_url cannot be used ({why}): set it as in nova.conf, for example '
+                       'rabbit://user:password@broker:5672/, with %XX for what is special in a password') from None
 
 
 def serve(bus: messaging.RPCTransport, host: str, endpoint: StatusEndpoint) -> messaging.RPCServer:
@@ -182,7 +185,8 @@ def _told(error: Exception, timeout: float) -> str:
     if isinstance(error, messaging.MessageUndeliverable):
         return NOT_THERE
     kind = getattr(error, 'exc_type', None) or type(error).__name__.removesuffix('_Remote')
-    text = str(getattr(error, 'value', None) or error).strip().partition('\n')[0]
+    text = str(getattr(error, 'value', None) or error).strip().partition('\n')[0][:_LONGEST]
+    text = ''.join(c if c.isprintable() else '?' for c in text)  # it goes to the operator's terminal
     if kind in ('UnsupportedVersion', 'NoSuchMethod', 'RPCVersionCapError'):
         return NO_PLUGIN
     return f'{kind}: {text}' if text else str(kind)

@@ -15,7 +15,7 @@ from oslo_config import cfg
 
 from ovc_plugin import conf as options
 from ovc_plugin import report
-from ovc_plugin.display import Fields, HostView
+from ovc_plugin.display import Fields, HostView, number
 from ovc_plugin.rpc import Answer
 
 DATABASE_SECONDS = 15
@@ -113,7 +113,7 @@ def view(host: str, answer: Answer, last: str | None, now: float | None = None) 
 def _age(status: Fields, now: float) -> float | None:
     """By the host's own clock where it says so, since the two clocks may differ."""
     tick, told = status.get('tick'), status.get('report')
-    if isinstance(tick, dict) and isinstance(tick.get('age'), int | float):
+    if isinstance(tick, dict) and number(tick.get('age')):
         return float(tick['age'])
     taken = told.get('taken_at') if isinstance(told, dict) else None
-    return now - taken if isinstance(taken, int | float) else None
+    return now - float(taken) if taken is not None and number(taken) else None

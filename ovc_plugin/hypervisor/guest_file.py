@@ -8,6 +8,7 @@ import json
 import typing
 
 MOST = 4096
+_LONGEST = (MOST + 2) // 3 * 4  # characters of base64
 Ask = typing.Callable[[str], str]  # one request of the agent's protocol, and its answer
 
 
@@ -20,6 +21,8 @@ def read(ask: Ask, path: str) -> str:
     handle = _call(ask, 'guest-file-open', path=path, mode='r')
     try:
         found = _call(ask, 'guest-file-read', handle=handle, count=MOST)
+        if len(found['buf-b64']) > _LONGEST:  # the agent is the tenant's, and libvirt takes 10 MB of it
+            raise ValueError(f'guest-file-read answered more than the {MOST} bytes that it was asked for')
         return base64.b64decode(found['buf-b64'], validate=True).decode('ascii')
     except (KeyError, TypeError) as error:
         raise ValueError(f'guest-file-read answered without {error}') from None

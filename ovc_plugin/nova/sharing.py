@@ -14,6 +14,7 @@ from ovc_plugin.settings import HostSettings
 
 # A guest that was defined and is not running after so long will not run.
 _COMING = 300.0
+_LONGEST = 100  # characters of a word that are kept; those that mean something are far shorter
 
 
 class Sharers:
@@ -71,7 +72,13 @@ def unshare(config: typing.Any, backing: typing.Callable[[], typing.Any]) -> Non
 def said(instance: typing.Any) -> dict[str, str]:
     """What the guest's image says and its flavor does not, by the names of a guest's own metadata."""
     flavor = given(instance.flavor, 'extra_specs') or {}
-    return {name.partition(':')[2]: text for name, text in specs_of(instance).items() if name not in flavor}
+    return {name.partition(':')[2]: _xml(text) for name, text in specs_of(instance).items() if name not in flavor}
+
+
+def _xml(text: str) -> str:
+    """A tenant may write anything on an image. What XML cannot hold would make nova's definition of the guest fail, on
+    one host after the other; a word that cannot be read stays one."""
+    return ''.join(c if c.isprintable() else '?' for c in str(text).strip()[:_LONGEST])
 
 
 def tell(config: typing.Any, said: dict[str, str], element: typing.Callable[..., typing.Any]) -> None:

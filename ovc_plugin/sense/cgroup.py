@@ -15,6 +15,7 @@ from ovc_plugin.sense import psi
 from ovc_plugin.sense.proc import table
 
 _OCTAL = re.compile(r'\\([0-7]{3})')
+_ABSURD = 1 << 50
 _GUEST = re.compile(r'(machine-qemu|qemu-\d)')
 
 
@@ -31,6 +32,18 @@ def _optional(path: pathlib.Path) -> int | None:
         return None
 
 
+def _amount(file: pathlib.Path, swapped: int | None = None) -> int:
+    """Bytes charged, as a file says, beside those in swap.
+
+    :raises ValueError: they cannot be, as of a kernel that has counted below 0.
+    """
+    found = int(file.read_text())
+    if not 0 <= found < _ABSURD or not 0 <= (swapped or 0) < _ABSURD:
+        raise ValueError(f'{file.name} or what is in swap is less than none or more than any machine has, which cannot '
+                         'be: see the kernel\'s log')
+    return found
+
+
 def is_v2(group: pathlib.Path) -> bool:
     return (group / 'memory.current').exists()
 
@@ -45,7 +58,7 @@ def group(path: pathlib.Path) -> GroupSample:
         pages, guessed = _read_back(stat, '')
         swapped, most = _optional(path / 'memory.swap.current'), _optional(path / 'memory.swap.max')
         return GroupSample(
-            usage=int((path / 'memory.current').read_text()), swapped=swapped, refault_pages=pages,
+            usage=_amount(path / 'memory.current', swapped), swapped=swapped, refault_pages=pages,
             refaults_guessed=guessed, cached=_cached(stat, ''), pressure=_pressure(path / 'memory.pressure'),
             can_reclaim=most != 0 and any((path / name).exists() for name in ('memory.reclaim', 'memory.high')),
             swap_room=None if most is None else max(0, most - (swapped or 0)))
@@ -53,7 +66,8 @@ def group(path: pathlib.Path) -> GroupSample:
     pages, guessed = _read_back(stat, 'total_')
     # With swappiness 0 limit reclaim swaps nothing, only the host's own does at the wall. memory.memsw.limit_in_bytes
     # bars nothing: a page moved to swap was charged to it before too (the kernel's cgroup-v1/memory.rst, 2.4 and 5.3).
-    return GroupSample(usage=int((path / 'memory.usage_in_bytes').read_text()), swapped=stat.get('total_swap'),
+    return GroupSample(usage=_amount(path / 'memory.usage_in_bytes', stat.get('total_swap')),
+                       swapped=stat.get('total_swap'),
                        refault_pages=pages, refaults_guessed=guessed, cached=_cached(stat, 'total_'),
                        can_reclaim=_optional(path / 'memory.swappiness') != 0)
 
@@ -153,7 +167,7 @@ def _bound_v1(path: pathlib.Path, stat: dict[str, int]) -> _Bound:
     limit = min((one for one in limits if one is not None), default=None)
     together = min((one for one in both if one is not None and one < 1 << 60), default=None)
     return _Bound(
-        limit=limit, usage=int((path / 'memory.usage_in_bytes').read_text()),
+        limit=limit, usage=_amount(path / 'memory.usage_in_bytes'),
         droppable=stat.get('total_inactive_file', 0) + stat.get('total_active_file', 0) // 2,
         swapped=stat.get('total_swap', 0),
         allowance=max(0, together - limit) if together is not None and limit is not None else None)
@@ -161,7 +175,7 @@ def _bound_v1(path: pathlib.Path, stat: dict[str, int]) -> _Bound:
 
 def _bound_v2(path: pathlib.Path, stat: dict[str, int]) -> _Bound:
     return _Bound(
-        limit=_limit_v2(path), usage=int((path / 'memory.current').read_text()),
+        limit=_limit_v2(path), usage=_amount(path / 'memory.current'),
         droppable=stat.get('inactive_file', 0) + stat.get('active_file', 0) // 2,
         swapped=_optional(path / 'memory.swap.current') or 0, allowance=_optional(path / 'memory.swap.max'))
 

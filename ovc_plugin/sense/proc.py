@@ -9,6 +9,7 @@ import pathlib
 from ovc_plugin.samples import MemorySample
 
 PAGE = 4096
+_ABSURD = 1 << 40  # KB: more than any machine has
 
 
 def table(text: str) -> dict[str, int]:
@@ -26,12 +27,16 @@ def memory(proc: pathlib.Path) -> MemorySample:
 
     :raises OSError: ``meminfo`` is missing or may not be read.
     :raises KeyError: the kernel does not tell MemAvailable (before 3.14).
+    :raises ValueError: it tells what cannot be.
     """
     info = table((proc / 'meminfo').read_text())
     try:
         vmstat = table((proc / 'vmstat').read_text())
     except OSError:
         vmstat = {}
+    if not 0 < info['MemTotal'] < _ABSURD or info['MemAvailable'] > info['MemTotal']:
+        raise ValueError(f'{proc / "meminfo"} says MemAvailable > MemTotal, or a MemTotal that no machine has, which '
+                         'cannot be: nothing is done by it')
     zram_total, zram_free = zram(proc)
     return MemorySample(
         total=info['MemTotal'] * 1024, available=info['MemAvailable'] * 1024,

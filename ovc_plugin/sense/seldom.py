@@ -2,8 +2,8 @@
 # Copyright ovc_plugin contributors
 """Questions that are put to guests seldom, one guest at a time, in a thread of their own: no pass waits for them.
 
-One that hangs costs its own turn. A guest that does not answer is asked half as often each time, one that says that it
-never will once an hour.
+One that hangs costs its own turn. A guest that does not answer, or slowly, is asked half as often each time, one that
+says that it never will once an hour.
 """
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from ovc_plugin.hypervisor.monitor import Untold
 LOG = logging.getLogger(__name__)
 EVERY, LONGEST = 10.0, 3600.0   # seconds between two questions to a guest that answers, and to one that never does
 LIFE = 100.0                    # seconds for which an answer is shown; the rules believe it for less
+_SLOW = 1.0                     # seconds after which an answer has cost the others too much of their time
+_SLOWEST = 600.0                # seconds between two questions to a guest that answers slowly
 _BREATH = 0.02                  # seconds between two guests
 
 T = typing.TypeVar('T')
@@ -59,9 +61,10 @@ class Seldom(typing.Generic[T]):
         return max(_BREATH, min((turn.due for turn in self._turns.values()), default=now + LONGEST) - now)
 
     def _ask(self, uuid: str, turn: _Turn[T]) -> None:
+        began = self._clock()
         try:
-            self._ask_one(uuid, turn.known, self._clock())
-            turn.pause = EVERY
+            self._ask_one(uuid, turn.known, began)
+            turn.pause = EVERY if self._clock() - began <= _SLOW else min(_SLOWEST, 2 * turn.pause)
         except Untold as error:
             LOG.debug('guest %s: %s', uuid, error)
             turn.pause = LONGEST

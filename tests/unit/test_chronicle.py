@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """What is told once, and in how many lines."""
+import dataclasses
 import logging
+import time
 
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.model import MIB, Level, Outcome, Plan, ReclaimGuest, SetBalloon
-from tests.builders import NOW, a_guest, a_host
+from ovc_plugin.sense.derive import derive
+from ovc_plugin.settings import Settings
+from tests.builders import GIB, NOW, a_guest, a_host, a_sample, sampled
 
 SILENT = 'guest {}: says nothing of its memory'
 
@@ -40,3 +44,29 @@ def test_a_failure_that_lasts_is_one_warning_whatever_succeeds_in_between(caplog
         for _ in range(3):
             told.tell(Plan(level=Level.HARD, actions=(), reason=''), Level.HARD, [ask, swap], a_host(a_guest()), NOW)
     assert len(caplog.records) == 1
+
+
+def test_a_guest_cannot_fill_the_log_by_saying_something_absurd_again_and_again(caplog):
+    told, earlier = Chronicle('h1'), None
+    with caplog.at_level(logging.WARNING):
+        for turn in range(50):
+            absurd = turn % 3 != 0
+            sample = dataclasses.replace(a_sample(sampled(
+                usable=2 * GIB + turn if absurd else GIB // 2, last_update=NOW + turn)), taken_at=NOW + turn)
+            told.note(derive(earlier, sample, {}, 28 * GIB, Settings()).notes)
+            earlier = sample
+    assert len(caplog.records) == 1
+
+
+def test_what_holds_again_of_a_guest_after_a_while_is_told_again(caplog, monkeypatch):
+    told, now = Chronicle('h1'), 1000.0
+    monkeypatch.setattr(time, 'monotonic', lambda: now)
+    with caplog.at_level(logging.WARNING):
+        told.note([SILENT.format('a')])
+        told.note([])
+        told.note([SILENT.format('a')])
+        assert len(caplog.records) == 1 and told.fields()['notes'] == [SILENT.format('a')]
+        told.note([])
+        now += 3600.0
+        told.note([SILENT.format('a')])
+    assert len(caplog.records) == 2

@@ -11,10 +11,10 @@ import types
 
 import pytest
 
-from ovc_plugin import cli, describe, report
+from ovc_plugin import cli, describe, display, report
 from ovc_plugin.cli import hosts
 from ovc_plugin.model import MIB, Level, Outcome, ReclaimGuest, SetBalloon
-from tests.builders import GIB, a_guest, a_report
+from tests.builders import GIB, NOW, a_guest, a_report
 
 
 def a_status(*guests, host='h1', actions=None, **changes):
@@ -150,6 +150,42 @@ def test_an_answer_that_lacks_fields_is_shown_as_far_as_it_goes(ovc, serve, odd)
     serve('h1', lambda: odd)
     status, out, _ = ovc('status', '--host', 'h1')
     assert status == 0 and 'h1' in out
+
+
+FULL = {
+    **a_status(a_guest()), 'next_guest': {'memory': GIB, 'ok': True, 'reason': 'fits'}, 'watch': {'means': 'looks'},
+    'sources': {'guests': {'seconds': 0.1, 'failed': 2, 'error': 'gone'}}, 'notes': ['no KSM'],
+    'prediction': {'predictor': 'p', 'error': None, 'horizons': [
+        {'horizon': 3600, 'missed': 1, 'judged': 5, 'share': 0.2, 'margin': 1.0}]},
+    'title': 'web-1', 'may': ['a'], 'has': ['b'], 'next': ['c']}
+ODD = [None, -1, 10 ** 400, float('nan'), float('inf'), True, 'x', 'a\x1b]0;b\x07\x9b2Jc', [], [1], {}, {'a': 1}]
+
+
+def places(fields, before=()):
+    """Every place in nested data."""
+    inner = fields.items() if isinstance(fields, dict) else enumerate(fields) if isinstance(fields, list) else ()
+    for key, value in inner:
+        yield (*before, key)
+        yield from places(value, (*before, key))
+
+
+def with_odd(fields, place, odd):
+    copy = json.loads(json.dumps(fields))
+    inner = copy
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = odd
+    return copy
+
+
+@pytest.mark.parametrize('place', list(places(FULL)), ids=lambda place: '.'.join(map(str, place)))
+def test_whatever_a_host_answers_costs_no_other_host_its_row_and_reaches_no_terminal(place):
+    for odd in ODD:
+        status = with_odd(FULL, place, odd)
+        views = [hosts.view('h1', status, None, now=NOW), hosts.view('h2', FULL, None, now=NOW)]
+        shown = (display.hosts(views) + display.guests(views, NOW)).plain
+        shown += display.account({**status, 'host': 'h1', 'at': odd, 'level': odd, 'recorded': odd}, NOW).plain
+        assert 'h2' in shown and not {'\x1b', '\x07', '\x9b'}.intersection(shown)
 
 
 def test_hosts_come_from_novas_database_where_it_is_configured(written, bus, serve, capsys, monkeypatch):

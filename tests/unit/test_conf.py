@@ -109,3 +109,14 @@ def test_options_of_other_projects_can_be_looked_at_without_being_taken(read):
     assert options.is_set(conf, 'api_database', 'connection')
     assert not options.is_set(conf, 'database', 'connection')
     conf.register_opt(cfg.URIOpt('connection'), group='api_database')
+
+
+@pytest.mark.parametrize('text', [
+    '[DEFAULT]\n[ovc\n', ' transport_url = rabbit://nova:S3CRET@b/\n',
+    '[ovc_nova]\npassword S3CRET\n', '[ovc_nova\npassword = S3CRET\n'])
+def test_a_line_that_cannot_be_read_is_named_by_its_number_and_not_shown(tmp_path, text):
+    file = tmp_path / 'ovc.conf'
+    file.write_text(text)
+    with pytest.raises(options.ConfigError, match=f'{file}:[12]') as caught:
+        options.read_files(cfg.ConfigOpts(), [str(file)], prog='ovc')
+    assert 'CRET' not in str(caught.value)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ovc_plugin import pages, report
+from ovc_plugin import pages, privileged, report
 from ovc_plugin.contents import AGAIN, Sampler
 from ovc_plugin.decide import sketch
 from ovc_plugin.model import KsmState
@@ -166,7 +166,30 @@ def test_what_is_in_memory_is_hashed_and_nothing_else_is_touched(held, monkeypat
 
 def test_a_process_that_is_no_guest_is_refused():
     with pytest.raises(ValueError, match='not a guest'):
-        pages.checked(os.getpid(), Path('/proc'))
+        pages.checked(Path('/proc') / str(os.getpid()))
+
+
+def test_who_a_process_is_is_asked_once_its_memory_is_open(held, monkeypatch):
+    """Asked before, another program may have taken its place, or its number, when its memory is read."""
+    start, size = held
+    monkeypatch.setattr(pages, 'memory_of', lambda maps, wanted: (start, start + size))
+    opened = []
+
+    def check():
+        opened.extend(os.path.basename(os.readlink(f'/proc/self/fd/{number}')) for number in os.listdir('/proc/self/fd')
+                      if os.path.exists(f'/proc/self/fd/{number}'))
+        raise ValueError('not a guest')
+    with pages.pinned(os.getpid(), Path('/proc')) as root, pytest.raises(ValueError, match='not a guest'):
+        pages.hashes(root, size, 0, 30, b'p1', sketch.SPACE, check)
+    assert {'maps', 'pagemap', 'mem'} <= set(opened)
+
+
+def test_the_root_helper_reads_no_page_of_a_process_that_is_no_guest_or_before_its_memory():
+    with pytest.raises(ValueError, match='not a guest'):
+        privileged.page_hashes_of(Path('/proc'), os.getpid(), 4096, 0, 1, 'p1', sketch.SPACE)
+    for size, first in ((0, 0), (-4096, 0), (4096, -1)):
+        with pytest.raises(ValueError, match='cannot be'):
+            privileged.page_hashes_of(Path('/proc'), os.getpid(), size, first, 1, 'p1', sketch.SPACE)
 
 
 def test_the_smallest_mapping_that_is_large_enough_is_the_guests_memory():

@@ -3,6 +3,7 @@
 """Root writes touch only what they are for, and leave no limit behind."""
 import json
 import pathlib
+import types
 
 import pytest
 
@@ -241,3 +242,12 @@ def test_a_lease_that_names_another_file_is_not_followed(tmp_path):
     group = a_v2_group(tmp_path / 'g', usage=1)
     (left / 'x').write_text(json.dumps({'group': str(group), 'file': 'memory.max', 'limit': '5'}))
     assert leases.lift(left, pathlib.Path) == [] and (group / 'memory.max').read_text() == 'max\n'
+
+
+def test_one_call_of_the_root_helper_does_not_last_longer_than_its_watchdog_waits(tmp_path, monkeypatch):
+    lasted = []
+    monkeypatch.setattr(squeeze, 'reclaim', lambda groups, seconds, directory, brake: lasted.append(seconds) or [])
+    monkeypatch.setattr(privileged, '_watchdog', lambda directory: types.SimpleNamespace(rouse=lambda: None))
+    for seconds in (0.5, 1e9, float('inf'), float('nan'), -1.0):
+        privileged.reclaim_of([], seconds, False)
+    assert lasted[0] == 0.5 and all(0 <= one < leases.DEADLINE / 2 for one in lasted)

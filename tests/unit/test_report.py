@@ -85,3 +85,22 @@ def test_what_cannot_be_is_refused_with_its_name(text, words):
         report.decode(text)
     assert words in str(caught.value)
     assert 'install' in str(caught.value) or 'look' in str(caught.value) or 'clock' in str(caught.value)
+
+
+@pytest.mark.parametrize('text', [
+    '[' * 60000, '{"a":' * 30000, changed(reason=5), changed(reason='x' * 500), changed(host=5),
+    changed(host='x' * 500),
+    changed(backed='no'), changed(dry_run=None), changed(version=True), changed(version='x' * 60000),
+    changed(total='x' * 60000), changed(total=[0] * 20000), changed(level='x' * 60000), changed(level=[]),
+    changed(taken_at=10 ** 400), changed(growth=10 ** 4000), changed(domains=['x' * 60000]), changed(domains='abc'),
+    changed(sketch='x' * 60000), changed(default_reservation='x' * 60000), changed(sharing='x' * 60000)])
+def test_an_absurd_report_is_refused_in_a_line_that_a_log_can_hold(text):
+    """By a host of another release, or one that is not its owner's any more."""
+    with pytest.raises(report.ReportError) as caught:
+        report.decode(text)
+    assert len(str(caught.value)) < 400
+
+
+def test_what_a_host_says_cannot_be_taken_for_a_line_of_its_readers():
+    told = report.decode(changed(reason='fine\n2026-01-01 INFO host h2 passed\x1b[2J', host='h\x00'))
+    assert told.reason == 'fine?2026-01-01 INFO host h2 passed?[2J' and told.host == 'h?'

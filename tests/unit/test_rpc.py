@@ -90,3 +90,21 @@ def test_a_transport_url_left_at_its_default_is_not_set():
     conf = cfg.ConfigOpts()
     options.read_files(conf, [], prog='test')
     assert not rpc.has_transport(conf)
+
+
+@pytest.mark.parametrize('url', [
+    'user:S3CRET@broker', 'rabbit://user:S3CRET@broker:port/', 'rabit://user:S3CRET@broker:5672/',
+    'rabbit://user:S3CRET@[broker:5672/', 'rabbit://user:S3/CRET@broker:5672/', 'rabbit://user:17S3CRET/x@broker'])
+def test_a_transport_url_that_cannot_be_used_is_no_traceback_and_keeps_its_password(url):
+    conf = cfg.ConfigOpts()
+    with pytest.raises(rpc.RpcError, match='transport_url') as caught:
+        rpc.messaging.TransportURL.parse(conf)
+        conf.set_override('transport_url', url)
+        assert rpc.has_transport(conf)
+        rpc.transport(conf)
+    assert 'CRET' not in str(caught.value)
+
+
+def test_what_a_host_says_is_one_short_line_without_what_a_terminal_obeys():
+    told = rpc._told(ValueError('a\x1b[2J' + 'x' * 5000), 5.0)
+    assert told.startswith('ValueError: a?[2J') and len(told) < 500

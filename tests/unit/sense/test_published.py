@@ -77,6 +77,28 @@ def test_a_guest_without_an_agent_or_with_nonsense_is_asked_ever_more_seldom_and
     assert counts['good'] >= 35 and max(counts['bad'], counts['odd'], counts['none']) <= 6
 
 
+def test_guests_whose_agents_take_their_time_leave_the_others_theirs(monkeypatch):
+    """An agent answers when its tenant likes: twenty of them, as late as libvirt waits, would be asked all day."""
+    slow = {f'slow{number}': '5 1' for number in range(20)}
+    guests = Guests(monkeypatch, good='7 1', **slow)
+    read = guests.read
+
+    def late(uuid, path):
+        guests.now += 5.7 if uuid in slow else 0.01
+        return read(uuid, path)
+    guests.published._read = late
+    began = guests.now
+    while guests.now - began < 3600:
+        guests.after(1)
+    asked = guests.asked.count('good')
+    assert asked > 100 and max(guests.asked.count(uuid) for uuid in slow) <= 12
+    del guests.asked[:]
+    slow.clear()
+    while guests.now - began < 14400:
+        guests.after(1)
+    assert guests.asked.count('slow1') > 100, 'one that was slow and is no more is asked as ever'
+
+
 def test_a_guest_that_is_gone_is_forgotten(monkeypatch):
     guests = Guests(monkeypatch, a='5000 1')
     guests.after(0)
@@ -140,6 +162,14 @@ def test_a_file_is_opened_read_and_closed_even_where_its_content_is_no_text():
     assert said[-1] == 'guest-file-close'
     with pytest.raises(ValueError, match='guest-file-open was not answered'):
         guest_file.read(agent(open_fails=True)[0], '/run/x')
+
+
+@pytest.mark.parametrize('content', [b'1 ' + b'9' * 5000, b'5 1' + b' ' * (8 << 20)])
+def test_an_agent_that_sends_more_than_it_was_asked_for_is_not_listened_to(content):
+    ask, said = agent(content=content)
+    with pytest.raises(ValueError, match='more than'):
+        guest_file.read(ask, '/run/x')
+    assert said[-1] == 'guest-file-close'
 
 
 @pytest.fixture

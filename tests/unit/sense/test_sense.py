@@ -124,6 +124,26 @@ def test_a_guest_group_is_read_in_both_versions(tmp_path):
     assert (one.usage, one.swapped, one.refault_pages) == (5, 6, 7)
 
 
+@pytest.mark.parametrize('absurd', [2 ** 64 - 4096, 2 ** 64 - 1, -4096])
+def test_a_counter_of_the_kernel_that_wrapped_is_no_reading(tmp_path, absurd):
+    """As memory.current was seen to do when more was uncharged than charged: nobody is to be swapped for it."""
+    whole = proc.memory(a_proc(tmp_path / 'proc'))
+    for group in (a_v2_group(tmp_path / 'two', usage=absurd), a_v1_group(tmp_path / 'one', usage=absurd),
+                  a_v2_group(tmp_path / 'swap', usage=GIB, swap=absurd)):
+        with pytest.raises(ValueError, match='cannot be') as caught:
+            cgroup.group(group)
+        assert str(absurd) not in str(caught.value)  # another number each time would be another line of the log
+    for group in (tmp_path / 'two', tmp_path / 'one'):
+        with pytest.raises(ValueError, match='cannot be'):
+            cgroup.boundary(group, whole)
+
+
+def test_a_machine_that_has_more_available_than_memory_is_no_reading(tmp_path):
+    for total, available, swap in ((GIB, 2 * GIB, 0), (0, 0, 0)):
+        with pytest.raises(ValueError, match='cannot be'):
+            proc.memory(a_proc(tmp_path, total=total, available=available, swap=swap))
+
+
 def test_a_group_of_version_one_with_swappiness_0_cannot_be_swapped_alone(tmp_path):
     """The kernel takes file pages alone to reach a limit of such a group. A limit of memory and swap together bars
     nothing: what is moved between them is charged to it all the time."""
