@@ -69,7 +69,8 @@ def last_reports(conf: cfg.ConfigOpts) -> dict[str, str | None]:
         found = TimeoutError(f'no answer within {DATABASE_SECONDS} s')
     if isinstance(found, dict):
         return found
-    text = str(found).strip().partition('\n')[0]
+    # The words of a ValueError may be of the URL, and so of the password in it.
+    text = 'it is not of the form of a URL' if isinstance(found, ValueError) else str(found).strip().partition('\n')[0]
     raise options.ConfigError(f'nova\'s database cannot be read ({type(found).__name__}: {text}): check [api_database] '
                               'connection')
 

@@ -214,6 +214,18 @@ def test_a_database_that_cannot_be_read_does_not_keep_named_hosts_from_being_ask
     assert 'check [api_database] connection, or name hosts with --host' in capsys.readouterr().err
 
 
+def test_a_database_url_that_cannot_be_read_is_not_shown(written, capsys, monkeypatch):
+    def refuses(conf):
+        raise ValueError("invalid literal for int() with base 10: 's3cret'")
+    inventory = types.SimpleNamespace(last_reports=refuses)
+    monkeypatch.setitem(sys.modules, 'ovc_plugin.nova.inventory', inventory)
+    monkeypatch.setattr('ovc_plugin.nova.inventory', inventory, raising=False)
+    config = written('[DEFAULT]\ntransport_url = fake://\n[api_database]\nconnection = mysql://nova:s3cret/x@db/api\n')
+    assert cli.main(['status', '--config-file', config]) == 2
+    out, err = capsys.readouterr()
+    assert 'check [api_database] connection' in err and 's3cret' not in out + err
+
+
 def test_where_nothing_lists_hosts_this_machine_is_asked_and_that_is_said(ovc, serve, monkeypatch):
     monkeypatch.setattr(hosts.socket, 'gethostname', lambda: 'me')
     serve('me', lambda: a_status(host='me'))

@@ -153,6 +153,14 @@ def test_only_one_guests_group_may_be_reclaimed(path):
         leases.checked(path)
 
 
+def test_a_partition_named_like_a_guest_is_none(monkeypatch):
+    monkeypatch.setattr(pathlib.Path, 'exists', lambda path: True)
+    for guest in ('machine/qemu-1-x.libvirt-qemu', 'machine.slice/machine-qemu\\x2d1\\x2dx.scope'):
+        assert leases.checked(f'/sys/fs/cgroup/memory/{guest}')
+    with pytest.raises(ValueError, match='not the memory control group of one guest'):
+        leases.checked('/sys/fs/cgroup/memory/qemu-tests.partition')
+
+
 @pytest.mark.parametrize('name, value', [('run', 2), ('run', -1), ('../run', 1), ('advisor_mode', 0)])
 def test_only_known_knobs_within_bounds_may_be_written(tmp_path, name, value):
     with pytest.raises(ValueError, match='not one that may be set'):
