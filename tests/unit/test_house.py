@@ -81,6 +81,14 @@ def test_the_sample_configuration_is_what_the_settings_generate(tmp_path):
         'the sample is out of date; run: oslo-config-generator --config-file etc/ovc/config-generator.conf')
 
 
+def test_a_source_package_has_every_file(tmp_path):
+    """Whoever packages from it needs the samples, units, documents and tests as well."""
+    run(sys.executable, '-W', 'ignore', 'setup.py', '-q', 'egg_info', '--egg-base', tmp_path)
+    packed = set((tmp_path / 'ovc_plugin.egg-info' / 'SOURCES.txt').read_text().splitlines())
+    assert not {str(path.relative_to(ROOT)) for path in tracked()} - packed
+    assert not [name for name in packed if '__pycache__' in name]
+
+
 def test_files_and_functions_fit_a_screen_or_few():
     long = []
     for path in (ROOT / 'ovc_plugin').rglob('*.py'):
