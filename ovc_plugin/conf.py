@@ -22,6 +22,7 @@ Field = dataclasses.Field[typing.Any]
 
 NOVA_CONF = '/etc/nova/nova.conf'
 OVC_CONF = '/etc/ovc/ovc.conf'
+ASK_ROOT = 'run this as root, or as a user that may read it'
 
 Group = typing.Any  # one of the dataclasses of settings.GROUPS, or AgentSettings
 
@@ -238,7 +239,7 @@ def read_files(conf: cfg.ConfigOpts, files: typing.Iterable[str], directories: t
             os.listdir(directory)  # oslo.config would take one that it may not list for an empty one
         conf([], project='ovc', prog=prog, default_config_files=files, default_config_dirs=inside)
     except (cfg.ConfigFilesPermissionDeniedError, PermissionError) as error:
-        raise ConfigError(f'{error}: run this as root, or as a user that may read it') from None
+        raise ConfigError(f'{error}: {ASK_ROOT}') from None
     except (cfg.ConfigFilesNotFoundError, OSError) as error:
         raise ConfigError(f'{error}: name an existing, readable file with --config-file'
                           + (', and a directory with --config-dir' if inside else '')) from None

@@ -72,9 +72,14 @@ class Release(command.Command):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         try:
             return self._run(parsed_args)
+        except PermissionError as error:
+            LOG.error('ovc release: %s: run it as root', error)
         except (options.ConfigError, OSError) as error:
             LOG.error('ovc release: %s', error)
-            return 2
+        except ImportError as error:
+            LOG.error('ovc release: %s: run it with the Python of nova-compute or ovc-agent, which has libvirt-python',
+                      error)
+        return 2
 
     def _run(self, args: argparse.Namespace) -> int:
         conf, settings = configured(args)

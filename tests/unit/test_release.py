@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
+import sys
 
 import pytest
 
@@ -160,6 +162,19 @@ def test_a_host_that_never_had_a_state_is_left_without_one(ovc, tmp_path, writte
     config = written(f'[DEFAULT]\nhost = h1\n[ovc_host]\nstate_path = {tmp_path}/never\n')
     assert cli.main(['release', '--config-file', config, '--connect', 'test:///default']) == 0
     assert not (tmp_path / 'never').exists()
+
+
+def test_without_libvirts_library_or_the_right_user_it_says_what_helps(ovc, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, 'libvirt', None)
+        status, _, err, _ = ovc()
+    assert status == 2 and 'libvirt' in err and 'run it with the Python of nova-compute or ovc-agent' in err
+
+    def refuse(store):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(store.path))
+    monkeypatch.setattr(publish.Store, 'claim', refuse)
+    status, _, err, _ = ovc()
+    assert status == 2 and 'h1.json' in err and 'run it as root' in err
 
 
 def test_a_claim_that_root_made_can_be_taken_by_others(tmp_path):
