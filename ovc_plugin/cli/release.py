@@ -118,6 +118,9 @@ class Release(command.Command):
 def configured(args: argparse.Namespace) -> tuple[cfg.ConfigOpts, Settings]:
     """:raises ConfigError: a file that cannot be read or used."""
     read, conf = bus.sources(args), cfg.ConfigOpts()
+    if not any(read):
+        LOG.warning('ovc release: neither %s nor %s is there: the defaults are taken, unless the controller\'s file is '
+                    'named with --config-file', options.NOVA_CONF, options.OVC_CONF)
     also: list[typing.Callable[[cfg.ConfigOpts], None]] = [findings.register]
     try:
         from ovc_plugin.nova import preflight

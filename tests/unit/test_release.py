@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from ovc_plugin import cli, publish
+from ovc_plugin import cli, conf, publish
 from ovc_plugin.cli import check_host, release
 from ovc_plugin.decide import pressure
 from ovc_plugin.model import MIB
@@ -175,6 +175,16 @@ def test_without_libvirts_library_or_the_right_user_it_says_what_helps(ovc, monk
     monkeypatch.setattr(publish.Store, 'claim', refuse)
     status, _, err, _ = ovc()
     assert status == 2 and 'h1.json' in err and 'run it as root' in err
+
+
+def test_without_any_configuration_it_is_said_that_the_defaults_are_taken(written, tmp_path, monkeypatch, caplog):
+    for name in ('NOVA_CONF', 'OVC_CONF'):
+        monkeypatch.setattr(conf, name, str(tmp_path / 'none' / name))
+    file = written('[DEFAULT]\n')
+    release.configured(argparse.Namespace(config_file=[file], config_dir=[]))
+    assert not caplog.messages
+    release.configured(argparse.Namespace(config_file=[], config_dir=[]))
+    assert 'the defaults are taken, unless the controller\'s file is named with --config-file' in caplog.text
 
 
 def test_a_claim_that_root_made_can_be_taken_by_others(tmp_path):
