@@ -40,6 +40,12 @@ def test_files_of_novas_programs_come_first_and_directories_after_them(etc):
     assert sources() == (files, [os.path.dirname(one) for one in inside])
 
 
+def test_it_is_what_nova_compute_finds_by_itself(etc, tmp_path, monkeypatch):
+    etc('nova/nova.conf', 'nova/nova-compute.conf', 'nova/nova-compute.conf.d/a.conf', 'nova/nova.conf.d/a.conf')
+    monkeypatch.setattr(cfg, '_get_config_dirs', lambda project: [str(tmp_path / project)])
+    assert sources() == (cfg.find_config_files('nova', 'nova-compute'), cfg.find_config_dirs('nova', 'nova-compute'))
+
+
 def test_what_a_directory_says_wins_over_the_files_as_in_nova(etc):
     etc('nova/nova.conf', text='[ovc_host]\ntick = 5\nfast_look = 1\n')
     etc('nova/nova-compute.conf', text='[ovc_host]\ntick = 6\n')
