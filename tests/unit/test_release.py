@@ -13,6 +13,7 @@ import pytest
 from ovc_plugin import cli, conf, publish
 from ovc_plugin.cli import check_host, release
 from ovc_plugin.decide import pressure
+from ovc_plugin.hypervisor import connection
 from ovc_plugin.model import MIB
 from ovc_plugin.settings import Settings
 from tests.builders import GIB, FakeHypervisor, a_guest, a_host
@@ -102,6 +103,9 @@ def test_guests_of_a_silent_hypervisor_are_not_said_to_lack_nothing(run):
 def ovc(written, capsys, log_as_before, monkeypatch, tmp_path):
     """The command on a host whose guests lack nothing, with its state below tmp_path."""
     monkeypatch.setattr(check_host, 'sense', lambda *args: a_host(a_guest()))
+    # So that no libvirt is needed here.
+    monkeypatch.setattr(release, 'Connection', lambda uri: None)
+    monkeypatch.setattr('ovc_plugin.hypervisor.libvirt.LibvirtHypervisor', lambda connect: None)
     monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
     written_knobs: list[tuple[str, int]] = []
     monkeypatch.setattr(release.privileged, 'set_ksm', lambda name, value: written_knobs.append((name, value)))
@@ -167,6 +171,7 @@ def test_a_host_that_never_had_a_state_is_left_without_one(ovc, tmp_path, writte
 def test_without_libvirts_library_or_the_right_user_it_says_what_helps(ovc, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, 'libvirt', None)
+        patched.setattr(release, 'Connection', connection.Connection)
         status, _, err, _ = ovc()
     assert status == 2 and 'libvirt' in err and 'run it with the Python of nova-compute or ovc-agent' in err
 
