@@ -54,7 +54,8 @@ def add_config_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """The arguments of :func:`sources`."""
     parser.add_argument('--config-file', action='append', default=[], metavar='FILE',
                         help=f'{what}; may be given more than once (default: as nova\'s programs {options.NOVA_CONF}, '
-                             f'and {" and ".join(NOVA_PROGRAMS[1:])}.conf beside it; else {options.OVC_CONF})')
+                             f'and {" and ".join(f"{one}.conf" for one in NOVA_PROGRAMS[1:])} beside it; else '
+                             f'{options.OVC_CONF})')
     parser.add_argument('--config-dir', action='append', default=[], metavar='DIR',
                         help='a directory of such files (*.conf), read after those; may be given more than once '
                              f'(default: with files of {_NOVA_DIRECTORY}, as nova does, {options.NOVA_CONF}.d and '
