@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import typing
 
 from oslo_config import cfg
@@ -21,6 +22,7 @@ Field = dataclasses.Field[typing.Any]
 
 NOVA_CONF = '/etc/nova/nova.conf'
 OVC_CONF = '/etc/ovc/ovc.conf'
+ASK_ROOT = 'run this as root, or as a user that may read it'
 
 Group = typing.Any  # one of the dataclasses of settings.GROUPS, or AgentSettings
 
@@ -203,8 +205,7 @@ def _at_odds(conf: cfg.ConfigOpts, loaded: settings.Settings) -> typing.Iterator
         return f'[{group.GROUP}] {name} = {value} in {place}: {remedy}'
 
     if host.min_ratio > host.max_ratio:
-        yield wrong(settings.HostSettings, 'min_ratio',
-                    f'above max_ratio = {host.max_ratio}; lower it or raise max_ratio')
+        yield wrong(settings.HostSettings, 'min_ratio', f'above max_ratio = {host.max_ratio}; lower it or raise that')
     if host.stall_soft > host.stall_hard:
         yield wrong(settings.HostSettings, 'stall_soft',
                     f'above stall_hard = {host.stall_hard}; lower it or raise stall_hard')
@@ -219,21 +220,30 @@ def _at_odds(conf: cfg.ConfigOpts, loaded: settings.Settings) -> typing.Iterator
         yield wrong(settings.SharedSettings, 'default_reservation', str(error))
 
 
-def read_files(conf: cfg.ConfigOpts, files: typing.Iterable[str], *, prog: str,
+def read_files(conf: cfg.ConfigOpts, files: typing.Iterable[str], directories: typing.Iterable[str] = (), *, prog: str,
                also: typing.Iterable[typing.Callable[[cfg.ConfigOpts], None]] = ()) -> None:
-    """Give ``conf`` our options, what ``also`` registers, and the values of ``files``.
+    """Give ``conf`` our options, what ``also`` registers, and the values of ``files``, then of the files in
+    ``directories``.
 
     A program that goes on to ``rpc`` passes ``cfg.CONF``: oslo.messaging registers some of its options nowhere else.
 
-    :raises ConfigError: a file that is missing or is not of the form that oslo.config reads.
+    :raises ConfigError: one that is missing, may not be read, or is not of the form that oslo.config reads.
     """
     conf.clear()
     for more in (register, *also):
         more(conf)
+    files, inside = list(files), list(directories)
     try:
-        conf([], project='ovc', prog=prog, default_config_files=list(files), default_config_dirs=[])
-    except cfg.ConfigFilesNotFoundError as error:
-        raise ConfigError(f'{error}: name an existing, readable file with --config-file') from None
+        for directory in inside:
+            os.listdir(directory)  # oslo.config would take one that it may not list for an empty one
+        conf([], project='ovc', prog=prog, default_config_files=files, default_config_dirs=inside)
+    except (cfg.ConfigFilesPermissionDeniedError, PermissionError) as error:
+        raise ConfigError(f'{error}: {ASK_ROOT}') from None
+    except (cfg.ConfigFilesNotFoundError, OSError) as error:
+        raise ConfigError(f'{error}: name an existing, readable file with --config-file'
+                          + (', and a directory with --config-dir' if inside else '')) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'{", ".join([*files, *inside])}: {error}: write it in UTF-8') from None
     except (cfg.Error, ValueError) as error:
         line = error.__context__
         text = f'{line.filename}:{line.lineno}: {line.msg}' if isinstance(line, cfg.ParseError) else str(error)

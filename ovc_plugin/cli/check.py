@@ -28,10 +28,10 @@ What this machine is, its configuration says: a compute host where compute_drive
 controller where [api_database] connection is. What cannot be looked at from here is said.
 
 examples:
-  ovc check                                            with /etc/nova/nova.conf
-  ovc check --config-file /etc/nova/nova.conf --config-file /etc/nova/nova-compute.conf
-  sudo -u nova ovc check                               the root helper as nova-compute uses it
-  ovc check --probe                                    also try how old placement is
+  ovc check                                   with what nova reads in /etc/nova
+  ovc check --config-file /opt/nova.conf      with this file alone
+  sudo -u nova ovc check                      the root helper as nova-compute uses it
+  ovc check --probe                           also try how old placement is
   ovc check -f json | jq '.findings[] | select(.severity == "error")'
 
 exit status:
@@ -48,9 +48,7 @@ class Check(command.Command):
         parser = super().get_parser(prog_name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.epilog = EXAMPLES
-        parser.add_argument('--config-file', action='append', default=[], metavar='FILE',
-                            help=f'of nova; may be given more than once (default: {options.NOVA_CONF} if it is there, '
-                                 f'else {options.OVC_CONF})')
+        bus.add_config_arguments(parser, 'of nova')
         parser.add_argument('--role', action='append', default=[], choices=(CONTROLLER, COMPUTE),
                             help='what this machine is; may be given twice (default: what its configuration says)')
         parser.add_argument('--service-user', default='nova', metavar='USER',
@@ -79,9 +77,9 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
 
     :raises ConfigError: a file cannot be read.
     """
-    files = args.config_file or bus.default_files()
-    conf, more = _read(files)
-    if not files:
+    read = bus.sources(args)
+    conf, more = _read(read)
+    if not any(read):
         raise options.ConfigError(f'neither {options.NOVA_CONF} nor {options.OVC_CONF} is there: name nova\'s '
                                   'configuration with --config-file')
     for one in unread.find(conf, more):
@@ -92,11 +90,11 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
         for line in str(problem).splitlines():
             yield findings.error('options', line, 'correct or remove that line: until then the plugin does not start')
         return
-    yield findings.ok('options', f'those of ovc in {", ".join(files)} can be used')
+    yield findings.ok('options', f'those of ovc in {read} can be used')
     roles = args.role or [role for role, told in (
         (CONTROLLER, conf.api_database.connection), (COMPUTE, conf.compute_driver)) if told]
     if not roles:
-        yield findings.unknown('role', f'{", ".join(files)} has neither compute_driver nor [api_database] connection',
+        yield findings.unknown('role', f'{read} has neither compute_driver nor [api_database] connection',
                                'name the file that nova-compute or nova-scheduler reads, or say what it is with --role')
     if CONTROLLER in roles:
         yield from check_scheduler.controller(conf, settings)
@@ -111,7 +109,7 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
         yield from check_cloud.reports(conf, settings)
 
 
-def _read(files: list[str]) -> tuple[cfg.ConfigOpts, unread.Options]:
+def _read(read: bus.Sources) -> tuple[cfg.ConfigOpts, unread.Options]:
     """The configuration, and what [ovc_nova] may hold, where keystoneauth1 is there to tell.
 
     :raises ConfigError: a file cannot be read.
@@ -121,8 +119,8 @@ def _read(files: list[str]) -> tuple[cfg.ConfigOpts, unread.Options]:
     with contextlib.suppress(ImportError):
         from ovc_plugin.nova import api, preflight
         also, known = [*also, preflight.register], True
-    options.read_files(conf, files, prog='ovc', also=also)
-    options.read_files(cfg.CONF, files, prog='ovc')
+    options.read_files(conf, *read, prog='ovc', also=also)
+    options.read_files(cfg.CONF, *read, prog='ovc')
     return conf, api.options_of(conf) if known else ()
 
 

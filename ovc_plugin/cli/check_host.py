@@ -188,16 +188,19 @@ def left_behind(conf: cfg.ConfigOpts, settings: Settings, snapshot: HostSnapshot
         state = publish.Store(settings.host.state_path, host).load()
         ratio = publish.Store(f'{settings.host.state_path}/ratio', host).load()
     except OSError as problem:
-        yield unknown('left behind', f'{settings.host.state_path} cannot be read ({problem.strerror})')
-        state = ratio = {}
-    if state.get('ksm_before'):
+        yield unknown('left behind', f'{settings.host.state_path} cannot be read ({problem.strerror}): whether page '
+                      'sharing and ratio are nova\'s is not known', 'run this as root')
+        state = ratio = None
+    if state and state.get('ksm_before'):
         found.append('page sharing was not put back')
-    if ratio.get('ratios'):
+    if ratio and ratio.get('ratios'):
         found.append('placement\'s allocation_ratio is the plugin\'s')
     if ours:
         return
     if found:
         yield warning('left behind', '; '.join(found), 'ovc release')
+    elif state is None:
+        return
     elif silence(snapshot):
         yield unknown('left behind', 'no limit is lowered, page sharing and ratio are nova\'s; whether guests have '
                       'their full size is not known', ASK_LIBVIRT)

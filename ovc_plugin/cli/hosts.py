@@ -71,8 +71,9 @@ def last_reports(conf: cfg.ConfigOpts) -> dict[str, str | None]:
         return found
     # The words of a ValueError may be of the URL, and so of the password in it.
     text = 'it is not of the form of a URL' if isinstance(found, ValueError) else str(found).strip().partition('\n')[0]
-    raise options.ConfigError(f'nova\'s database cannot be read ({type(found).__name__}: {text}): check [api_database] '
-                              'connection')
+    remedy = ('run it with the Python of nova-scheduler' if isinstance(found, ImportError)
+              else 'check [api_database] connection')
+    raise options.ConfigError(f'nova\'s database cannot be read ({type(found).__name__}: {text}): {remedy}')
 
 
 def _read_database(conf: cfg.ConfigOpts) -> dict[str, str | None] | Exception:

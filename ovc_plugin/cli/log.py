@@ -8,11 +8,12 @@ import dataclasses
 import datetime
 import functools
 import importlib.metadata
+import os
 import pathlib
 import typing
 
 from ovc_plugin import codec, record, rules
-from ovc_plugin.conf import ConfigError
+from ovc_plugin.conf import ASK_ROOT, ConfigError
 from ovc_plugin.decide import host, why
 from ovc_plugin.decide.replay import Pass
 from ovc_plugin.decide.rule import Rule
@@ -43,7 +44,7 @@ class Log:
             try:
                 yield from self._file(path, lines)
             except OSError as error:
-                raise ConfigError(f'{path} cannot be read: {error.strerror}') from None
+                raise _unreadable(path, error) from None
             for remark in lines.remarks:
                 self._say(remark)
             self.unreadable += len(lines.remarks)
@@ -84,17 +85,27 @@ class Log:
 def find(named: typing.Sequence[str]) -> Log:
     """The log of these files, and of all files in these directories.
 
-    :raises ConfigError: one of them is not there.
+    :raises ConfigError: one of them is not there, or may not be looked at.
     """
     paths: list[pathlib.Path] = []
     for name in named:
         path = pathlib.Path(name)
-        found = sorted(path.glob('*.jsonl*')) if path.is_dir() else [path] if path.exists() else []
+        try:
+            # Not glob(): to that a directory that may not be listed is empty.
+            found = (sorted(path / one for one in os.listdir(path) if '.jsonl' in one) if path.is_dir()
+                     else [path] if path.exists() else [])
+        except OSError as error:
+            raise _unreadable(path, error) from None
         if not found:
             raise ConfigError(f'no decision log at {path}: name a file, or the directory that [ovc_host] record_path '
                               'names (by default /var/lib/ovc/record)')
         paths += found
     return Log(paths)
+
+
+def _unreadable(path: pathlib.Path, error: OSError) -> ConfigError:
+    return ConfigError(f'{path} cannot be read: {error.strerror}'
+                       + (f': {ASK_ROOT}' if isinstance(error, PermissionError) else ''))
 
 
 def decider(settings: Settings) -> why.Decide:

@@ -40,7 +40,7 @@ move guests away and run it again, or let it come from swap with --into-swap. A 
 started anew has its full size in any case.
 
 examples:
-  ovc release                       with /etc/nova/nova.conf
+  ovc release                       with what nova reads in /etc/nova
   ovc release --dry-run             only say what would be done
   ovc release --connect qemu:///system --config-file /etc/ovc/ovc.conf
 
@@ -58,9 +58,7 @@ class Release(command.Command):
         parser = super().get_parser(prog_name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.epilog = EXAMPLES
-        parser.add_argument('--config-file', action='append', default=[], metavar='FILE',
-                            help='that the controller has read; may be given more than once (default: '
-                                 f'{options.NOVA_CONF} if it is there, else {options.OVC_CONF})')
+        bus.add_config_arguments(parser, 'that the controller has read')
         parser.add_argument('--connect', metavar='URI', help='libvirt to ask (default: as in the configuration)')
         parser.add_argument('--host', metavar='HOST', help='name under which the controller kept its state (default: '
                             'as in the configuration, else this machine\'s)')
@@ -74,9 +72,14 @@ class Release(command.Command):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         try:
             return self._run(parsed_args)
+        except PermissionError as error:
+            LOG.error('ovc release: %s: run it as root', error)
         except (options.ConfigError, OSError) as error:
             LOG.error('ovc release: %s', error)
-            return 2
+        except ImportError as error:
+            LOG.error('ovc release: %s: run it with the Python of nova-compute or ovc-agent, which has libvirt-python',
+                      error)
+        return 2
 
     def _run(self, args: argparse.Namespace) -> int:
         conf, settings = configured(args)
@@ -114,15 +117,18 @@ class Release(command.Command):
 
 def configured(args: argparse.Namespace) -> tuple[cfg.ConfigOpts, Settings]:
     """:raises ConfigError: a file that cannot be read or used."""
-    files, conf = args.config_file or bus.default_files(), cfg.ConfigOpts()
+    read, conf = bus.sources(args), cfg.ConfigOpts()
+    if not any(read):
+        LOG.warning('ovc release: neither %s nor %s is there: the defaults are taken, unless the controller\'s file is '
+                    'named with --config-file', options.NOVA_CONF, options.OVC_CONF)
     also: list[typing.Callable[[cfg.ConfigOpts], None]] = [findings.register]
     try:
         from ovc_plugin.nova import preflight
         also.append(preflight.register)
     except ImportError:
         LOG.debug('keystoneauth1 is not installed; placement is not asked')
-    options.read_files(conf, files, prog='ovc', also=also)
-    options.read_files(cfg.CONF, files, prog='ovc')
+    options.read_files(conf, *read, prog='ovc', also=also)
+    options.read_files(cfg.CONF, *read, prog='ovc')
     privileged.prepare(cfg.CONF)
     return conf, options.load(conf)
 

@@ -265,6 +265,14 @@ def test_what_is_left_of_the_plugin_is_told_once_it_is_off(tmp_path, monkeypatch
     assert not list(check_host.left_behind(found, settings, small, True))
 
 
+def test_of_a_state_that_cannot_be_read_it_is_not_said_that_nothing_is_left(tmp_path, monkeypatch, written):
+    monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
+    (tmp_path / 'h1.json').mkdir()  # root may read any file
+    settings = Settings(host=HostSettings(state_path=str(tmp_path)))
+    told = one(check_host.left_behind(read(written('[DEFAULT]\nhost = h1\n')), settings, a_host(a_guest()), False))
+    assert told.severity is Severity.UNKNOWN and f'{tmp_path} cannot be read' in told.what and 'root' in told.change
+
+
 def test_rules_and_predictors_that_are_not_installed_are_named_with_those_that_are():
     for host in (HostSettings(), HostSettings(predictor='none')):
         assert not list(check_host.doors(Settings(host=host)))

@@ -226,6 +226,16 @@ def test_a_database_url_that_cannot_be_read_is_not_shown(written, capsys, monkey
     assert 'check [api_database] connection' in err and 's3cret' not in out + err
 
 
+def test_a_database_whose_library_is_elsewhere_is_not_taken_for_a_wrong_connection(written, bus, capsys, monkeypatch):
+    def refuses(conf):
+        raise ModuleNotFoundError("No module named 'pymysql'")
+    monkeypatch.setitem(sys.modules, 'ovc_plugin.nova.inventory', types.SimpleNamespace(last_reports=refuses))
+    config = written('[DEFAULT]\ntransport_url = fake://\n[api_database]\nconnection = mysql+pymysql://there/nova\n')
+    assert cli.main(['status', '--config-file', config]) == 2
+    said = capsys.readouterr().err
+    assert 'pymysql\'): run it with the Python of nova-scheduler, or name hosts with --host' in said
+
+
 def test_where_nothing_lists_hosts_this_machine_is_asked_and_that_is_said(ovc, serve, monkeypatch):
     monkeypatch.setattr(hosts.socket, 'gethostname', lambda: 'me')
     serve('me', lambda: a_status(host='me'))

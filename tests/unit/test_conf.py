@@ -3,7 +3,9 @@
 """Every knob becomes an option, and a bad value is named with its file and its remedy."""
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import errno
 
 import pytest
 from oslo_config import cfg
@@ -96,6 +98,35 @@ def test_a_file_that_is_not_there_or_no_configuration_is_told(tmp_path):
     (tmp_path / 'odd.conf').write_text('[ovc]\nnot an assignment\n')
     with pytest.raises(options.ConfigError, match='odd.conf:2.*mend that line'):
         options.read_files(cfg.ConfigOpts(), [str(tmp_path / 'odd.conf')], prog='test')
+
+
+def test_a_file_that_may_not_be_read_is_told_with_who_may(tmp_path, monkeypatch):
+    """root may read everything, so that the kernel's answer is put in its place here."""
+    (tmp_path / 'closed.conf').write_text('[ovc]\n')
+
+    def refuse(name, *args, **more):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(name))
+    monkeypatch.setattr(builtins, 'open', refuse)
+    with pytest.raises(options.ConfigError, match='closed.conf: run this as root, or as a user that may read it'):
+        options.read_files(cfg.ConfigOpts(), [str(tmp_path / 'closed.conf')], prog='test')
+
+
+def test_a_directory_in_place_of_a_file_is_told(tmp_path):
+    with pytest.raises(options.ConfigError, match=f'{tmp_path}.*: name an existing, readable file with --config-file$'):
+        options.read_files(cfg.ConfigOpts(), [str(tmp_path)], prog='test')
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / 'odd.conf').write_bytes(b'# f\xfcr\n')
+    with pytest.raises(options.ConfigError, match='odd.conf: .*: write it in UTF-8'):
+        options.read_files(cfg.ConfigOpts(), [str(tmp_path / 'odd.conf')], prog='test')
+
+
+@pytest.mark.parametrize('name', ['none.d', 'a-file'])
+def test_a_directory_that_cannot_be_listed_is_told(tmp_path, name):
+    (tmp_path / 'a-file').write_text('')
+    with pytest.raises(options.ConfigError, match=f'{name}.*--config-dir'):
+        options.read_files(cfg.ConfigOpts(), [], [str(tmp_path / name)], prog='test')
 
 
 def test_registering_twice_does_no_harm(read):

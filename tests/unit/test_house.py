@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import io
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -79,6 +81,28 @@ def test_the_sample_configuration_is_what_the_settings_generate(tmp_path):
     run(BIN / 'oslo-config-generator', '--config-file', 'etc/ovc/config-generator.conf', '--output-file', fresh)
     assert fresh.read_text() == (ROOT / 'etc/ovc/ovc.conf.sample').read_text(), (
         'the sample is out of date; run: oslo-config-generator --config-file etc/ovc/config-generator.conf')
+
+
+def test_whatever_is_imported_is_required():
+    """Where nova is not, nothing else brings it. nova's own parts and libvirt are for those who have them."""
+    imported = {name.partition('.')[0] for path in (ROOT / 'ovc_plugin').rglob('*.py')
+                for node in ast.walk(ast.parse(path.read_text()))
+                for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else
+                             [node.module or ''] if isinstance(node, ast.ImportFrom) and not node.level else [])}
+    imported -= {*sys.stdlib_module_names, 'ovc_plugin', 'nova', 'oslo_db', 'libvirt', 'libvirt_qemu'}
+    owners = importlib.metadata.packages_distributions()
+    required = {re.match(r'[\w.-]+', line)[0].lower() for line in (ROOT / 'requirements.txt').read_text().splitlines()
+                if not line.startswith('#')}
+    assert len(imported) > 5
+    assert not {name for name in imported if not required & {owner.lower() for owner in owners[name]}}
+
+
+def test_a_source_package_has_every_file(tmp_path):
+    """Whoever packages from it needs the samples, units, documents and tests as well."""
+    run(sys.executable, '-W', 'ignore', 'setup.py', '-q', 'egg_info', '--egg-base', tmp_path)
+    packed = set((tmp_path / 'ovc_plugin.egg-info' / 'SOURCES.txt').read_text().splitlines())
+    assert not {str(path.relative_to(ROOT)) for path in tracked()} - packed
+    assert not [name for name in packed if '__pycache__' in name]
 
 
 def test_files_and_functions_fit_a_screen_or_few():

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
+import sys
 
 import pytest
 
-from ovc_plugin import cli, publish
+from ovc_plugin import cli, conf, publish
 from ovc_plugin.cli import check_host, release
 from ovc_plugin.decide import pressure
+from ovc_plugin.hypervisor import connection
 from ovc_plugin.model import MIB
 from ovc_plugin.settings import Settings
 from tests.builders import GIB, FakeHypervisor, a_guest, a_host
@@ -100,6 +103,9 @@ def test_guests_of_a_silent_hypervisor_are_not_said_to_lack_nothing(run):
 def ovc(written, capsys, log_as_before, monkeypatch, tmp_path):
     """The command on a host whose guests lack nothing, with its state below tmp_path."""
     monkeypatch.setattr(check_host, 'sense', lambda *args: a_host(a_guest()))
+    # So that no libvirt is needed here.
+    monkeypatch.setattr(release, 'Connection', lambda uri: None)
+    monkeypatch.setattr('ovc_plugin.hypervisor.libvirt.LibvirtHypervisor', lambda connect: None)
     monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
     written_knobs: list[tuple[str, int]] = []
     monkeypatch.setattr(release.privileged, 'set_ksm', lambda name, value: written_knobs.append((name, value)))
@@ -160,6 +166,30 @@ def test_a_host_that_never_had_a_state_is_left_without_one(ovc, tmp_path, writte
     config = written(f'[DEFAULT]\nhost = h1\n[ovc_host]\nstate_path = {tmp_path}/never\n')
     assert cli.main(['release', '--config-file', config, '--connect', 'test:///default']) == 0
     assert not (tmp_path / 'never').exists()
+
+
+def test_without_libvirts_library_or_the_right_user_it_says_what_helps(ovc, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, 'libvirt', None)
+        patched.setattr(release, 'Connection', connection.Connection)
+        status, _, err, _ = ovc()
+    assert status == 2 and 'libvirt' in err and 'run it with the Python of nova-compute or ovc-agent' in err
+
+    def refuse(store):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(store.path))
+    monkeypatch.setattr(publish.Store, 'claim', refuse)
+    status, _, err, _ = ovc()
+    assert status == 2 and 'h1.json' in err and 'run it as root' in err
+
+
+def test_without_any_configuration_it_is_said_that_the_defaults_are_taken(written, tmp_path, monkeypatch, caplog):
+    for name in ('NOVA_CONF', 'OVC_CONF'):
+        monkeypatch.setattr(conf, name, str(tmp_path / 'none' / name))
+    file = written('[DEFAULT]\n')
+    release.configured(argparse.Namespace(config_file=[file], config_dir=[]))
+    assert not caplog.messages
+    release.configured(argparse.Namespace(config_file=[], config_dir=[]))
+    assert 'the defaults are taken, unless the controller\'s file is named with --config-file' in caplog.text
 
 
 def test_a_claim_that_root_made_can_be_taken_by_others(tmp_path):

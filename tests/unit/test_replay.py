@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gzip
 import json
+import os
 import re
 
 import pytest
@@ -98,6 +100,22 @@ def test_nothing_to_read_is_an_error_with_its_remedy(ovc, tmp_path):
     (tmp_path / 'x.jsonl').write_text('')
     status, _, err = ovc('replay', tmp_path)
     assert status == 2 and 'nothing there' in err
+
+
+@pytest.mark.parametrize('closed', ['', 'h1-000000.jsonl', '..'])
+def test_a_log_that_may_not_be_looked_at_is_not_said_to_be_absent(ovc, recorded, monkeypatch, closed):
+    """root may look everywhere, so that the kernel's answer is put in its place here."""
+    shut = os.path.normpath(recorded / closed)
+
+    def refusing(look):
+        def refuse(path='.', *args, **more):
+            if shut in (str(path), os.path.dirname(path)):
+                raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+            return look(path, *args, **more)
+        return refuse
+    monkeypatch.setattr(os, 'listdir' if not closed else 'stat', refusing(os.listdir if not closed else os.stat))
+    status, _, err = ovc('replay', recorded / closed if closed != '..' else recorded)
+    assert status == 2 and 'cannot be read: Permission denied: run this as root, or as a user that may' in err
 
 
 def test_differences_are_told_by_guest_and_reasons_in_other_words_are_none():
