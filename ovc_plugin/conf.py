@@ -197,7 +197,7 @@ def is_set(conf: cfg.ConfigOpts, group: str, name: str) -> bool:
 
 def _at_odds(conf: cfg.ConfigOpts, loaded: settings.Settings) -> typing.Iterator[str]:
     """Faults between options, each in words."""
-    host = loaded.host
+    host, ours = loaded.host, settings.HostSettings
 
     def wrong(group: Group, name: str, remedy: str) -> str:
         value, place = _written(conf, group.GROUP, name)
@@ -205,14 +205,12 @@ def _at_odds(conf: cfg.ConfigOpts, loaded: settings.Settings) -> typing.Iterator
         return f'[{group.GROUP}] {name} = {value} in {place}: {remedy}'
 
     if host.min_ratio > host.max_ratio:
-        yield wrong(settings.HostSettings, 'min_ratio', f'above max_ratio = {host.max_ratio}; lower it or raise that')
+        yield wrong(ours, 'min_ratio', f'above max_ratio = {host.max_ratio}; lower it or raise max_ratio')
     if host.stall_soft > host.stall_hard:
-        yield wrong(settings.HostSettings, 'stall_soft',
-                    f'above stall_hard = {host.stall_hard}; lower it or raise stall_hard')
+        yield wrong(ours, 'stall_soft', f'above stall_hard = {host.stall_hard}; lower it or raise stall_hard')
     if host.boundary != 'machine' and not host.boundary.startswith('/'):
-        yield wrong(settings.HostSettings, 'boundary',
-                    'neither "machine" nor an absolute path; set "machine" or the directory of a control group such '
-                    'as /sys/fs/cgroup/machine.slice')
+        yield wrong(ours, 'boundary', 'neither "machine" nor an absolute path; set "machine" or the directory of a control '
+                    'group such as /sys/fs/cgroup/machine.slice')
     try:
         # No flavor is this large, so that an amount in MB is judged by its form alone.
         guarantee.reservation(loaded.shared.default_reservation, 1 << 60)
