@@ -209,8 +209,8 @@ def _at_odds(conf: cfg.ConfigOpts, loaded: settings.Settings) -> typing.Iterator
     if host.stall_soft > host.stall_hard:
         yield wrong(ours, 'stall_soft', f'above stall_hard = {host.stall_hard}; lower it or raise stall_hard')
     if host.boundary != 'machine' and not host.boundary.startswith('/'):
-        yield wrong(ours, 'boundary', 'neither "machine" nor an absolute path; set "machine" or the directory of a control '
-                    'group such as /sys/fs/cgroup/machine.slice')
+        yield wrong(ours, 'boundary', 'neither "machine" nor an absolute path; set "machine" or the directory of a '
+                    'control group such as /sys/fs/cgroup/machine.slice')
     try:
         # No flavor is this large, so that an amount in MB is judged by its form alone.
         guarantee.reservation(loaded.shared.default_reservation, 1 << 60)
