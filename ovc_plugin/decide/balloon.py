@@ -122,7 +122,9 @@ def _in_time(amount: float, asked: Asked | None, until: float) -> float:
 
 def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation, stern: bool) -> Giver | None:
     settings, known = situation.settings, situation.state.needs.get(guest.uuid)
-    if guest.uuid in situation.turned or (mine is not None and not _may_turn(guest, mine, situation, stern)):
+    spoke_at = need.understood(guest, known, settings, situation.now)
+    if guest.uuid in situation.turned or spoke_at is None or (
+            mine is not None and not _may_turn(mine, spoke_at, situation, stern)):
         return None
     spare = givable(guest, Level.CRITICAL if stern else Level.SOFT, settings, known)
     if not spare or not guest.actual:
@@ -150,13 +152,8 @@ def _stern(situation: Situation) -> bool:
     return not situation.backed
 
 
-def _may_turn(guest: GuestSnapshot, mine: Asked, situation: Situation, stern: bool) -> bool:
-    """Nobody is shrunk on a word that could not be used. Below HARD a word is spent once. Who was given memory keeps it
-    for a while, unless there is no other way."""
-    word = need.word(guest, situation.settings)
-    spoke_at = situation.now - (word.age if word else 0.0)
-    if not need.used(situation.state.needs.get(guest.uuid), spoke_at):
-        return False
+def _may_turn(mine: Asked, spoke_at: float, situation: Situation, stern: bool) -> bool:
+    """Below HARD a word is spent once. Who was given memory keeps it for a while, unless there is no other way."""
     if stern:
         return True
     if mine.change > 0 and situation.now - mine.at < situation.settings.turn_after:

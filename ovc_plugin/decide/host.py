@@ -137,12 +137,17 @@ def _not_of(guest: GuestSnapshot, action: SetBalloon | ReclaimGuest | AskMigrati
                 f'{guest.maximum} (maximum)')
     if action.guest in situation.turned:
         return f'{guest.name} is asked for a balloon target twice in one pass'
-    if not _shrinks(action, guest, situation):
-        return None
+    return _too_small(guest, action, situation) if _shrinks(action, guest, situation) else None
+
+
+def _too_small(guest: GuestSnapshot, action: SetBalloon, situation: Situation) -> str | None:
+    """Why the guest may not be shrunk so far."""
     if not need.fresh(guest, situation.settings):
         return (f'{guest.name} is shrunk by a word of its that is missing or older than '
                 f'{situation.settings.stats_max_age:.0f} s (stats_max_age)')
     known, level = situation.state.needs.get(guest.uuid), situation.level
+    if need.understood(guest, known, situation.settings, situation.now) is None:
+        return f'{guest.name} is shrunk by a word that tells of another size'
     soft = level < Level.HARD
     least = balloon.floor(guest, level, situation.settings, known) if soft else need.amount(guest, known)
     if action.target < least:

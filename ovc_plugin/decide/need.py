@@ -97,9 +97,16 @@ def amount(guest: GuestSnapshot, known: Need | None) -> int:
     return found if found < guest.maximum else guest.maximum
 
 
-def used(known: Need | None, spoke_at: float) -> bool:
-    """Whether what is known takes the guest's last word into account."""
-    return known is not None and spoke_at < known.heard_at + _LATER
+def understood(guest: GuestSnapshot, known: Need | None, settings: HostSettings, now: float) -> float | None:
+    """When the guest said what is known of it; ``None`` where it says nothing, or its last word is not in that, as it
+    tells of another size. Nobody is shrunk then: what it needs at the size that it has is not known."""
+    if guest.published is None and guest.stats_age is not None:  # as nearly always: what word() says, without the call
+        spoke_at = now - guest.stats_age
+    elif (last := word(guest, settings)) is not None:
+        spoke_at = now - last.age
+    else:
+        return None
+    return spoke_at if known is not None and spoke_at < known.heard_at + _LATER else None
 
 
 def harm(guest: GuestSnapshot, settings: HostSettings) -> str | None:
@@ -140,6 +147,8 @@ def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, N
     for guest in guests:
         uuid = guest.uuid
         known, mine = before.get(uuid), asked.get(uuid)
+        if known is not None and guest.published is None and guest.actual is not None and known.size != guest.actual:
+            known = _sized(known, guest.actual, now)
         if guest.published is None and guest.actual is not None and guest.usable is not None and (
                 guest.stats_age is not None):  # as nearly always: what word() says, without the call
             said, heard_at = max(0, guest.actual - guest.usable), now - guest.stats_age
@@ -149,8 +158,6 @@ def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, N
             if known is not None:
                 found[uuid] = known
             continue
-        if known is not None and known.size != guest.actual and guest.published is None:
-            known = _sized(known, guest.actual or 0, now)
         if known is not None and mine is not None and mine.gave_way_at == now:
             found[uuid] = dataclasses.replace(
                 known, slow=max(known.slow, (guest.actual or 0) + _AGAIN * guest.maximum))

@@ -117,6 +117,8 @@ def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, known: Nee
                 f'({_mb(guest.reservation)}) and its need with a cushion']
     if waits := _waits(guest, plan, asked, spare, settings, now):
         return [waits]
+    if need.understood(guest, known, settings, now) is None:
+        return ['what it said last tells of another size than it has: it is not shrunk before it speaks again']
     return [f'it could give {_mb(spare)} (down to {_mb(lowest)}); at level {plan.level.name} others give what is '
             'missing, or too little is missing']
 

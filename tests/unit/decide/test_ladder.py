@@ -98,6 +98,14 @@ def test_no_rule_shrinks_a_guest_whose_word_is_old_or_missing(silent, level):
     assert not [a for a in plan.actions if isinstance(a, SetBalloon) and a.target < a.previous]
 
 
+def test_no_rule_shrinks_a_guest_on_a_word_of_another_size():
+    """Promise 3: what it needs at the size that it has nobody knows."""
+    other = Need(slow=128.0 * MIB, raised=0.0, heard_at=NOW - 60, size=GIB // 2, sized_at=NOW - 90)
+    plan, _ = decide(Says(Part(actions=(balloon_to(800 * MIB),))), host=a_host(a_guest()),
+                     state=LadderState(needs={'uuid-g1': other}))
+    assert plan.actions == () and 'g1 is shrunk by a word that tells of another size' in plan.notes[0]
+
+
 @pytest.mark.parametrize('silent', [*STALE, {'actual': None, 'target': None}])
 def test_a_guest_whose_word_is_old_may_be_given_memory(silent):
     plan, _ = decide(Says(Part(actions=(balloon_to(GIB),))), host=a_host(a_guest(**{'actual': GIB // 2} | silent)))

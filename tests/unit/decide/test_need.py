@@ -89,6 +89,25 @@ def test_a_word_of_the_size_that_a_guest_had_before_others_changed_it_is_not_use
     assert follow(known, NOW + 15, actual=size, stats_age=1.0)['uuid-g1'].slow != 256 * MIB
 
 
+@pytest.mark.parametrize('silent', [{'usable': None}, {'stats_age': None}])
+def test_a_word_after_a_restart_is_used_though_the_guest_was_silent_while_it_grew(silent):
+    """World 1.8162: the first word after a restart was held for one of the size before, and what the guest had needed
+    before it for its need."""
+    known = need.follow([a_guest(actual=GIB // 2, usable=384 * MIB)], {}, {}, OPTIONS, NOW)
+    assert known['uuid-g1'].slow == 128 * MIB
+    known = need.follow([a_guest(**silent)], known, {}, OPTIONS, NOW + 60)
+    known = need.follow([a_guest(usable=256 * MIB, stats_age=1.0)], known, {}, OPTIONS, NOW + 65)
+    assert known['uuid-g1'].slow == 768 * MIB
+
+
+def test_a_guest_that_was_never_asked_is_not_shrunk_on_a_word_of_another_size_either():
+    """Promise 3, world 1.8162."""
+    state = LadderState(level=Level.SOFT, needs={'uuid-g1': Need(
+        slow=128.0 * MIB, raised=0.0, heard_at=NOW - 60, size=GIB // 2, sized_at=NOW - 90)})
+    assert shrunk_to(a_guest(usable=256 * MIB, stats_age=2.0), state=state) == GIB
+    assert shrunk_to(a_guest(usable=256 * MIB, stats_age=2.0)) < GIB
+
+
 def test_a_published_word_tells_of_no_size():
     known = need.follow([publishing(300 * MIB, 2.0)], {}, {}, OPTIONS, NOW)
     shrunk = dataclasses.replace(publishing(400 * MIB, 1.0), actual=GIB // 2)

@@ -26,6 +26,12 @@ def said(guest, *, state: LadderState | None = None, available: int = SHORT, now
     return '\n'.join(why.why(snapshot, guest, plan, state, settings, now))
 
 
+def test_a_guest_that_last_spoke_at_another_size_is_said_to_wait_for_its_next_word():
+    other = Need(slow=128.0 * MIB, raised=0.0, heard_at=NOW - 60, size=GIB // 2, sized_at=NOW - 90)
+    state = LadderState(level=Level.SOFT, needs={'uuid-g1': other})
+    assert 'not ballooned: what it said last tells of another size' in said(a_guest(), state=state)
+
+
 def asked(target: int, *, at: float = NOW - 60, moved: float | None = None, nearest: int = GIB) -> LadderState:
     return LadderState(level=Level.SOFT, asked={'uuid-g1': Asked(
         target=target, at=at, nearest=nearest, moved_at=at if moved is None else moved)})
