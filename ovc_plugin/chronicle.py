@@ -15,6 +15,7 @@ LOG = logging.getLogger(__name__)
 KEPT = 50
 _NAMED = 4  # guests that one line names
 _GUEST = re.compile(r'guest ([^:]+): ')
+_NUMBER = re.compile(r'\b\d+(\.\d+)?\b')
 
 
 def condensed(notes: typing.Collection[str]) -> list[str]:
@@ -35,6 +36,13 @@ def _line(text: str, names: list[str]) -> str:
     return f'{len(names)} guests ({", ".join(names[:_NAMED])}{more}): {text}'
 
 
+def _kind(note: str) -> str:
+    """The note without its numbers, but for those in a guest's name: what it says again with others is nothing new."""
+    found = _GUEST.match(note)
+    head = found.end() if found else 0
+    return note[:head] + _NUMBER.sub('', note[head:])
+
+
 class Chronicle:
     """The last action on each guest and on the host, the notes that hold now, and the last events."""
 
@@ -49,9 +57,12 @@ class Chronicle:
 
     def note(self, notes: typing.Iterable[str]) -> None:
         """What the sensors could not do, in words; logged when it begins."""
-        for text in condensed(set(notes) - self._notes):
+        now = frozenset(notes)
+        if now == self._notes:
+            return
+        before, self._notes = {_kind(note) for note in self._notes}, now
+        for text in condensed({note for note in now if _kind(note) not in before}):
             LOG.warning('%s: %s', self._host, text)
-        self._notes = frozenset(notes)
 
     def unwritten(self, what: str, note: str | None) -> None:
         """Why ``what`` cannot be written, or is another's; ``None`` when it is well. Logged when it begins."""
