@@ -689,6 +689,17 @@ def test_sharing_knows_of_a_guest_of_another_project_before_it_arrives(tmp_path)
     assert host.controller._snapshot.arriving == (), 'it never came'
 
 
+def test_a_guest_that_is_announced_before_the_hypervisor_has_answered_brings_one_pass_forward_and_not_all(tmp_path):
+    host = Host(tmp_path, sampled())
+    host.hypervisor.down = True
+    host.controller.expect('uuid-g2', 'p2')
+    host.run()
+    assert host.controller._arrivals.news is None
+    host.hypervisor.down = False
+    host.run()
+    assert host.controller._snapshot.arriving == ('p2',), 'it is expected all the same'
+
+
 def test_after_the_clock_was_set_back_a_guest_that_hangs_is_not_shrunk(tmp_path):
     """Promise 6: its last word is of an hour ahead, and stays so for an hour."""
     host = Host(tmp_path, sampled(last_update=NOW), available=10 * GIB)
