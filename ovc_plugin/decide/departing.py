@@ -59,7 +59,7 @@ class Departing:
 
 def rest(count: int, settings: HostSettings) -> float:
     """Seconds for which a guest that could not be moved so often is left alone."""
-    return min(_LONGEST, settings.migrate_cooldown * 2 ** min(count, 16))
+    return float(min(_LONGEST, settings.migrate_cooldown * 2 ** min(count, 16)))
 
 
 def bounded(departing: Departing, settings: HostSettings, now: float) -> Departing:
