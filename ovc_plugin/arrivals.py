@@ -30,6 +30,11 @@ class Arrivals:
             self._coming[guest] = (domain, now)
             self._news = f'guest {guest} arrives'
 
+    def told(self) -> None:
+        """What was news has brought a pass forward; it need bring no other, where that could look at no guest."""
+        with self._lock:
+            self._news = None
+
     def seen(self, snapshot: HostSnapshot, now: float) -> HostSnapshot:
         """The host with those that are expected: until they are here, or have not come for a while."""
         here = {g.uuid for g in snapshot.guests}

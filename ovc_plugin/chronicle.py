@@ -17,6 +17,7 @@ KEPT = 50
 _NAMED = 4  # guests that one line names
 _AGAIN = 600.0  # seconds in which a note on a guest is logged once, however often it ends and begins: guests cause them
 _GUEST = re.compile(r'guest ([^:]+): ')
+_NUMBER = re.compile(r'\b\d+(\.\d+)?\b')
 
 
 def condensed(notes: typing.Collection[str]) -> list[str]:
@@ -37,6 +38,13 @@ def _line(text: str, names: list[str]) -> str:
     return f'{len(names)} guests ({", ".join(names[:_NAMED])}{more}): {text}'
 
 
+def _kind(note: str) -> str:
+    """The note without its numbers, but for those in a guest's name: what it says again with others is nothing new."""
+    found = _GUEST.match(note)
+    head = found.end() if found else 0
+    return note[:head] + _NUMBER.sub('', note[head:])
+
+
 class Chronicle:
     """The last action on each guest and on the host, the notes that hold now, and the last events."""
 
@@ -46,19 +54,23 @@ class Chronicle:
         self._host_action: dict[str, typing.Any] | None = None
         self._events: collections.deque[dict[str, typing.Any]] = collections.deque(maxlen=KEPT)
         self._notes: frozenset[str] = frozenset()
-        self._logged: dict[str, float] = {}  # notes on guests, and when each was logged last
+        self._logged: dict[str, float] = {}  # notes on guests by kind, and when each was logged last
         self._errors: dict[tuple[str, str], str | None] = {}  # of the last action of each kind on each guest
         self._troubles: dict[str, str] = {}
 
     def note(self, notes: typing.Iterable[str]) -> None:
         """What the sensors could not do, in words; logged when it begins."""
+        told = frozenset(notes)
+        if told == self._notes:
+            return
         now = time.monotonic()
-        self._logged = {text: at for text, at in self._logged.items() if now - at < _AGAIN}
-        fresh = set(notes) - self._notes - self._logged.keys()
+        self._logged = {kind: at for kind, at in self._logged.items() if now - at < _AGAIN}
+        known = {*map(_kind, self._notes), *self._logged}
+        fresh = {note for note in told if _kind(note) not in known}
         for text in condensed(fresh):
             LOG.warning('%s: %s', self._host, text)
-        self._logged |= {text: now for text in fresh if _GUEST.match(text)}
-        self._notes = frozenset(notes)
+        self._logged |= {_kind(note): now for note in fresh if _GUEST.match(note)}
+        self._notes = told
 
     def unwritten(self, what: str, note: str | None) -> None:
         """Why ``what`` cannot be written, or is another's; ``None`` when it is well. Logged when it begins."""

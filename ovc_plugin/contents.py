@@ -76,11 +76,12 @@ class Sampler:
             self._due[scan.name], self._scan = now + AGAIN, None
 
     def _next(self, guests: typing.Iterable[GuestSnapshot], now: float) -> _Scan | None:
+        self._due = {name: at for name, at in self._due.items() if 0 < at - now <= AGAIN}  # a clock may be set back
+        here: dict[str, GuestSnapshot] = {}
         for guest in guests:
-            name = sketch.image_name(guest.trust_domain, guest.image)
-            if now >= self._due.get(name, 0.0):
-                return _Scan(guest, name)
-        return None
+            here.setdefault(sketch.image_name(guest.trust_domain, guest.image), guest)
+        self._sketches = {name: found for name, found in self._sketches.items() if name in self._due or name in here}
+        return next((_Scan(guest, name) for name, guest in here.items() if name not in self._due), None)
 
     def told(self, snapshot: HostSnapshot, most: int) -> str:
         """What the report says of contents: the images that share here, what the kernel has merged of them, and other

@@ -229,6 +229,7 @@ class Controller(Answers):
 
     def _not_yet(self, notes: tuple[str, ...]) -> tuple[Plan, list[Outcome]]:
         self._told.note(notes)
+        self._arrivals.told()
         self._tick['error'] = why = 'the hypervisor has not answered yet; the host sends no report until it does'
         return Plan(level=self._state.level, actions=(), reason=why), []
 

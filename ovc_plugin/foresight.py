@@ -51,7 +51,7 @@ class Foresight:
             kept = self._store.load()
             if kept.get('predictor') == self._name:
                 self._predictor.from_dict(kept['learned'])
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # as in see()
             LOG.warning('%s could not be read (%s): the host\'s peaks are learned anew', self._store.path, error)
 
     def see(self, snapshot: HostSnapshot) -> Prediction | None:

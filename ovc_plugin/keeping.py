@@ -9,7 +9,7 @@ import logging
 import time
 import typing
 
-from ovc_plugin import publish
+from ovc_plugin import codec, publish
 from ovc_plugin.act import ksm
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.decide import state
@@ -74,11 +74,11 @@ class Keeper:
             saved = self._store.load()
             if not saved:
                 return None
-            remembered = state.from_dict(saved['ladder'])
+            # Before all else: what the rules remembered can be sensed afresh, how page sharing was found cannot.
             before = saved.get('ksm_before')
-            self.ksm_before = KsmState(**before) if before else None
-            return remembered
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            self.ksm_before = codec.read(KsmState, before) if before else None
+            return state.from_dict(saved['ladder'])
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             LOG.warning('%s: %s could not be read (%s); the host is sensed afresh', self._host, self._store.path, error)
             return None
 

@@ -128,8 +128,10 @@ class Actuator:
         try:
             balloon.apply(action, self._hypervisor)
         finally:
-            took = self._clock() - began
-            self._left_out[action.guest] = self._clock() + _LEFT_OUT if took > _LONG else 0.0
+            if self._clock() - began > _LONG:
+                self._left_out[action.guest] = self._clock() + _LEFT_OUT
+            else:
+                self._left_out.pop(action.guest, None)
 
 
 def _order(action: Action) -> int:

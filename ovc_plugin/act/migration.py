@@ -58,6 +58,8 @@ class Departures:
         asked away, perhaps before a restart; ``wanted`` whether guests are to be asked away at all."""
         snapshot = self._held(snapshot)
         if not wanted:
+            if awaited is None:
+                self._forget()
             return snapshot
         if self._cloud is None:
             return dataclasses.replace(snapshot, notes=(*snapshot.notes, (
@@ -65,7 +67,8 @@ class Departures:
         if awaited is None:
             self._forget()
         elif self._told is None or self._told.guest != awaited:
-            self._begin(awaited, ask=False)
+            with contextlib.suppress(RuntimeError):  # there is no thread to follow it in: the next pass tries again
+                self._begin(awaited, ask=False)
         told = self._told
         notes = snapshot.notes
         if told and told.error:
@@ -94,6 +97,7 @@ class Departures:
         """Ask, in a thread of its own: the answer is in a later :meth:`seen`.
 
         :raises LookupError: there is no cloud to ask.
+        :raises RuntimeError: there is no thread to ask in.
         """
         if self._cloud is None:
             raise LookupError(self._why_not)
@@ -107,9 +111,10 @@ class Departures:
         with self._lock:
             self._wake.set()
             self._wake = threading.Event()
-            self._told = Departure(guest=guest)
+            self._told = None
             threading.Thread(target=self._follow, args=(guest, ask, self._wake), name='ovc-departure',
                              daemon=True).start()
+            self._told = Departure(guest=guest)  # the thread tells nothing while the lock is held
 
     def _forget(self) -> None:
         with self._lock:

@@ -65,11 +65,22 @@ class Reclaimer:
                 return
             if self._next is not None:  # a plan that was never begun
                 self._ended += [entry.outcome() for entry in self._next[0]]
+            if why := self._started():
+                self._ended += [Outcome(action=entry.action, done=False, error=why) for entry in entries]
+                return
             self._next = entries, urgent
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name='ovc-reclaim', daemon=True)
-                self._thread.start()
             self._changed.notify_all()
+
+    def _started(self) -> str | None:
+        """Why there is no thread to move memory in: they run out where memory does. The next plan asks again."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name='ovc-reclaim', daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                return f'{type(error).__name__}: {error}'
+            self._thread = thread
+        return None
 
     @property
     def busy(self) -> bool:
@@ -107,6 +118,8 @@ class Reclaimer:
         began = time.monotonic()
         try:
             found = self._call([(e.group, e.action.amount - e.freed, e.action.floor) for e in going], SLICE, urgent)
+            if len(found) != len(going):
+                raise ValueError(f'the root helper has answered for {len(found)} guests of {len(going)}')
         except Exception as error:  # the thread must outlive anything
             LOG.debug('reclaim failed', exc_info=True)
             self._lift()

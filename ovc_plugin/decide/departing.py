@@ -10,6 +10,7 @@ from ovc_plugin.model import GuestSnapshot, HostSnapshot
 from ovc_plugin.settings import HostSettings
 
 Fields = dict[str, typing.Any]
+_LONGEST = 86400.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,19 @@ class Departing:
         return self.awaited.guest if self.awaited else None
 
 
+def rest(count: int, settings: HostSettings) -> float:
+    """Seconds for which a guest that could not be moved so often is left alone."""
+    return float(min(_LONGEST, settings.migrate_cooldown * 2 ** min(count, 16)))
+
+
+def bounded(departing: Departing, settings: HostSettings, now: float) -> Departing:
+    """The same, with no rest that lasts longer from now on than one does at first: a clock may have been set back."""
+    return dataclasses.replace(
+        departing, rest_until=min(departing.rest_until, now + settings.migrate_cooldown),
+        setbacks={uuid: Setback(count=s.count, until=min(s.until, now + rest(s.count, settings)))
+                  for uuid, s in departing.setbacks.items()})
+
+
 def closed(snapshot: HostSnapshot, departing: Departing, settings: HostSettings, now: float) -> str | None:
     """Why no guest at all may be asked away now, whoever wants it to go; ``None`` where one may."""
     if not settings.migrate or snapshot.departures is None:
@@ -64,8 +78,8 @@ def closed(snapshot: HostSnapshot, departing: Departing, settings: HostSettings,
     if departing.guest is not None:
         name = next((g.name for g in snapshot.guests if g.uuid == departing.guest), departing.guest)
         return f'{name} is on its way: one guest at a time'
-    rest = min(departing.rest_until, now + settings.migrate_cooldown) - now
-    return f'this host asks nobody away for another {rest:.0f} s (migrate_cooldown)' if rest > 0 else None
+    left = departing.rest_until - now
+    return f'this host asks nobody away for another {left:.0f} s (migrate_cooldown)' if left > 0 else None
 
 
 def stays(guest: GuestSnapshot, departing: Departing, settings: HostSettings, now: float) -> str | None:

@@ -14,7 +14,7 @@ import math
 import typing
 
 from ovc_plugin.decide import pressure
-from ovc_plugin.decide.departing import Awaited, Departing, Setback, closed, stays
+from ovc_plugin.decide.departing import Awaited, Departing, Setback, bounded, closed, rest, stays
 from ovc_plugin.decide.state import LadderState
 from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level, Outcome
 from ovc_plugin.settings import HostSettings
@@ -27,7 +27,6 @@ _DOWNTIME = 0.5         # seconds for which nova lets a guest stand still at the
 _ROUNDS = 30            # QEMU would not end a migration that takes more rounds by itself
 _UNMEASURED = 0.5       # share of the bandwidth that a guest is taken to write where nobody could measure it
 _PATIENCE = 3600.0      # after which nothing more is expected of a request
-_LONGEST = 86400.0
 _ALIKE = 0.05           # two guests whose costs differ by less than this share are alike
 
 
@@ -50,7 +49,7 @@ def look(snapshot: HostSnapshot, level: Level, before: Departing, settings: Host
 
 def follow(snapshot: HostSnapshot, level: Level, before: Departing, settings: HostSettings, now: float) -> Departing:
     """What is remembered after this look: how long the shortage lasts, and what became of the guest asked away."""
-    looked = _lasting(level, _looked(snapshot, level, before, now), settings, now)
+    looked = _lasting(level, _looked(snapshot, level, bounded(before, settings, now), now), settings, now)
     departing = _outcome(snapshot, _arrived(snapshot, looked, now), settings, now)
     return dataclasses.replace(departing, measure=_to_measure(snapshot, departing, settings, now))
 
@@ -99,10 +98,9 @@ def failed(departing: Departing, settings: HostSettings, now: float) -> Departin
         return departing
     uuid = departing.awaited.guest
     count = departing.setbacks[uuid].count + 1 if uuid in departing.setbacks else 1
-    rest = min(_LONGEST, settings.migrate_cooldown * 2 ** min(count, 16))
     return dataclasses.replace(
         departing, awaited=None, rest_until=now + settings.migrate_cooldown,
-        setbacks={**departing.setbacks, uuid: Setback(count=count, until=now + rest)})
+        setbacks={**departing.setbacks, uuid: Setback(count=count, until=now + rest(count, settings))})
 
 
 def held(snapshot: HostSnapshot, departing: Departing, level: Level) -> HostSnapshot:

@@ -15,6 +15,10 @@ import math
 from ovc_plugin.model import HostSnapshot
 from ovc_plugin.settings import HostSettings
 
+# Seconds between two looks, or ticks if that is more, beyond which nobody watched: passes are not so far apart. The
+# host was suspended then, or its clock set ahead.
+_APART, _TICKS = 60.0, 2
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Evaporation:
@@ -32,7 +36,8 @@ def follow(before: Evaporation, snapshot: HostSnapshot, settings: HostSettings) 
     if snapshot.ksm is None or snapshot.ksm.saved <= 0:
         return Evaporation()
     rate = snapshot.evaporation
-    if before.at is None or rate is None or (seconds := snapshot.taken_at - before.at) <= 0:
+    longest = max(_APART, _TICKS * settings.tick)
+    if before.at is None or rate is None or not 0 < (seconds := snapshot.taken_at - before.at) <= longest:
         return dataclasses.replace(before, at=snapshot.taken_at)
     weight = 1 - math.exp(-seconds / settings.evaporation_window)
     apart = rate - before.mean

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 
+from ovc_plugin import codec
 from ovc_plugin.decide import departing
 from ovc_plugin.decide.departing import Departing
 from ovc_plugin.decide.evaporation import Evaporation
@@ -93,12 +94,13 @@ def to_dict(state: LadderState) -> dict[str, typing.Any]:
 def from_dict(fields: dict[str, typing.Any]) -> LadderState:
     """What an earlier version did not write has its default; what a later one wrote besides is passed over.
 
-    :raises KeyError, TypeError, ValueError, AttributeError: not a state written by :func:`to_dict`.
+    :raises KeyError, TypeError, ValueError, AttributeError, ArithmeticError: not written by :func:`to_dict`.
     """
     return LadderState(
         level=Level[fields['level']], unclear_at=_time(fields.get('unclear_at')),
         asked=_read(Asked, fields['asked']), needs=_read(Need, fields.get('needs', {})),
-        probes=_read(Probe, fields.get('probes', {})), evaporation=Evaporation(**fields.get('evaporation', {})),
+        probes=_read(Probe, fields.get('probes', {})),
+        evaporation=codec.read(Evaporation, fields.get('evaporation', {})),
         departing=departing.from_dict(fields.get('departing')))
 
 

@@ -115,10 +115,8 @@ def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, known: Nee
     if not spare:
         return [f'it can give nothing: {_mb(guest.actual)} <= {_mb(lowest)}, the larger of its reservation '
                 f'({_mb(guest.reservation)}) and its need with a cushion']
-    if waits := _waits(guest, plan, asked, spare, settings, now):
+    if waits := _waits(guest, plan, asked, spare, settings, now) or _misunderstood(guest, known, settings, now):
         return [waits]
-    if need.understood(guest, known, settings, now) is None:
-        return ['what it said last tells of another size than it has: it is not shrunk before it speaks again']
     return [f'it could give {_mb(spare)} (down to {_mb(lowest)}); at level {plan.level.name} others give what is '
             'missing, or too little is missing']
 
@@ -140,6 +138,12 @@ def _waits(guest: GuestSnapshot, plan: Plan, asked: Asked | None, spare: int, se
     if asked.change > 0 and now - asked.at < settings.turn_after:
         return f'it was given memory {now - asked.at:.0f} s ago < {settings.turn_after:.0f} s (turn_after)'
     return None
+
+
+def _misunderstood(guest: GuestSnapshot, known: Need | None, settings: HostSettings, now: float) -> str | None:
+    if need.understood(guest, known, settings, now) is not None:
+        return None
+    return 'what it said last tells of another size than it has: it is not shrunk before it speaks again'
 
 
 def _stuck(guest: GuestSnapshot, asked: Asked | None, settings: HostSettings, now: float) -> str | None:

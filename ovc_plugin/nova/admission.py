@@ -18,6 +18,7 @@ Counted = typing.Mapping[str, int]
 class _Entry:
     request: Request
     expires: float
+    patience: float  # seconds from its entry until it expires
     landed_at: float = math.inf
 
     @property
@@ -56,7 +57,7 @@ class Ledger:
             else:
                 verdict = judge(self._in_flight(request.guest, counted))
             if verdict.ok or force:
-                self._entries[request.guest] = _Entry(request, expires)
+                self._entries[request.guest] = _Entry(request, expires, expires - now)
             return verdict
 
     def grow(self, request: Request, judge: typing.Callable[[int, InFlight], Verdict], *, otherwise: Request,
@@ -72,7 +73,7 @@ class Ledger:
             flying = self._in_flight(request.guest, counted)
             # With its own overhead, where no report counts it just then.
             verdict = judge(more, flying if here else dataclasses.replace(flying, guests=flying.guests + 1))
-            entry = self._entries.setdefault(request.guest, _Entry(otherwise, expires))
+            entry = self._entries.setdefault(request.guest, _Entry(otherwise, expires, expires - now))
             entry.request = request if verdict.ok or force else otherwise
             return verdict
 
@@ -83,6 +84,10 @@ class Ledger:
                 self._entries[guest].landed_at = now
 
     def _prune(self, counted: Counted, listed_at: float, now: float) -> None:
+        for entry in self._entries.values():  # a clock may have been set back
+            entry.expires = min(entry.expires, now + entry.patience)
+            if now < entry.landed_at < math.inf:
+                entry.landed_at = now
         self._entries = {guest: entry for guest, entry in self._entries.items()
                          if entry.landed_at >= listed_at and entry.expires > now
                          and (entry.expires == math.inf or counted.get(guest, -1) < entry.owed)}

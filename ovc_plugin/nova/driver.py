@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import select
 import time
 import typing
 
@@ -25,9 +26,16 @@ class OvcLibvirtDriver(Growing, OvcMixin, libvirt_driver.LibvirtDriver):  # type
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
         super().__init__(*args, **kwargs)
         self._ovc_sharers = sharing.Sharers()
+        self._ovc_aside: _Connection | None = None
 
     def _ovc_connection(self) -> typing.Any:
-        return self._host.get_connection()
+        connection = self._host.get_connection()
+        if hasattr(select, 'poll'):
+            return connection
+        # On eventlet. The same one for the same connection: whoever listens to its events goes by that.
+        if self._ovc_aside is None or self._ovc_aside.inner is not connection:
+            self._ovc_aside = _Connection(connection, self._host._wrap_libvirt_proxy)
+        return self._ovc_aside
 
     def _get_guest_config(self, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
         config = super()._get_guest_config(instance, *args, **kwargs)
@@ -55,6 +63,36 @@ class OvcLibvirtDriver(Growing, OvcMixin, libvirt_driver.LibvirtDriver):  # type
         if why is not None:
             LOG.info('guest %s starts with pages that are never merged: %s', instance.uuid, why)
             sharing.unshare(config, libvirt_config.LibvirtConfigGuestMemoryBacking)
+
+
+class _Connection:
+    """nova's connection on eventlet, where calls that ask libvirtd must be made in another thread. nova wraps what a
+    call returns, but not what is in a list; of domains in one, those calls are wrapped that take time."""
+
+    def __init__(self, inner: typing.Any, wrap: typing.Callable[[typing.Any], typing.Any]) -> None:
+        self.inner, self._wrap = inner, wrap
+
+    def getAllDomainStats(self, *args: typing.Any) -> list[tuple[typing.Any, typing.Any]]:
+        return [(_Domain(domain, self._wrap), stats) for domain, stats in self.inner.getAllDomainStats(*args)]
+
+    def __getattr__(self, name: str) -> typing.Any:
+        return getattr(self.inner, name)
+
+
+class _Domain:
+    """Its name and ids are known without asking; a thread for each of those would cost more than they do."""
+
+    def __init__(self, inner: typing.Any, wrap: typing.Callable[[typing.Any], typing.Any]) -> None:
+        self._inner, self._wrap = inner, wrap
+
+    def XMLDesc(self, *args: typing.Any) -> typing.Any:
+        return self._wrap(self._inner).XMLDesc(*args)
+
+    def jobInfo(self, *args: typing.Any) -> typing.Any:
+        return self._wrap(self._inner).jobInfo(*args)
+
+    def __getattr__(self, name: str) -> typing.Any:
+        return getattr(self._inner, name)
 
 
 def _as_declared(ours: type, theirs: type) -> None:

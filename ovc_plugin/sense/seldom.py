@@ -7,6 +7,7 @@ says that it never will once an hour.
 """
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -46,8 +47,10 @@ class Seldom(typing.Generic[T]):
         """Ask these guests from now on; what is known of them."""
         self._turns = {uuid: self._turns.get(uuid) or _Turn(self._new()) for uuid in uuids}
         if self._thread is None and self._turns:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            with contextlib.suppress(RuntimeError):  # there is none to be had: the next pass tries again
+                thread.start()
+                self._thread = thread
         self._changed.set()
         return {uuid: turn.known for uuid, turn in self._turns.items()}
 

@@ -5,6 +5,8 @@ import pathlib
 import threading
 import time
 
+import pytest
+
 from ovc_plugin import privileged
 from ovc_plugin.act import reclaimer
 from ovc_plugin.act.actuator import Actuator
@@ -196,3 +198,44 @@ def test_a_thread_that_is_barred_begins_nothing_more_and_others_may(monkeypatch)
     barred.join()
     assert not any(o.done for o in found) and not actuator.swapping and actuator._hypervisor.asked == []
     assert all(o.done for o in actuator.apply(plan(SWAP, GROW), dry_run=False))
+
+
+def without_threads(name):
+    """No thread of this name can be started, as where memory or a limit of processes has run out, until it ends."""
+    start = threading.Thread.start
+
+    def refused(thread):
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(threading.Thread, 'start', refused)
+    return patch
+
+
+def test_swapping_that_finds_no_thread_is_told_and_goes_on_once_there_is_one(monkeypatch):
+    """Threads run out where memory does: just when swapping is needed. It must not be given up for good."""
+    monkeypatch.setattr(privileged, 'reclaim', all_of_it)
+    hypervisor = FakeHypervisor()
+    actuator = Actuator(hypervisor, lambda uuid: pathlib.Path('/g'))
+    refused = without_threads('ovc-reclaim')
+    outcomes = actuator.apply(plan(SWAP, GROW), dry_run=False)
+    assert [o.done for o in outcomes] == [False, True] and 'thread' in outcomes[0].error
+    assert not actuator.swapping
+    refused.undo()
+    assert [(o.action, o.done) for o in actuator.apply(plan(SWAP), dry_run=False)] == [(SWAP, True)]
+
+
+def test_an_answer_for_other_guests_than_were_asked_for_is_a_failure_and_no_end_of_swapping(monkeypatch):
+    monkeypatch.setattr(reclaimer, '_lift', lambda: None)
+    monkeypatch.setattr(privileged, 'reclaim', lambda *args: [])
+    actuator = Actuator(FakeHypervisor(), lambda uuid: pathlib.Path('/g'))
+    [outcome] = actuator.apply(plan(SWAP), dry_run=False)
+    assert not outcome.done and not actuator.swapping
+
+
+def test_nothing_is_kept_of_guests_that_answered(monkeypatch):
+    actuator = Actuator(FakeHypervisor(), lambda uuid: None)
+    actuator.apply(plan(*(SetBalloon(guest=f'g{n}', target=MIB, previous=2 * MIB, reason='') for n in range(9))),
+                   dry_run=False)
+    assert not actuator._left_out

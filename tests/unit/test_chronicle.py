@@ -36,6 +36,18 @@ def test_one_guest_more_is_one_line_of_its_own(caplog):
     assert lines(caplog) == ['h1: guest c: says nothing of its memory']
 
 
+def test_a_note_of_which_only_the_numbers_change_is_logged_once_and_shown_as_it_is(caplog):
+    """A guest may say something else each time that cannot be believed; its host's log is not to be filled by that."""
+    told = Chronicle('h1')
+    with caplog.at_level(logging.WARNING):
+        for usable in range(5000, 5010):
+            told.note([f'guest g-1: reports {usable} bytes usable; not believed'])
+        told.note([f'guest g-{n}: reports 5010 bytes usable; not believed' for n in (1, 2)])
+    assert lines(caplog) == ['h1: guest g-1: reports 5000 bytes usable; not believed',
+                             'h1: guest g-2: reports 5010 bytes usable; not believed']
+    assert told.fields()['notes'] == ['2 guests (g-1, g-2): reports 5010 bytes usable; not believed']
+
+
 def test_a_failure_that_lasts_is_one_warning_whatever_succeeds_in_between(caplog):
     told = Chronicle('h1')
     ask = Outcome(action=SetBalloon(guest='uuid-g1', target=MIB, previous=2 * MIB, reason=''), done=False, error='gone')

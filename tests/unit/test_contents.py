@@ -66,6 +66,24 @@ def test_one_guest_of_an_image_is_enough_for_a_day():
     assert len(memory.calls) == 2
 
 
+def test_images_that_are_gone_are_forgotten_after_a_day():
+    memory = Memory(a=COMMON[:400])
+    one = sampler(memory)
+    for number in range(50):
+        one.look(a_host(a_guest('a', image=f'snapshot-{number}')), NOW + number)
+    assert len(one._sketches) == 50
+    one.look(a_host(), NOW + AGAIN + 60)
+    assert not one._sketches and not one._due
+
+
+def test_a_clock_that_was_set_back_keeps_no_image_from_being_looked_at_anew():
+    memory = Memory(a=COMMON[:400])
+    one, host = sampler(memory), a_host(a_guest('a', image='debian'))
+    one.look(host, NOW + 10 * AGAIN)
+    one.look(host, NOW)
+    assert len(memory.calls) == 2
+
+
 def test_guests_that_do_not_share_or_must_not_be_touched_are_not_read():
     memory = Memory(a=COMMON, b=COMMON, c=COMMON)
     host = a_host(a_guest("a", image="debian", can_share=False),

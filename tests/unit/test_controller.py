@@ -245,6 +245,41 @@ def test_a_torn_state_file_is_sensed_afresh(tmp_path, caplog):
         assert len(host.hypervisor.asked) == 1
 
 
+def written_by_a_newer_release(tmp_path, ksm=None):
+    """The file of a run that has asked a guest to shrink, with what a later release may have added to each part."""
+    host = Host(tmp_path, sampled(last_update=NOW + 9))
+    host.run()
+    file = tmp_path / 'h1.json'
+    kept = json.loads(file.read_text())
+    kept['ladder']['evaporation']['later'] = kept['ladder']['later'] = kept['later'] = 1
+    kept['ksm_before'] = ksm
+    file.write_text(json.dumps(kept))
+    host.restart()
+    return host
+
+
+def test_what_a_newer_release_wrote_besides_costs_nothing_of_what_it_remembered(tmp_path, caplog):
+    host = written_by_a_newer_release(tmp_path, dict(run=0, saved=0, shared=0, pages_to_scan=100, later=2))
+    assert len(host.controller._state.asked) == 1
+    assert host.controller._kept.ksm_before == KsmState(run=0, saved=0, shared=0, pages_to_scan=100)
+    assert 'could not be read' not in caplog.text
+
+
+@pytest.mark.parametrize('broken', [{'level': 'FIFTH'}, {'evaporation': {'mean': 'x'}}, {'departing': {'awaited': 1}},
+                                    {'departing': {'rest_until': 0, 'awaited': None, 'here_since': None,
+                                                   'setbacks': {'g': {'count': float('inf'), 'until': 0}}}}])
+def test_how_page_sharing_was_found_is_known_though_the_rest_cannot_be_read(tmp_path, caplog, broken):
+    """Else the next save forgets it, and nobody ever puts it back."""
+    host = written_by_a_newer_release(tmp_path, dict(run=0, saved=0, shared=0, pages_to_scan=100))
+    kept = json.loads((tmp_path / 'h1.json').read_text())
+    kept['ladder'].update(broken)
+    (tmp_path / 'h1.json').write_text(json.dumps(kept))
+    host.restart()
+    host.run()
+    host.controller.stop()
+    assert 'the host is sensed afresh' in caplog.text and ('run', 0) in host.ksm
+
+
 def test_stopping_puts_page_sharing_back_as_it_was_found(tmp_path, monkeypatch):
     host = Host(tmp_path)
     action = TuneKsm(run=1, pages_to_scan=None, reason='test')
@@ -652,6 +687,17 @@ def test_sharing_knows_of_a_guest_of_another_project_before_it_arrives(tmp_path)
     host.now += 200
     host.controller.run_pass()
     assert host.controller._snapshot.arriving == (), 'it never came'
+
+
+def test_a_guest_that_is_announced_before_the_hypervisor_has_answered_brings_one_pass_forward_and_not_all(tmp_path):
+    host = Host(tmp_path, sampled())
+    host.hypervisor.down = True
+    host.controller.expect('uuid-g2', 'p2')
+    host.run()
+    assert host.controller._arrivals.news is None
+    host.hypervisor.down = False
+    host.run()
+    assert host.controller._snapshot.arriving == ('p2',), 'it is expected all the same'
 
 
 def test_after_the_clock_was_set_back_a_guest_that_hangs_is_not_shrunk(tmp_path):

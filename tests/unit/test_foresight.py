@@ -90,6 +90,17 @@ def test_a_torn_file_is_an_empty_one(tmp_path):
     assert over_days(again, 1 / 288) is not None
 
 
+@pytest.mark.parametrize('learned', [{'now': float('inf'), 'sums': [], 'margins': {}, 'guests': {}}, None])
+def test_what_was_kept_keeps_nobody_from_starting_whatever_the_predictor_makes_of_it(tmp_path, caplog, learned):
+    class Foreign:
+        def from_dict(self, kept): raise ZeroDivisionError('a mistake')
+    foresight = made(tmp_path) if learned else Foresight('mine', Foreign(), publish.Store(str(tmp_path), 'host.peaks'))
+    publish.Store(str(tmp_path), 'host.peaks').save({'predictor': 'calibrated' if learned else 'mine',
+                                                     'learned': learned or {}})
+    foresight.recall()
+    assert 'are learned anew' in caplog.text
+
+
 def test_a_predictor_that_fails_predicts_nothing_and_says_so_once(tmp_path, caplog):
     class Broken:
         def observe(self, step): raise ZeroDivisionError('a mistake')

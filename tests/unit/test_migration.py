@@ -130,6 +130,31 @@ def test_no_thread_is_left_once_nobody_is_awaited():
     until(lambda: not any(t.name == 'ovc-departure' for t in threading.enumerate()))
 
 
+def test_nobody_is_asked_on_after_a_guest_that_is_awaited_no_more_where_migrations_were_switched_off():
+    made = departures(Cloud())
+    made.apply(ACTION)
+    made.seen(a_host(), 'uuid-g1', wanted=False)
+    time.sleep(0.05)
+    assert any(t.name == 'ovc-departure' for t in threading.enumerate())
+    made.seen(a_host(), None, wanted=False)
+    until(lambda: not any(t.name == 'ovc-departure' for t in threading.enumerate()))
+
+
+def test_a_guest_whose_outcome_nobody_can_follow_just_now_costs_no_pass_and_is_followed_later(monkeypatch):
+    cloud, start = Cloud(), threading.Thread.start
+    made = departures(cloud)
+    cloud.ended = Departure(guest='uuid-g1', ended=True)
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+    monkeypatch.setattr(threading.Thread, 'start', refused)
+    assert seen(made) == ()
+    with pytest.raises(RuntimeError):
+        made.apply(ACTION)
+    monkeypatch.setattr(threading.Thread, 'start', start)
+    until(lambda: seen(made) == (cloud.ended,))
+
+
 def test_without_a_cloud_it_says_so_where_migrations_are_wanted_and_is_silent_where_not():
     made = departures(None, why_not='[ovc_nova] auth_type is not set')
     wanted = made.seen(a_host(), None, wanted=True)

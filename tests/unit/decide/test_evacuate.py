@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovc_plugin.decide import evacuate, state
-from ovc_plugin.decide.departing import Departing, from_dict, to_dict
+from ovc_plugin.decide.departing import Departing, Setback, from_dict, to_dict
 from ovc_plugin.decide.host import decide_host
 from ovc_plugin.model import MIB, AskMigration, Departure, Level, Outcome, SetBalloon
 from ovc_plugin.settings import HostSettings
@@ -136,6 +136,16 @@ def test_a_clock_that_was_set_back_asks_nobody_and_is_got_over():
     assert watched.look(thrashing(a_mover())) is None
     action, after = watched.run(thrashing(a_mover()), 1500)
     assert action and after < 1300
+
+
+def test_a_clock_that_was_set_back_prolongs_no_rest_and_no_setback():
+    """It may have been years ahead: the pause after a migration must not last as long."""
+    ahead = NOW + 10 * 365 * 86400
+    rested = Watched(departing=Departing(here_since={}, rest_until=ahead, setbacks={
+        'uuid-g1': Setback(count=1, until=ahead)}))
+    assert rested.run(thrashing(a_mover()), SETTINGS.migrate_cooldown)[0] is None
+    action, _ = rested.run(thrashing(a_mover()), 2 * SETTINGS.migrate_cooldown)
+    assert action.guest == 'uuid-g1'
 
 
 # -- who ---------------------------------------------------------------------------------------------------------

@@ -69,6 +69,14 @@ def test_a_clock_set_back_does_no_harm():
     assert seen.watched == 50 and seen.at == NOW - 3600
 
 
+def test_time_that_nobody_watched_is_not_taken_for_calm():
+    """A host that was suspended, or whose clock was set ahead, has seen no page of what dissolved meanwhile."""
+    new = watched([MIB] * 3)
+    after = follow(new, sharing(rate=0.0, at=new.at + 3600), OPTIONS)
+    assert after == dataclasses.replace(new, at=new.at + 3600)
+    assert reserve_against(sharing(), after, OPTIONS) > GIB // 2
+
+
 def test_where_nothing_is_merged_nothing_is_kept_and_watching_begins_anew():
     none = sharing(saved=0)
     assert follow(watched([MIB] * 60), none, OPTIONS) == Evaporation() and reserve_against(none, CALM, OPTIONS) == 0

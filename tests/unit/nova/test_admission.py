@@ -68,6 +68,16 @@ def test_a_migration_that_never_comes_expires():
     assert ask(ledger, 'g3', now=NOW + 121).reason == '0 0'
 
 
+def test_a_clock_that_was_set_back_keeps_nobody_in_flight_for_longer():
+    ledger, back = Ledger(), NOW - 3600
+    ask(ledger, 'g1')
+    ledger.landed('g1', NOW + 1)
+    ask(ledger, 'g2', expires=NOW + 120)
+    assert ask(ledger, 'g3', listed_at=back, now=back + 1, expires=back + 2).reason == '2 2048'
+    assert ask(ledger, 'g4', listed_at=back + 5, now=back + 6, expires=back + 7).reason == '1 1024'
+    assert ask(ledger, 'g5', listed_at=back + 120, now=back + 122).reason == '0 0'
+
+
 def test_a_refused_arrival_is_counted_only_when_it_comes_all_the_same():
     ledger = Ledger()
     assert not ask(ledger, 'g1', room=0).ok

@@ -11,6 +11,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -56,6 +57,19 @@ def test_what_a_guest_tells_is_believed_for_a_while_and_only_while_it_counts_on(
     assert guests.after(5) == {'a': 5000}, 'it is not asked each time'
     assert guests.after(25) == {'a': 6000}
     assert [guests.after(31) for _ in range(4)][-1] == {}, 'its number stands still'
+
+
+def test_without_a_thread_to_ask_in_nobody_is_asked_until_there_is_one_and_no_pass_fails(monkeypatch):
+    asked, start = threading.Event(), threading.Thread.start
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+    monkeypatch.setattr(threading.Thread, 'start', refused)
+    told = published.Published(lambda uuid, path: asked.set() or '5000 1')
+    assert told.follow(['a']) == {}
+    monkeypatch.setattr(threading.Thread, 'start', start)
+    told.follow(['a'])
+    assert asked.wait(5)
 
 
 def test_a_word_is_as_old_as_the_guest_counts_and_of_a_script_that_may_be_dead_no_age_is_told(monkeypatch):
