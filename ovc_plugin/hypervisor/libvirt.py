@@ -67,6 +67,7 @@ class LibvirtHypervisor:
         for uuid in self._definitions.keys() - {f.uuid for f in facts}:
             self._definitions.pop(uuid, None)  # a call that was given up may be at the same
             self._plugged.pop(uuid, None)
+            self._moving.discard(uuid)
         return facts
 
     def _listen(self, connection: typing.Any) -> None:

@@ -82,7 +82,12 @@ class Patient:
             if self._under_way >= self._most:
                 raise TimeoutError(f'{self._under_way} calls have had no answer; not asked about {what}')
             self._under_way += 1
-        threading.Thread(target=work, name='ovc-hypervisor', daemon=True).start()
+        try:
+            threading.Thread(target=work, name='ovc-hypervisor', daemon=True).start()
+        except RuntimeError:  # there is none to be had
+            with self._lock:
+                self._under_way -= 1
+            raise
         try:
             result, error = done.get(timeout=self._seconds)
         except queue.Empty:

@@ -35,3 +35,12 @@ def test_a_state_that_nobody_could_have_written_is_an_empty_one(tmp_path):
     for text in (b'[' * 100000, b'\xff', b'', b'[1]', b'1' * 10000):
         store.path.write_bytes(text)
         assert store.load() == {}
+
+
+def test_what_was_saved_before_another_process_wrote_is_saved_again(tmp_path):
+    mine, other = Store(str(tmp_path), 'h1'), Store(str(tmp_path), 'h1')
+    mine.save({'a': 1})
+    other.save({'a': 2})
+    assert mine.load() == {'a': 2}
+    mine.save({'a': 1})
+    assert other.load() == {'a': 1}

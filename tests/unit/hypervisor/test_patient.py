@@ -89,3 +89,15 @@ def test_calls_that_never_end_do_not_pile_up(hanging):
     while patient._under_way and time.monotonic() < deadline:
         time.sleep(0.01)
     patient.set_balloon('uuid-hung', 1)
+
+
+def test_a_call_for_which_there_is_no_thread_is_not_counted_as_one_without_an_answer(hanging, monkeypatch):
+    def refuses(thread):
+        raise RuntimeError("can't start new thread")
+    patient, hanging.hangs = Patient(hanging, 5, most=2), False
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, 'start', refuses)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match='new thread'):
+                patient.guests()
+    assert len(patient.guests()) == 2
