@@ -73,7 +73,7 @@ class Store:
         """:returns: what was saved, or {}.
         :raises OSError: the file is there and may not be read.
         """
-        self._last = None  # another process may have written it: what this one saved last is to be saved again
+        self._last = ''  # another process may have written it: what this one saved last is to be saved again
         try:
             found = json.loads(self.path.read_text())
         except FileNotFoundError:
