@@ -5,7 +5,8 @@
 The map, one line per part (who may import whom is checked by ``.importlinter``):
 
 =============  ======================================================================
-model          the nouns: snapshots, levels, actions, plans; ``placing``: requests and verdicts
+model          the nouns: snapshots, levels, actions, plans; ``placing``: requests and verdicts;
+               ``plain``: words of others, fit to be passed on
 settings       every knob once: type, default, bounds, help
 report         what a host tells schedulers and operators, and its codec
 decide/        pure rules: data in, data out; no clock, file, log, thread or network

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ovc_plugin import describe
 from ovc_plugin.model import MIB, Outcome, Plan
+from ovc_plugin.plain import plain
 
 WIDTH = 100
 _NAME = 18
@@ -56,10 +57,6 @@ def seconds(amount: typing.Any) -> str:
 def number(value: typing.Any) -> bool:
     """Whether it is one that can be shown: none that is infinite, or larger than any amount there is."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST < value < _MOST
-
-
-def _plain(text: str) -> str:
-    return ''.join(c if c.isprintable() or c in '\n\t' else '?' for c in text)
 
 
 def _dict(fields: Fields, name: str) -> Fields:
@@ -217,7 +214,7 @@ def account(told: Fields, now: float) -> Text:
     for guest in _list(told, 'guests'):
         names = [str(guest[name]) for name in ('title', 'name', 'uuid') if guest.get(name)]
         place = f'on {told.get("host", "-")}, level {told.get("level", "-")}: {told.get("reason", "-")}'
-        text.append(_plain(f'{" / ".join(dict.fromkeys(names)) or "-"}\n'), style='bold')
+        text.append(plain(" / ".join(dict.fromkeys(names)) or "-") + '\n', style='bold')
         when = f'recorded {told["recorded"]}' if 'recorded' in told else f'{seconds(told.get("age"))} ago'
         text.append(paragraph(f'{place} ({when})'))
         then = told.get('at') if number(told.get('at')) else now
@@ -241,10 +238,10 @@ def plan(done: Plan, outcomes: typing.Sequence[Outcome], names: typing.Mapping[s
 
 def paragraph(note: str, indent: int = 4) -> str:
     """A paragraph, its lines after the first set in by two more."""
-    return textwrap.fill(_plain(note), WIDTH, initial_indent=' ' * indent, subsequent_indent=' ' * (indent + 2),
+    return textwrap.fill(plain(note, '\n\t'), WIDTH, initial_indent=' ' * indent, subsequent_indent=' ' * (indent + 2),
                          break_long_words=False, break_on_hyphens=False) + '\n'
 
 
 def _short(name: str) -> str:
-    name = _plain(name)
+    name = plain(name)
     return name if len(name) <= _NAME else f'{name[:_NAME - 6]}…{name[-5:]}'

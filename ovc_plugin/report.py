@@ -11,6 +11,7 @@ import operator
 import typing
 
 from ovc_plugin.model import HostSnapshot, Level, Plan
+from ovc_plugin.plain import plain
 from ovc_plugin.settings import ALL_TENANTS, HostSettings
 
 VERSION = 1
@@ -215,7 +216,7 @@ def _text(name: str, text: typing.Any) -> str:
     """Words of a host, in which nothing is left that a log or a terminal would take for its own."""
     if type(text) is not str or len(text) > _LONGEST:
         raise ReportError(f'report says {name}={text!r:.80}, which cannot be: look at the host\'s ovc log')
-    return text if text.isprintable() else ''.join(c if c.isprintable() else '?' for c in text)
+    return plain(text)
 
 
 def _can_be(amount: typing.Any) -> bool:

@@ -17,6 +17,8 @@ import warnings
 
 from oslo_config import cfg
 
+from ovc_plugin.plain import plain
+
 with warnings.catch_warnings():
     # oslo.messaging brings in oslo.service, which warns of eventlet unless told what to run on. We run on threads and
     # start none of its services; inside nova the choice is nova's.
@@ -186,7 +188,7 @@ def _told(error: Exception, timeout: float) -> str:
         return NOT_THERE
     kind = getattr(error, 'exc_type', None) or type(error).__name__.removesuffix('_Remote')
     text = str(getattr(error, 'value', None) or error).strip().partition('\n')[0][:_LONGEST]
-    text = ''.join(c if c.isprintable() else '?' for c in text)  # it goes to the operator's terminal
+    text = plain(text)  # it goes to the operator's terminal
     if kind in ('UnsupportedVersion', 'NoSuchMethod', 'RPCVersionCapError'):
         return NO_PLUGIN
     return f'{kind}: {text}' if text else str(kind)

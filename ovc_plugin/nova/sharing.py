@@ -10,6 +10,7 @@ from ovc_plugin.decide import guarantee
 from ovc_plugin.hypervisor import definition
 from ovc_plugin.nova.asking import warn_once
 from ovc_plugin.nova.attributes import OF_IMAGES, given, specs_of
+from ovc_plugin.plain import plain
 from ovc_plugin.settings import HostSettings
 
 # A guest that was defined and is not running after so long will not run.
@@ -78,7 +79,7 @@ def said(instance: typing.Any) -> dict[str, str]:
 def _xml(text: str) -> str:
     """A tenant may write anything on an image. What XML cannot hold would make nova's definition of the guest fail, on
     one host after the other; a word that cannot be read stays one."""
-    return ''.join(c if c.isprintable() else '?' for c in str(text).strip()[:_LONGEST])
+    return plain(str(text).strip()[:_LONGEST])
 
 
 def tell(config: typing.Any, said: dict[str, str], element: typing.Callable[..., typing.Any]) -> None:

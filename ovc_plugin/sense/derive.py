@@ -229,15 +229,14 @@ def _age(facts: GuestFacts, now: float | None, notes: list[str]) -> float | None
 
 
 def _believed(facts: GuestFacts, age: float | None, notes: list[str]) -> tuple[int | None, int | None, float | None]:
-    """(actual, usable, age) of what can be true; nonsense and silence are unknown, never zero. What a guest says is not
-    in the notes: each other number would be another line of the log."""
+    """(actual, usable, age) of what can be true; nonsense and silence are unknown, never zero."""
     actual, usable = facts.actual, facts.usable
     if actual is not None and not 0 < actual <= facts.maximum:
-        notes.append(f'guest {facts.name}: balloon reports none or more than its maximum of {facts.maximum}; not '
+        notes.append(f'guest {facts.name}: balloon reports {actual} bytes, of a maximum of {facts.maximum}; not '
                      'believed, the guest is not shrunk')
         actual = age = None
     if usable is not None and not 0 <= usable <= facts.maximum:
-        notes.append(f'guest {facts.name}: reports more bytes usable than its maximum of {facts.maximum}; not '
+        notes.append(f'guest {facts.name}: reports {usable} bytes usable, of a maximum of {facts.maximum}; not '
                      'believed, the guest is not shrunk')
         usable = age = None
     return actual, usable, age if usable is not None else None
