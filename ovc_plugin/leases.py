@@ -26,7 +26,7 @@ V1_LIMIT, HIGH = 'memory.limit_in_bytes', 'memory.high'
 # Seconds without a word after which a helper hangs. Each of its calls is announced, and lasts half a second and one
 # chunk more, which takes that long only on a device that moves half a MB a second; a limit put back early does no harm.
 DEADLINE = 30.0
-_GUEST = re.compile(r'(machine-qemu|qemu-\d)')  # as libvirt names them; a partition may begin with qemu-, too
+GUEST = re.compile(r'(machine-qemu|qemu-\d)')  # as libvirt names them; a partition may begin with qemu-, too
 _PIPE = 3  # the watchdog's only file but the standard ones
 _held: set[pathlib.Path] = set()  # leases of limits that this process keeps lowered
 Check = typing.Callable[[str], pathlib.Path]
@@ -36,7 +36,7 @@ def checked(group: str) -> pathlib.Path:
     """:raises ValueError: not the memory group of one guest."""
     path = pathlib.Path(group)
     inside = path.is_absolute() and '..' not in path.parts and str(path).startswith('/sys/fs/cgroup/')
-    guest = any(map(_GUEST.match, path.parts[4:]))
+    guest = any(map(GUEST.match, path.parts[4:]))
     if not inside or not guest or not (path / 'memory.stat').exists():
         raise ValueError(f'{group} is not the memory control group of one guest')
     return path

@@ -10,13 +10,13 @@ import pathlib
 import re
 import typing
 
+from ovc_plugin import leases
 from ovc_plugin.samples import GroupSample, MemorySample
 from ovc_plugin.sense import psi
 from ovc_plugin.sense.proc import table
 
 _OCTAL = re.compile(r'\\([0-7]{3})')
 _ABSURD = 1 << 50
-_GUEST = re.compile(r'(machine-qemu|qemu-\d)')
 
 
 def _number(path: pathlib.Path) -> int | None:
@@ -195,7 +195,7 @@ def of_process(proc: pathlib.Path, pid: int) -> pathlib.Path | None:
             continue
         relative = pathlib.PurePosixPath(name[len(root.rstrip('/')):].lstrip('/'))
         for depth, part in enumerate(relative.parts):
-            if _GUEST.match(part):
+            if leases.GUEST.match(part):
                 found = pathlib.Path(mountpoint, *relative.parts[:depth + 1])
                 if (found / 'memory.stat').exists():
                     return found
