@@ -24,7 +24,7 @@ subprocess.Popen(['/bin/qemu-ga', '-m', 'virtio-serial', '-p', '/dev/' + os.path
 subprocess.Popen([sys.executable, '/bin/ovc-working-set', '--every', '1'])
 time.sleep(20)
 print('two takes', flush=True)
-held = bytearray(os.urandom(1 << 20) * 100)
+held = os.urandom(1 << 20) * 100
 time.sleep(600)
 '''
 
