@@ -68,8 +68,7 @@ class Controller(Answers):
         """Remember what was asked before a restart, then run in a thread of its own."""
         self.claim()
         self.recall()
-        self._thread = threading.Thread(target=self._run, name='ovc-controller', daemon=True)
-        self._thread.start()
+        self._thread = self._kept.started(threading.Thread(target=self._run, name='ovc-controller', daemon=True))
 
     @property
     def dry_run(self) -> bool:

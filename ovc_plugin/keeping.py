@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 import time
 import typing
 
@@ -46,6 +47,15 @@ class Keeper:
     @property
     def held(self) -> bool:
         return self._store.held
+
+    def started(self, thread: threading.Thread) -> threading.Thread:
+        """The thread that acts under this claim. Where it cannot run, nobody else is kept from acting."""
+        try:
+            thread.start()
+        except RuntimeError:
+            self.give_up()
+            raise
+        return thread
 
     def give_up(self) -> None:
         self._store.give_up()

@@ -181,6 +181,19 @@ class Blind:
         return {}
 
 
+def test_a_controller_that_gets_no_thread_keeps_no_other_process_from_acting(tmp_path, monkeypatch):
+    host = Host(tmp_path)
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, 'start', refused)
+    with pytest.raises(RuntimeError, match='new thread'):
+        host.controller.start()
+    assert publish.Store(str(tmp_path), 'h1').claim()
+    host.controller.stop()
+
+
 def test_a_watch_that_fails_does_not_end_the_loop_nor_make_it_spin(tmp_path):
     host = Host(tmp_path, tick=0.2)
     host.controller._watch = Blind()
