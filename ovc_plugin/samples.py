@@ -141,11 +141,13 @@ class HostSample:
     """Everything read in one pass. ``guests`` is ``None`` when the hypervisor did not answer.
 
     ``growth`` is by how many bytes a second demand has grown lately, where somebody watched between two passes.
+    ``steady`` is when it was taken by a clock that nobody sets, in seconds since boot: rates go by that one.
     """
 
     host: str
     taken_at: float
     memory: MemorySample
+    steady: float | None = None
     stall: float | None = None
     growth: float | None = None
     refault_pages: int | None = None

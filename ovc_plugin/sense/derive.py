@@ -24,7 +24,7 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
     as too old, so that nothing is promised twice. ``targets`` are the balloon sizes last asked for.
     """
     notes = list(later.notes)
-    seconds = later.taken_at - earlier.taken_at if earlier else 0.0
+    seconds = _between(earlier, later) if earlier else 0.0
     known = {g.facts.uuid: g for g in (earlier.guests or ())} if earlier else {}
     if later.guests is None:
         guests = tuple(_guest(g, None, 0.0, None, later, targets, settings, notes) for g in known.values())
@@ -49,6 +49,12 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
         refaults=_rate(earlier.refault_pages if earlier else None, later.refault_pages, seconds), guests=guests)
     notes += filter(None, [ksm.alarm(found, settings.host)])
     return dataclasses.replace(found, notes=tuple(dict.fromkeys(notes)))
+
+
+def _between(earlier: HostSample, later: HostSample) -> float:
+    if earlier.steady is None or later.steady is None:
+        return later.taken_at - earlier.taken_at
+    return later.steady - earlier.steady
 
 
 def _growth(before: MemorySample, after: MemorySample, seconds: float) -> float | None:

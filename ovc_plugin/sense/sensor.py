@@ -40,7 +40,7 @@ class Sensor:
         :raises OSError: not even the host's memory can be read; nothing can be decided then.
         """
         notes: list[str] = []
-        files = (OSError, ValueError)
+        files, steady = (OSError, ValueError), time.clock_gettime(time.CLOCK_BOOTTIME)
         told = self.sources.attempt(
             'guests', self._hypervisor.guests, Exception,
             'hypervisor did not answer; its guests are held as they are until it does', notes)
@@ -58,7 +58,7 @@ class Sensor:
         held = self.sources.attempt('zswap', lambda: zswap.held(self.proc), files,
                                     'compressed swap cannot be read', notes)
         return HostSample(
-            host=self._host, taken_at=now, memory=memory, stall=stall, ksm=sharing,
+            host=self._host, taken_at=now, steady=steady, memory=memory, stall=stall, ksm=sharing,
             guests=self._spoken.tell(self._asked(guests)), refault_pages=refaults, zswap=held,
             durations=self.sources.durations(), notes=tuple(notes))
 

@@ -46,6 +46,13 @@ def test_a_clock_that_jumped_back_gives_no_rate():
     assert derived(a_sample(sampled(), taken_at=NOW - 100), a_sample(sampled())).growth is None
 
 
+def test_rates_go_by_a_clock_that_nobody_sets():
+    first = a_sample(sampled(refaults=100), memory=memory(10 * GIB), steady=50.0)
+    later = a_sample(sampled(refaults=600), memory=memory(9 * GIB, swap_in=10), steady=55.0, taken_at=NOW + 0.1)
+    found = derived(later, first)
+    assert (found.growth, found.swap_in, found.guests[0].refaults) == (GIB / 5, 10 * 4096 / 5, 100)
+
+
 def test_the_reservation_is_the_flavors_or_the_default():
     assert one(reservation='25%').reservation == GIB // 4
     assert one().reservation == GIB // 2
