@@ -51,6 +51,16 @@ def missing(found: bool, what: str) -> list[str]:
     return [] if found else [f'missing: {what}']
 
 
+def shrunk(scene: Scene, controller: Controller, enough: typing.Callable[[int], bool], what: str) -> None:
+    """Passes until the willing guest's size is small enough. Raises TimeoutError, with what was decided about it."""
+    try:
+        until(lambda: (run(controller), enough(scene.size('willing')))[1], 60, what)
+    except TimeoutError as error:
+        lines = controller.explain('willing')
+        raise TimeoutError(f'{error}; guest {guests(controller)["willing"]}, '
+                           f'explained {lines}') from None
+
+
 def libvirt_restarted(scene: Scene) -> Row:
     libvirtd = Libvirtd(scene.host)
     try:
@@ -80,7 +90,7 @@ def libvirt_restarted(scene: Scene) -> Row:
 
 def guest_reboots(scene: Scene) -> Row:
     with scene.controller(swap=False) as (controller, _):
-        until(lambda: (run(controller), scene.size('willing') < 300 * MB)[1], 60, 'the guest to be shrunk')
+        shrunk(scene, controller, lambda size: size < 300 * MB, 'the guest to be shrunk')
         small = scene.size('willing')
         starts = len(scene.consoles['willing'].events('start'))
         scene.domain('willing').reset(0)
@@ -93,7 +103,7 @@ def guest_reboots(scene: Scene) -> Row:
         until(back, 90, 'the guest to be up again')
         up = time.monotonic() - began
         scene.consoles['willing'].wait_event('touched', len(scene.consoles['willing'].events('touched')) + 0, 60)
-        until(lambda: (run(controller), scene.size('willing') <= small)[1], 60, 'it to be shrunk again')
+        shrunk(scene, controller, lambda size: size <= small, 'it to be shrunk again')
         again = time.monotonic() - began
         target = guests(controller)['willing']['target']
     lost = missing(target >= scene.owed['willing'], 'the guarantee') + [f'failed: {error}' for error in errors[:1]]
