@@ -77,8 +77,16 @@ def in_state(stage: Stage, state: str, chosen: list[str], deadline: float) -> di
                     stage.say(f'  nova-api failed:\n{last_failure(log)}')
                 stage.delete([s.id for s in stage.compute.servers(details=False) if s.id not in fillers])
             stage.watch.look_after(f'{path}, {state}')
+            if not cells[path].good:
+                stage.say(f'  the scheduler said:\n{refusals(stage.cloud.log("nova-scheduler"))}')
             stage.say(f'  {path}: {cells[path].told}{"" if cells[path].good else "  WRONG"}')
     return cells
+
+
+def refusals(log: Path, most: int = 6) -> str:
+    """The last lines by which a scheduler refused hosts."""
+    lines = [line for line in log.read_text(errors='replace').splitlines() if ' refused for guest ' in line]
+    return '\n'.join(f'    {line[:300]}' for line in lines[-most:]) or '    nothing of ours'
 
 
 def play(cloud: Cloud, options: argparse.Namespace, say: Progress) -> tuple[dict[str, dict[str, Cell]], Watch]:
