@@ -145,7 +145,7 @@ def _lift() -> int:
 def _put_sharing_back(conf: cfg.ConfigOpts, settings: Settings) -> int:
     """Page sharing as a killed one has found it, unless another process controls this host by now."""
     host = options.load_agent(conf).host or socket.gethostname()
-    store = publish.Store(settings.host.state_path, host)
+    store = publish.Store(settings.host.state_path, host, settings.host.run_path)
     kept = keeping.Keeper(host, store, Chronicle(host))
     problem = None
     try:
