@@ -42,7 +42,7 @@ def _free(path: pathlib.Path, flags: int = 0) -> bool:
 class Store:
     """A JSON file. A missing or unreadable one is an empty one: the host is then sensed afresh.
 
-    ``run_path`` is where the host's libvirt keeps the process ids of its guests: whoever takes the host takes that, too,
+    ``run_path`` is where the host's libvirt keeps the process ids of its guests: whoever takes the host takes that too,
     whatever name it has for the host and wherever it keeps its file.
     """
 
