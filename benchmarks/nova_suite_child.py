@@ -116,7 +116,7 @@ def put_us_in_place(manage_ratio: bool, state: str) -> None:
         *before, 'ovc_plugin.nova.weights.OvercommitWeigher'])
     for option, value in ((('ovc_scheduler', 'dry_run'), False), (('ovc_host', 'dry_run'), False),
                           (('ovc_host', 'manage_ratio'), manage_ratio),
-                          (('ovc_host', 'state_path'), state)):
+                          (('ovc_host', 'state_path'), state), (('ovc_host', 'run_path'), state)):
         default(option, lambda before, value=value: value)
 
 

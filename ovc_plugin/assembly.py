@@ -44,7 +44,7 @@ def build(host: str, settings: Settings, connect: typing.Callable[[], typing.Any
         LOG.warning('%s: require_swap_backing is off: guests may be promised more than memory and swap can hold, and '
                     'the kernel may then kill them', host)
     _tell_of_eventlet(host, options)
-    store = publish.Store(options.state_path, host)
+    store = publish.Store(options.state_path, host, options.run_path)
     # In a dry run too, if there can be any: they are an earlier run's, and would outlive it. But those of another
     # process that controls this host are at work.
     if (not options.dry_run or privileged.LEASES.exists()) and _alone(store):

@@ -14,7 +14,7 @@ import typing
 
 from oslo_config import cfg
 
-from ovc_plugin import settings
+from ovc_plugin import privileged, settings
 from ovc_plugin.decide import guarantee
 from ovc_plugin.model import MIB
 
@@ -95,14 +95,16 @@ def _options(group: Group) -> list[cfg.Opt]:
 
 def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
     """Every option with its group, for oslo-config-generator."""
-    return [(cfg.OptGroup(group.GROUP, help=_TITLES[group.GROUP]), _options(group))
-            for group in _GROUPS]
+    return [*_own(), *privileged.list_opts()]
+
+
+def _own() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    return [(cfg.OptGroup(group.GROUP, help=_TITLES[group.GROUP]), _options(group)) for group in _GROUPS]
 
 
 def register(conf: cfg.ConfigOpts) -> None:
     """Make the options known to ``conf`` (in nova: ``nova.conf.CONF``). Doing it twice does no harm."""
-    for group, options in list_opts():
-        conf.register_group(group)
+    for group, options in _own():
         conf.register_opts(options, group=group)
 
 

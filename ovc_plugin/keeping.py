@@ -40,8 +40,8 @@ class Keeper:
             LOG.debug('%s: %s cannot be claimed: %s', self._host, self._store.path, error)
             self.alone = True
         self._told.unwritten('claim', None if self.alone or dry_run else (
-            'another process controls this host already (nova-compute or ovc-agent), so this one acts on nothing, as '
-            'in a dry run: end one of them'))
+            'another process controls this host already (nova-compute or ovc-agent, under whatever name), so this one '
+            'acts on nothing, as in a dry run: end one of them, or name this libvirt\'s own run_path in [ovc_host]'))
         return self.alone
 
     @property

@@ -11,6 +11,7 @@ A limit that is lowered to reclaim is put back at once, by a watchdog should the
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 import pathlib
@@ -28,13 +29,31 @@ MOST_SECONDS = 10.0  # of one call, whatever is asked: far less than the watchdo
 KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1), 'use_zero_pages': (0, 1),
              'merge_across_nodes': (0, 1)}
 
+SECTION, READING = 'ovc_privileged', 'ovc_privileged_pages'
+CAPABILITIES = {SECTION: [capabilities.CAP_DAC_OVERRIDE],
+                READING: [capabilities.CAP_DAC_READ_SEARCH, capabilities.CAP_SYS_PTRACE]}
+_TITLES = {
+    SECTION: 'The helper for root actions (page sharing, swapping of single guests), as oslo.privsep has its options',
+    READING: 'The helper that reads guests\' pages where [ovc_host] sample_pages is set',
+}
+
 context = priv_context.PrivContext(
-    'ovc_plugin', cfg_section='ovc_privileged', pypath=f'{__name__}.context',
-    capabilities=[capabilities.CAP_DAC_OVERRIDE])
+    'ovc_plugin', cfg_section=SECTION, pypath=f'{__name__}.context', capabilities=CAPABILITIES[SECTION])
 # Apart, since it may read guests' memory: its helper is started only where pages are sampled ([ovc_host] sample_pages).
 reading = priv_context.PrivContext(
-    'ovc_plugin', cfg_section='ovc_privileged_pages', pypath=f'{__name__}.reading',
-    capabilities=[capabilities.CAP_DAC_READ_SEARCH, capabilities.CAP_SYS_PTRACE])
+    'ovc_plugin', cfg_section=READING, pypath=f'{__name__}.reading', capabilities=CAPABILITIES[READING])
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """What the sections of the two helpers may hold, for who shows or checks names: oslo.privsep registers them."""
+    found = []
+    for section, kept in CAPABILITIES.items():
+        options = copy.deepcopy(priv_context.OPTS)
+        for option in options:
+            if option.dest == 'capabilities':
+                option.default = [capabilities.CAPS_BYVALUE[one] for one in kept]
+        found.append((cfg.OptGroup(section, help=_TITLES[section]), options))
+    return found
 
 
 def prepare(conf: cfg.ConfigOpts, become_root: list[str] | None = None) -> None:
@@ -43,7 +62,7 @@ def prepare(conf: cfg.ConfigOpts, become_root: list[str] | None = None) -> None:
     ``become_root`` is what goes before it otherwise, where no program of nova's has told oslo.privsep.
     """
     priv_context.init(root_helper=become_root)
-    for group in ('ovc_privileged', 'ovc_privileged_pages'):
+    for group in CAPABILITIES:
         if os.geteuid() == 0 and conf[group].helper_command is None:
             helper = pathlib.Path(sys.executable).parent / 'privsep-helper'
             if helper.exists():

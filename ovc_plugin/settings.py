@@ -235,7 +235,7 @@ class HostSettings:
     record_size: int = knob(
         20 * MIB, 'Most that the decision log of this host takes on disk; the oldest goes first.', low=1 * MIB,
         high=64 << 30, unit='MiB')
-    run_path: str = knob('/run/libvirt/qemu', 'Directory in which libvirt keeps the process id files of its guests.')
+    run_path: str = knob('/run/libvirt/qemu', 'Where libvirt keeps its guests\' process ids; one process controls it.')
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

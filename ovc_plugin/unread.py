@@ -17,8 +17,8 @@ from ovc_plugin import conf as options
 
 LOG = logging.getLogger(__name__)
 Options = collections.abc.Iterable[tuple[cfg.OptGroup, list[cfg.Opt]]]
-# Whose options others own: their names are judged only where somebody tells them.
-_OTHERS = ('ovc_nova', 'ovc_privileged', 'ovc_privileged_pages')
+# Whose options keystoneauth1 owns: its names are judged only where somebody tells them.
+_OTHERS = ('ovc_nova',)
 _ALIKE = 0.85  # a section that does not begin as ours do must be this much like one of them (difflib's ratio)
 
 

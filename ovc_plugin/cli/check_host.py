@@ -158,7 +158,7 @@ def helper(conf: cfg.ConfigOpts) -> Findings:
 
 
 def writable(path: pathlib.Path, service_user: str) -> Findings:
-    remedy = f'install -d -o {service_user} -g {service_user} {path}'
+    remedy = f'install -d -o {service_user} -g {service_user} -m 750 {path}'
     try:
         found = path.stat()
     except OSError as problem:

@@ -84,8 +84,9 @@ class Release(command.Command):
     def _run(self, args: argparse.Namespace) -> int:
         conf, settings = configured(args)
         host = args.host or conf.host or options.load_agent(conf).host or socket.gethostname()
-        store = publish.Store(settings.host.state_path, host)
-        if os.path.isdir(settings.host.state_path) and not store.claim():
+        store = publish.Store(settings.host.state_path, host, settings.host.run_path)
+        # Where there is no directory for the claim, none is made.
+        if not (store.claim() if os.path.isdir(settings.host.state_path) else store.free()):
             raise options.ConfigError('the host controller is at work here and would take back what is given: stop '
                                       'nova-compute (or ovc-agent) first')
         try:

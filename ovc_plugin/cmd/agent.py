@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
@@ -145,7 +146,7 @@ def _lift() -> int:
 def _put_sharing_back(conf: cfg.ConfigOpts, settings: Settings) -> int:
     """Page sharing as a killed one has found it, unless another process controls this host by now."""
     host = options.load_agent(conf).host or socket.gethostname()
-    store = publish.Store(settings.host.state_path, host)
+    store = publish.Store(settings.host.state_path, host, settings.host.run_path)
     kept = keeping.Keeper(host, store, Chronicle(host))
     problem = None
     try:
@@ -176,8 +177,8 @@ class _Agent:
 
     def __init__(self, conf: cfg.ConfigOpts, host: str, built: controller.Controller) -> None:
         self._conf, self._host, self._controller = conf, host, built
-        self._wake = threading.Event()
-        self._ending = self._reread = False
+        # Not an Event: its lock, taken by a handler that the next signal interrupts, would never come free.
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._server: typing.Any = None
 
     def run(self) -> int:
@@ -192,12 +193,8 @@ class _Agent:
         # A broker that is down must not keep the host's memory from being looked after.
         bus = threading.Thread(target=self._serve, name='ovc-rpc', daemon=True)
         bus.start()
-        while not self._ending:
-            self._wake.wait()
-            self._wake.clear()
-            if self._reread:
-                self._reread = False
-                self._reload()
+        while self._signals.get() == signal.SIGHUP:
+            self._reload()
         LOG.info('%s: ending; guests are given what is free', self._host)
         self._controller.stop()
         if self._server is not None:
@@ -205,11 +202,7 @@ class _Agent:
         return 0
 
     def _signalled(self, number: int, _frame: typing.Any) -> None:
-        if number == signal.SIGHUP:
-            self._reread = True
-        else:
-            self._ending = True
-        self._wake.set()
+        self._signals.put(number)
 
     def _serve(self) -> None:
         if not rpc.has_transport(self._conf):

@@ -107,7 +107,8 @@ def enable(case: typing.Any, **options: typing.Any) -> None:
     case.flags(manager_shutdown_timeout=30)
     if not hasattr(case, 'state_path'):
         case.state_path = case.useFixture(fixtures.TempDir()).path
-    case.flags(group='ovc_host', dry_run=False, state_path=case.state_path)
+    # No libvirt of this machine's: the hosts of a test are several, and each is taken by one alone.
+    case.flags(group='ovc_host', dry_run=False, state_path=case.state_path, run_path=case.state_path)
 
 
 class CloudCase(integrated_helpers.ProviderUsageBaseTestCase):

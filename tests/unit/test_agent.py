@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 
 import pytest
 from oslo_config import cfg
@@ -207,6 +208,22 @@ def test_sigterm_ends_it_cleanly(written, modelled):
         until(lambda: modelled and modelled[0].status()['tick']['passes'] > 1)
     assert Running('--config-file', config).meanwhile(steps) == 0
     assert not [t for t in threading.enumerate() if t.name == 'ovc-controller']
+
+
+def test_a_signal_that_comes_while_one_is_handled_ends_it_all_the_same(written, modelled, monkeypatch):
+    """A lock that a handler takes would be waited for without end by the next one, which runs within it."""
+    config, entered, again = written(QUICK), threading.Condition.__enter__, []
+
+    def enter(condition):
+        found = entered(condition)
+        if not again and any(frame.name == '_signalled' for frame in traceback.extract_stack(limit=6)):
+            again.append(os.kill(os.getpid(), signal.SIGTERM))
+        return found
+    monkeypatch.setattr(threading.Condition, '__enter__', enter)
+
+    def steps():
+        until(lambda: modelled and modelled[0].report)
+    assert Running('--config-file', config).meanwhile(steps) == 0
 
 
 def test_sighup_takes_what_may_change_and_leaves_the_rest(written, modelled):

@@ -242,7 +242,8 @@ def test_the_root_helper_is_started_as_nova_compute_starts_it(monkeypatch, writt
 def test_a_state_path_that_is_not_there_or_another_users_is_an_error(tmp_path, monkeypatch):
     assert one(check_host.writable(tmp_path, 'root')).severity is Severity.OK
     absent = one(check_host.writable(tmp_path / 'absent', 'nova'))
-    assert absent.severity is Severity.ERROR and f'install -d -o nova -g nova {tmp_path / "absent"}' in absent.change
+    remedy = f'install -d -o nova -g nova -m 750 {tmp_path / "absent"}'
+    assert absent.severity is Severity.ERROR and remedy in absent.change
     monkeypatch.setattr(check_host.pwd, 'getpwnam', lambda name: type('User', (), {'pw_uid': 4242}))
     assert one(check_host.writable(tmp_path, 'nova')).severity is Severity.ERROR
 

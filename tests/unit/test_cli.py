@@ -229,7 +229,9 @@ def test_a_database_url_that_cannot_be_read_is_not_shown(written, capsys, monkey
 def test_a_database_whose_library_is_elsewhere_is_not_taken_for_a_wrong_connection(written, bus, capsys, monkeypatch):
     def refuses(conf):
         raise ModuleNotFoundError("No module named 'pymysql'")
-    monkeypatch.setitem(sys.modules, 'ovc_plugin.nova.inventory', types.SimpleNamespace(last_reports=refuses))
+    inventory = types.SimpleNamespace(last_reports=refuses)
+    monkeypatch.setitem(sys.modules, 'ovc_plugin.nova.inventory', inventory)
+    monkeypatch.setattr('ovc_plugin.nova.inventory', inventory, raising=False)
     config = written('[DEFAULT]\ntransport_url = fake://\n[api_database]\nconnection = mysql+pymysql://there/nova\n')
     assert cli.main(['status', '--config-file', config]) == 2
     said = capsys.readouterr().err

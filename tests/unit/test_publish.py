@@ -44,3 +44,58 @@ def test_what_was_saved_before_another_process_wrote_is_saved_again(tmp_path):
     assert mine.load() == {'a': 2}
     mine.save({'a': 1})
     assert other.load() == {'a': 1}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """What a libvirt that is at work keeps of its guests."""
+    directory = tmp_path / 'qemu'
+    directory.mkdir()
+    (directory / 'driver.pid').write_text('1')
+    return directory
+
+
+def test_a_libvirt_is_taken_once_under_whatever_name_and_wherever_that_is_kept(tmp_path, run):
+    """nova-compute goes by the full host name, ovc-agent by the short one."""
+    nova = Store(str(tmp_path / 'nova'), 'h1.example.org', str(run))
+    agent = Store(str(tmp_path / 'ovc'), 'h1', str(run))
+    assert agent.free() and nova.claim() and nova.held and nova.claim() and nova.free()
+    assert not agent.free() and not agent.claim() and not agent.held
+    assert Store(str(tmp_path / 'ovc'), 'h1').claim(), 'what could not be taken whole is let go'
+    nova.give_up()
+    assert not nova.held and agent.free() is False  # the name, by the one above
+
+
+def test_several_libvirts_on_one_machine_are_taken_each(tmp_path, run):
+    other = tmp_path / 'other'
+    other.mkdir()
+    (other / 'driver.pid').write_text('2')
+    stores = [Store(str(tmp_path / 'ovc'), host, str(path)) for host, path in (('h1', run), ('h2', other))]
+    assert all(store.claim() for store in stores) and all(store.held for store in stores)
+
+
+def test_a_libvirt_that_comes_later_is_taken_then_by_one_alone(tmp_path, run):
+    (run / 'driver.pid').unlink()
+    first, second = (Store(str(tmp_path / 'ovc'), host, str(run)) for host in ('h1', 'h2'))
+    assert first.claim() and first.held and second.claim() and second.held
+    (run / 'driver.pid').write_text('1')
+    assert not first.held and first.claim() and first.held
+    assert not second.held and not second.claim() and not second.held
+    (run / 'driver.pid').unlink()  # libvirt is restarted
+    assert first.held and first.claim()
+    (run / 'driver.pid').write_text('2')
+    assert first.held and not second.claim()
+
+
+def test_who_may_not_look_at_libvirts_directory_takes_the_name_alone(tmp_path, run, monkeypatch):
+    opened = os.open
+
+    def refuse(path, *arguments, **more):
+        if path == run:
+            raise PermissionError(13, 'Permission denied', str(path))
+        return opened(path, *arguments, **more)
+    monkeypatch.setattr(os, 'open', refuse)
+    store = Store(str(tmp_path / 'ovc'), 'h1', str(run))
+    assert store.free() and store.claim() and not Store(str(tmp_path / 'ovc'), 'h1', str(run)).claim()
+    store.give_up()
+    assert Store(str(tmp_path / 'ovc'), 'h1', str(run)).free()

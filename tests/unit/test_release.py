@@ -134,6 +134,18 @@ def test_it_refuses_while_a_controller_is_at_work(ovc, tmp_path):
     assert ovc()[0] == 0
 
 
+@pytest.mark.parametrize('state', ['', 'never'])
+def test_it_refuses_while_one_is_at_work_on_this_libvirt_under_another_name(ovc, written, tmp_path, capsys, state):
+    (tmp_path / 'driver.pid').write_text('1')
+    config = written(f'[DEFAULT]\nhost = h1\n[ovc_host]\nstate_path = {tmp_path / state}\nrun_path = {tmp_path}\n')
+    other = publish.Store(str(tmp_path / 'other'), 'h1.example.org', str(tmp_path))
+    assert other.claim()
+    assert cli.main(['release', '--config-file', config, '--connect', 'test:///default']) == 2
+    assert 'stop nova-compute' in capsys.readouterr().err
+    other.give_up()
+    assert cli.main(['release', '--config-file', config, '--connect', 'test:///default']) == 0
+
+
 def test_page_sharing_that_a_killed_controller_left_is_put_back_once(ovc, tmp_path):
     before = {'run': 0, 'saved': 0, 'shared': 0, 'pages_to_scan': 77}
     publish.Store(str(tmp_path), 'h1').save({'ladder': {'level': 'CLEAR', 'asked': {}}, 'ksm_before': before})

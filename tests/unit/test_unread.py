@@ -33,6 +33,9 @@ def found(written):
     ('[ovc_scheduler]\ndryrun = true', '[ovc_scheduler] dryrun in', 'write dry_run'),
     ('[ovc_agent]\nquxx = 1', '[ovc_agent] quxx in', 'ovc.conf.sample'),
     ('[ovc_nova]\nauth_type = password\npasswrod = s3cret', '[ovc_nova] passwrod in', 'write password'),
+    ('[ovc_privileged]\nhelper_comand = sudo x', '[ovc_privileged] helper_comand in', 'write helper_command'),
+    ('[ovc_privileged_pages]\nsample_pages = 5', '[ovc_privileged_pages] sample_pages in', 'move it to [ovc_host]'),
+    ('[ovc_priviledged]\nuser = root', '[ovc_priviledged] in', 'write [ovc_privileged]'),
     ('[ovc_hosts]\ndry_run = false', '[ovc_hosts] in', 'write [ovc_host]'),
     ('[ocv_host]\ndry_run = false', '[ocv_host] in', 'write [ovc_host]'),
     ('[ovc_compute]\ndry_run = false', '[ovc_compute] in', '')])
@@ -44,7 +47,8 @@ def test_a_name_that_nothing_reads_is_told_with_the_one_that_was_meant(found, tm
 
 @pytest.mark.parametrize('text', [
     '', '[OVC_Host]\nballoon_step = 0.3', '[scheduler]\na = 1\n[filter_scheduler]\nb = 1\n[ovs]\nc = 1',
-    '[DEFAULT]\nbaloon_step = 0.3', '[ovc_privileged]\nhelper_command = sudo privsep-helper',
+    '[DEFAULT]\nbaloon_step = 0.3',
+    '[ovc_privileged]\nhelper_command = sudo privsep-helper\nuser = root\ncapabilities = CAP_DAC_OVERRIDE',
     # names that keystoneauth had before, and those of other plugins than password
     '[ovc_nova]\nauth_plugin = password\nuser-name = nova\ntenant_name = service\nregion_name = one\ncafile = /c',
     '[ovc_nova]\nauth_type = v3applicationcredential\napplication_credential_secret = secret',
