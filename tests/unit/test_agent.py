@@ -200,7 +200,7 @@ def test_sigterm_ends_it_cleanly(written, modelled):
     def steps():
         until(lambda: modelled and modelled[0].status()['tick']['passes'] > 1)
     assert Running('--config-file', config).meanwhile(steps) == 0
-    assert not modelled[0]._thread.is_alive()
+    until(lambda: not modelled[0]._thread.is_alive())
 
 
 def test_sighup_takes_what_may_change_and_leaves_the_rest(written, modelled):
