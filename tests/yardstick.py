@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""How slow this machine is: bounds on processor time are of the machine they were measured on, and grow on a slower one.
-"""
+"""How slow this machine is: bounds on processor time are of the machine that they were set on, and grow on a slower."""
 from __future__ import annotations
 
 import json

@@ -15,8 +15,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "devstack" / "onebox"))
 sys.path.insert(0, str(HERE))
 
-from guest import client, direct  # noqa: E402
 import patience  # noqa: E402
+from guest import client, direct  # noqa: E402
 from libvirt_host import LibvirtHost, libvirt_host  # noqa: E402
 
 MB = 1 << 20

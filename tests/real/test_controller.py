@@ -115,8 +115,8 @@ def test_equal_pages_of_one_owner_are_merged_and_sharing_is_put_back(host, guest
         own(domain)
         until(lambda console=console: console.events('touched'), 'the guests to fill')
     controller = control(ksm='auto', ksm_pages_to_scan=20000)
-    plan, _ = controller.run_pass()
-    assert any(isinstance(a, TuneKsm) and a.run == 1 for a in plan.actions)
+    until(lambda: any(isinstance(a, TuneKsm) and a.run == 1 for a in controller.run_pass()[0].actions),
+          'sharing to be switched on')
     until(lambda: (controller.run_pass(), merged(controller))[1], 'half of what is alike to be merged, half by each')
     controller.stop()
     assert Path('/sys/kernel/mm/ksm/run').read_text() == no_sharing

@@ -40,7 +40,8 @@ class Host:
     def restart(self):
         self.controller = Controller(
             host='h1', settings=self.settings, sensor=self, reserve=512 * MIB, clock=lambda: self.now,
-            actuator=Actuator(self.hypervisor, lambda uuid: None, clock=lambda: self.now), store=publish.Store(str(self.path), 'h1'),
+            actuator=Actuator(self.hypervisor, lambda uuid: None, clock=lambda: self.now),
+            store=publish.Store(str(self.path), 'h1'),
             tune_ksm=lambda name, value: self.ksm.append((name, value)))
         self.controller.recall()
 
