@@ -122,8 +122,8 @@ def _base() -> Path:
 def _remove(root: Path, group_name: str) -> None:
     """End and remove all of a host; to be called with any part of it missing."""
     for group in cgroup.find(group_name):
-        cgroup.kill(group)
-        cgroup.remove(group)
+        cgroup.kill(group, timeout=200)
+        cgroup.remove(group, timeout=200)
     swap.deactivate(root)
     ksm.restore(root / "ksm.json")
     mounts.uncover(root / "covered")
