@@ -10,7 +10,7 @@ from guest.client import Beat, Console
 
 from tests import waiting
 
-SECONDS = 300.0  # for a guest without hardware virtualisation on a busy machine; no bound on how fast anything is
+SECONDS = 600.0  # for a guest without hardware virtualisation on a busy machine; no bound on how fast anything is
 
 T = TypeVar("T")
 
