@@ -3,8 +3,6 @@
 """A guest that tells what it needs: our script and QEMU's real guest agent in a real guest, read as a host reads it."""
 from __future__ import annotations
 
-import io
-import itertools
 import json
 import shutil
 import socket
@@ -18,7 +16,7 @@ from patience import until
 from ovc_plugin.hypervisor import guest_file
 from ovc_plugin.sense.published import PATH
 
-MB, NUMBERS = 1 << 20, itertools.count(1)
+MB = 1 << 20
 SCRIPT = '''
 import glob, os, pathlib, subprocess, sys, time
 port = next(path for path in glob.glob('/sys/class/virtio-ports/*')
@@ -86,30 +84,22 @@ def told(channel: Path, wanted) -> tuple[int, int]:
 def begun(channel: Path) -> bool:
     """Tell the guest to take its memory."""
     try:
-        return 'return' in json.loads(ask(channel, json.dumps(
-            {'execute': 'guest-file-open', 'arguments': {'path': '/run/go', 'mode': 'w'}})))
-    except (OSError, ValueError):
+        ask(channel, json.dumps({'execute': 'guest-file-open', 'arguments': {'path': '/run/go', 'mode': 'w'}}))
+        guest_file.read(lambda request: ask(channel, request), '/run/go')
+        return True
+    except (OSError, ValueError):  # it is not there, or that was the answer to something earlier
         return False
 
 
 def ask(channel: Path, request: str) -> str:
-    """One request over the agent's channel, as a line; the answer is a line.
-
-    What the agent has still to answer of an earlier connection, which was not waited for long enough, is passed over.
-    """
-    number = next(NUMBERS)
+    """One request over the agent's channel, as a line; the answer is a line."""
     with socket.socket(socket.AF_UNIX) as line:
         line.settimeout(20)
         line.connect(str(channel))
-        line.sendall(json.dumps({'execute': 'guest-sync', 'arguments': {'id': number}}).encode() + b'\n')
-        answers = line.makefile('rb')
-        while json.loads(_line(answers)).get('return') != number:
-            pass
         line.sendall(request.encode() + b'\n')
-        return _line(answers).decode()
-
-
-def _line(answers: io.BufferedReader) -> bytes:
-    if not (answer := answers.readline()):
-        raise OSError('the channel was closed')
-    return answer
+        answer = b''
+        while not answer.endswith(b'\n'):
+            if not (more := line.recv(4096)):
+                raise OSError('the channel was closed')
+            answer += more
+    return answer.decode()
