@@ -159,7 +159,7 @@ class Hosted(World):
                         ksm_root=str(root / 'ksm'))
         self.glance = Glance(None, sensor.memory, sensor.proc, sensor.pressure, clock)
         self.watching = watch.Watch(self.glance.look, means='files', clock=clock)
-        self.actuator = Watched(hypervisor, sensor.group_of, patience=5.0)
+        self.actuator = Watched(hypervisor, sensor.group_of, patience=100.0, clock=clock)
         self.actuator.seen = self._before_acting
         foresight = Foresight(self.options.predictor, predictors.load(self.options.predictor),
                               publish.Store(self.options.state_path, 'modelled.peaks'))

@@ -34,6 +34,7 @@ EXCHANGE = 'nova'
 COMPUTE_TOPIC = 'compute'
 AGENT_TOPIC = 'ovc-agent'
 WORKERS = 64
+SLACK = 1.0  # seconds in which what each question has come to must be told, after its own time is over
 _LONGEST = 300  # characters of an error that are told
 
 NOT_THERE = 'no answer: neither nova-compute nor ovc-agent is connected to the message bus under that name'
@@ -122,7 +123,7 @@ def ask(bus: messaging.RPCTransport, hosts: typing.Iterable[str],
         # Daemons: a bus that hangs must not keep the command from ending.
         threading.Thread(target=_work, args=(bus, jobs, done, timeout, call, arguments), daemon=True).start()
     rounds = -(-count // workers) if workers else 0
-    return _gather(wanted, len(topics), done, time.monotonic() + rounds * timeout + 1, timeout)
+    return _gather(wanted, len(topics), done, time.monotonic() + rounds * timeout + SLACK, timeout)
 
 
 def _work(bus: messaging.RPCTransport, jobs: queue.SimpleQueue[tuple[str, str]],

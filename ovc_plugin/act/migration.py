@@ -37,8 +37,10 @@ class Departures:
     """
 
     def __init__(self, cloud: Cloud | None = None, *, measure: typing.Callable[[typing.Collection[str]], None],
-                 why_not: str = 'this host has no cloud to ask', every: float = _EVERY) -> None:
-        self._cloud, self._measure, self._why_not, self._every = cloud, measure, why_not, every
+                 why_not: str = 'this host has no cloud to ask', every: float = _EVERY,
+                 clock: typing.Callable[[], float] = time.monotonic) -> None:
+        self._cloud, self._measure, self._why_not = cloud, measure, why_not
+        self._every, self._clock = every, clock
         self._lock = threading.Lock()
         self._told: Departure | None = None
         self._wake = threading.Event()
@@ -128,7 +130,7 @@ class Departures:
             try:
                 self._cloud.ask(guest)
             except TimeoutError as error:
-                unanswered, until = str(error), time.monotonic() + _HEARD_WITHIN
+                unanswered, until = str(error), self._clock() + _HEARD_WITHIN
                 LOG.warning('guest %s: %s; it is looked whether the guest moves', guest, error)
             except Exception as error:
                 self._tell(Departure(guest=guest, ended=True, error=str(error) or type(error).__name__), over)
@@ -140,7 +142,7 @@ class Departures:
                 LOG.debug('no word of guest %s this time: %s', guest, error)
                 continue
             if unanswered and told.ended and told.error:
-                if time.monotonic() < until:
+                if self._clock() < until:
                     continue
                 told = dataclasses.replace(told, error=f'{unanswered}; {told.error}')
             elif unanswered and not told.ended:

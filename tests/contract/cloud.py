@@ -89,6 +89,24 @@ class OvcFakeDriver(OvcMixin, fake.MediumFakeDriver):
         return ToldController(host, self._ovc_settings)
 
 
+class Longer:
+    """In the place of ``time`` in nova's helpers, which look ten times, half a second apart, and then give up: each
+    sleep of one wait is longer than the last, so that ten of them are a minute on a machine that needs it."""
+
+    def __init__(self) -> None:
+        self._waits: typing.Any = None
+        self._factor = 1.0
+
+    def __getattr__(self, name: str) -> typing.Any:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        if (waits := sys._getframe(1)) is not self._waits:
+            self._waits, self._factor = waits, 1.0
+        time.sleep(seconds * self._factor)
+        self._factor *= 1.45
+
+
 sys.modules['nova.virt.ovc_contract'] = sys.modules[__name__]
 
 
@@ -104,7 +122,8 @@ def enable(case: typing.Any, **options: typing.Any) -> None:
                weight_classes=['ovc_plugin.nova.weights.OvercommitWeigher'])
     case.flags(group='ovc_scheduler', **{'dry_run': False} | options)
     # Time for a stop to end: nova's tests give it none, and what we do in it would reach into the next test.
-    case.flags(manager_shutdown_timeout=30)
+    case.flags(manager_shutdown_timeout=100)
+    case.useFixture(fixtures.MonkeyPatch('nova.tests.functional.integrated_helpers.time', Longer()))
     if not hasattr(case, 'state_path'):
         case.state_path = case.useFixture(fixtures.TempDir()).path
     # No libvirt of this machine's: the hosts of a test are several, and each is taken by one alone.

@@ -162,6 +162,7 @@ class TestNothingCanHarmNova(CloudCase):
 class TestOperators(CloudCase):
 
     def test_every_host_answers_over_novas_bus_and_is_in_the_inventory(self):
+        began = time.time()
         self.compute('host1')
         with mock.patch.object(OvcFakeDriver, '_ovc_build', side_effect=RuntimeError('no libvirt')):
             self.compute('host2')
@@ -179,7 +180,7 @@ class TestOperators(CloudCase):
         self.assertEqual(['host1', 'host2'], sorted(stored))
         self.assertIn(f'"nova_reserved":{512 * MIB}', stored['host1'].report)
         self.assertIsNone(stored['host2'].report)
-        self.assertAlmostEqual(time.time(), stored['host1'].seen, delta=120)
+        self.assertTrue(began - 1 <= stored['host1'].seen <= time.time() + 1, (began, stored['host1'].seen))
 
 
 def nova_settings():

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import threading
-import time
 from unittest import mock
 
 import fixtures
@@ -19,6 +18,7 @@ from nova.virt import driver as virt_driver
 
 from ovc_plugin.nova.driver import OvcLibvirtDriver
 from tests.contract.cloud import enable
+from tests.waiting import until
 
 MB_KIB = 1024
 
@@ -105,13 +105,8 @@ class TestLibvirt(base.ServersTestBase):
         self.assertNotIn('ovc-controller', [thread.name for thread in threading.enumerate()])
 
     def _wait_for_guest(self, driver, uuid):
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            for guest in driver._ovc.status()['guests']:
-                if guest['uuid'] == uuid:
-                    return guest
-            time.sleep(0.1)
-        self.fail(f'the controller does not see {uuid}: {driver._ovc.status()}')
+        return until(lambda: next((guest for guest in driver._ovc.status()['guests'] if guest['uuid'] == uuid), None),
+                     f'the controller to see {uuid}')
 
 
 def test_our_methods_take_what_novas_take():

@@ -53,7 +53,7 @@ def a_host(name: str, report: bool = True, guests=(), aggregate=None, **changes)
 def an_instance(number: int, project: str, extra=None, image='i1') -> objects.Instance:
     return objects.Instance(
         uuid=f'00000000-0000-0000-0000-{number:012d}', project_id=project, image_ref=image, instance_type_id=1,
-        launched_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5), updated_at=None,
+        launched_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60), updated_at=None,
         flavor=objects.Flavor(extra_specs=extra or {}))
 
 

@@ -15,7 +15,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "devstack" / "onebox"))
 sys.path.insert(0, str(HERE))
 
-from guest import direct  # noqa: E402
+import patience  # noqa: E402
+from guest import client, direct  # noqa: E402
 from libvirt_host import LibvirtHost, libvirt_host  # noqa: E402
 
 MB = 1 << 20
@@ -25,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.real)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> None:
+    """Guests have the time that they need on a busy machine."""
+    client.ANSWER, client.WORD, client.END = 120, patience.SECONDS, patience.SECONDS
 
 
 @pytest.fixture(scope="session")

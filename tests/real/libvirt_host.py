@@ -122,8 +122,8 @@ def _base() -> Path:
 def _remove(root: Path, group_name: str) -> None:
     """End and remove all of a host; to be called with any part of it missing."""
     for group in cgroup.find(group_name):
-        cgroup.kill(group)
-        cgroup.remove(group)
+        cgroup.kill(group, timeout=200)
+        cgroup.remove(group, timeout=200)
     swap.deactivate(root)
     ksm.restore(root / "ksm.json")
     mounts.uncover(root / "covered")
@@ -158,7 +158,7 @@ def _start(root: Path) -> subprocess.Popen[bytes]:
                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
-def _connect(host: LibvirtHost, process: subprocess.Popen[bytes], timeout: float = 30.0) -> Any:
+def _connect(host: LibvirtHost, process: subprocess.Popen[bytes], timeout: float = 200.0) -> Any:
     import libvirt
 
     # Errors are raised as exceptions as well; printed, they would only litter the tests' output.
@@ -200,4 +200,4 @@ def libvirt_host(*, memory: int, swap: int) -> Iterator[LibvirtHost]:
             host.connection.close()
         _remove(root, PREFIX + name)
         if process is not None:
-            process.wait(timeout=30)
+            process.wait(timeout=200)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from libvirt_host import LibvirtHost
+from patience import SECONDS, until
 
 from ovc_plugin import assembly, cli
 from ovc_plugin.hypervisor.connection import Connection
@@ -18,14 +19,6 @@ from ovc_plugin.settings import HostSettings, Settings, SharedSettings
 MB = 1 << 20
 FULL = 512 * MB
 OWNED = '<guest xmlns="https://ovc-plugin/xmlns/domain/1.0" trust-domain="tests" reservation="25%"/>'
-
-
-def until(look, seconds: float, what: str):
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f'waited {seconds:g} s in vain: {what}'
-        time.sleep(0.5)
-    return found
 
 
 def size(domain) -> int:
@@ -44,7 +37,7 @@ def shrunk(host: LibvirtHost, guest_images: Path, tmp_path: Path):
         dry_run=False, boundary=str(host.group), tick=1.0, run_path=str(host.root / 'run' / 'qemu'),
         state_path=str(tmp_path), ksm='leave', swap=False, level_scale=200.0))
     controller = assembly.build(host.name, settings, Connection(host.uri), reserve=0)
-    until(lambda: (controller.run_pass(), size(domain) < 400 * MB)[1], 60, 'the guest to be shrunk')
+    until(lambda: (controller.run_pass(), size(domain) < 400 * MB)[1], 'the guest to be shrunk')
     yield controller, domain, settings, tmp_path
     controller.stop()
     host.discard(domain)
@@ -60,7 +53,7 @@ def test_a_clean_stop_gives_a_guest_its_full_size_where_there_is_room(shrunk):
     controller, domain, settings, _ = shrunk
     calm(controller, settings)
     controller.stop()
-    until(lambda: size(domain) == FULL, 20, 'the full size')
+    until(lambda: size(domain) == FULL, 'the full size')
 
 
 def test_a_clean_stop_gives_nothing_where_there_is_none_and_release_gives_it_later(shrunk, host):
@@ -74,8 +67,8 @@ def test_a_clean_stop_gives_nothing_where_there_is_none_and_release_gives_it_lat
                       f'run_path = {host.root / "run" / "qemu"}\n[ovc_agent]\nhost = {host.name}\n')
     with redirect_stdout(io.StringIO()) as said:
         try:
-            code = cli.main(['release', '--config-file', str(config), '--connect', host.uri, '--wait', '20'])
+            code = cli.main(['release', '--config-file', str(config), '--connect', host.uri, '--wait', str(SECONDS)])
         except SystemExit as ended:
             code = ended.code
     assert code == 0, said.getvalue()
-    until(lambda: size(domain) == FULL, 20, 'the full size')
+    until(lambda: size(domain) == FULL, 'the full size')

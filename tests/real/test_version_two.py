@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import python_guest
+from patience import SECONDS
 
 SCRIPT = '''
 import os, pathlib, subprocess, sys, threading, time
@@ -48,6 +49,10 @@ def rings(trigger, seconds):
             return True
     return False
 
+def stalled(path):
+    """Seconds in which some task has waited for memory: a slow machine comes to them later, and to no more."""
+    return int(path.read_text().split('total=')[1].split()[0]) / 1e6
+
 first = working_set()
 holds = guest('held = bytearray(os.urandom(1 << 20) * 120)\\nprint("ready", flush=True)\\nimport time\\n'
               'time.sleep(600)')
@@ -60,7 +65,7 @@ def swapped():
 
 def once(name, **options):
     first, began = swapped(), time.monotonic()
-    (freed, error), = squeeze.reclaim([(checked(str(group)), 30 * MB, 0)], 20, leases, **options)
+    (freed, error), = squeeze.reclaim([(checked(str(group)), 30 * MB, 0)], 120, leases, **options)
     say(name, freed=freed // MB, swapped=swapped() - first, error=error,
         high=(group / 'memory.high').read_text().strip(), leases=len(list(leases.glob('*'))),
         seconds=round(time.monotonic() - began, 2))
@@ -85,12 +90,12 @@ for name, path in (('machine', pathlib.Path('/proc/pressure/memory')), ('group',
     if trigger is None:
         continue
     say('calm', of=name, rang=rings(trigger, 1.5))
-    began = time.monotonic()
+    before = stalled(path)
     (group / 'memory.high').write_text(str(40 * MB))
     busy = guest('print("ready", flush=True)\\nheld = bytearray(90 << 20)\\nwhile True:\\n'
                  '    for at in range(0, len(held), 4096): held[at] = 1')
-    rang = rings(trigger, 20)
-    say('rang', of=name, rang=rang, seconds=round(time.monotonic() - began, 2))
+    rang = rings(trigger, 120)
+    say('rang', of=name, rang=rang, seconds=round(stalled(path) - before, 2))
     busy.kill()
     busy.wait()
     (group / 'memory.high').write_text('max')
@@ -105,7 +110,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, guest_images: Path) -> dict[s
     """What the script said, by the first word (and by whom it was of)."""
     process = python_guest.start(tmp_path_factory.mktemp('two'), guest_images, SCRIPT)
     try:
-        text, _ = process.communicate(timeout=240)
+        text, _ = process.communicate(timeout=2 * SECONDS)
     finally:
         process.kill()
     found = {}
@@ -135,7 +140,7 @@ def test_what_a_real_guest_publishes_follows_what_it_uses(told):
 
 
 @pytest.mark.parametrize('of', ['machine', 'group'])
-def test_the_kernels_alarm_is_silent_in_calm_and_rings_within_a_second_or_two_of_pressure(told, of):
+def test_the_kernels_alarm_is_silent_in_calm_and_rings_within_a_second_or_two_of_stall(told, of):
     assert told[f'alarm {of}']['granted'] == 'True', told[f'alarm {of}']
     assert told[f'calm {of}']['rang'] == 'False' and told[f'rang {of}']['rang'] == 'True', told
     assert float(told[f'rang {of}']['seconds']) < 5, told[f'rang {of}']

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.hosted import Hosted
 from ovc_plugin import privileged
+from ovc_plugin.act import reclaimer
 from ovc_plugin.model import MIB, Level, SetBalloon
 from ovc_plugin.settings import HostSettings
 from ovc_plugin.simulate import generate, manners
@@ -20,6 +21,7 @@ from ovc_plugin.simulate.habit import Demand, Habit
 from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.promises import Watcher
 from tests.builders import GIB
+from tests.waiting import LONG
 
 
 @pytest.fixture
@@ -27,6 +29,7 @@ def hosted(tmp_path, monkeypatch):
     """A maker of hosts; the root helper is the model's for as long as the test lasts."""
     for name in ('reclaim', 'set_ksm'):
         monkeypatch.setattr(privileged, name, getattr(privileged, name))
+    monkeypatch.setattr(reclaimer, 'SLICE', LONG)  # else a call during which the machine stands still is made again
     made = []
 
     def make(machine, habits, options, **hooks):

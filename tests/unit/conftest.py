@@ -8,6 +8,8 @@ import logging
 import pytest
 from oslo_config import cfg
 
+from tests.waiting import LONG
+
 
 @pytest.fixture
 def written(tmp_path):
@@ -20,14 +22,30 @@ def written(tmp_path):
 
 
 @pytest.fixture
-def bus(written):
-    """A message bus of this test's own; whatever is set up with transport_url = fake:// is on it."""
+def bus(written, monkeypatch):
+    """A message bus of this test's own; whatever is set up with transport_url = fake:// is on it. Whom nobody serves is
+    silent at once: so all may be asked with time enough for those that answer, on however slow a machine."""
     # Here, so that tests of pure parts need no oslo.messaging.
     from ovc_plugin import conf, rpc
+    _silent_at_once(monkeypatch)
+    monkeypatch.setattr(rpc, 'SLACK', LONG)
     conf.read_files(cfg.CONF, [written('[DEFAULT]\ntransport_url = fake://\n')], prog='test')
     transport = rpc.transport(cfg.CONF)
     yield transport
     transport.cleanup()
+
+
+def _silent_at_once(monkeypatch):
+    import oslo_messaging
+    from oslo_messaging._drivers import impl_fake
+    send = impl_fake.FakeDriver._send
+
+    def only_to_who_listens(driver, target, ctxt, message, wait_for_reply=None, *rest):
+        listening = driver._exchange_manager.get_exchange(target.exchange)._server_queues
+        if wait_for_reply and (target.topic, target.server) not in listening:
+            raise oslo_messaging.MessagingTimeout('nobody listens')
+        return send(driver, target, ctxt, message, wait_for_reply, *rest)
+    monkeypatch.setattr(impl_fake.FakeDriver, '_send', only_to_who_listens)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import HostSettings
 from tests import builders
 from tests.builders import GIB
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ class Running:
 
     def __init__(self, *arguments):
         # Signal handlers belong to the main thread: the steps of the test run beside it.
-        self.arguments, self.failure = arguments, None
+        self.arguments, self.failure, self.before = arguments, None, threading.enumerate()
 
     def meanwhile(self, steps):
         def run():
@@ -84,13 +85,6 @@ class Running:
         if self.failure:
             raise self.failure
         return status
-
-
-def until(look, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.02)
 
 
 QUICK = '[ovc_host]\ntick = 0.2\nfast_look = 0\n[ovc_agent]\nhost = h1\n'
@@ -207,7 +201,7 @@ def test_sigterm_ends_it_cleanly(written, modelled):
     def steps():
         until(lambda: modelled and modelled[0].status()['tick']['passes'] > 1)
     assert Running('--config-file', config).meanwhile(steps) == 0
-    assert not [t for t in threading.enumerate() if t.name == 'ovc-controller']
+    until(lambda: not modelled[0]._thread.is_alive())
 
 
 def test_a_signal_that_comes_while_one_is_handled_ends_it_all_the_same(written, modelled, monkeypatch):
@@ -260,14 +254,15 @@ def test_sighup_over_a_bad_file_changes_nothing_and_says_why(written, modelled, 
     assert 'perhaps' in caplog.text
 
 
-def test_it_answers_ovc_status(written, modelled, bus, capsys):
+def test_it_answers_ovc_status(written, modelled, bus, capsys, caplog):
     config = written(QUICK + '[DEFAULT]\ntransport_url = fake://\n')
     told = []
 
     def steps():
-        until(lambda: modelled and modelled[0].report)
-        told.append(cli.main(['status', '--config-file', config, '--host', 'h1', '--timeout', '5']))
-    assert Running('--config-file', config).meanwhile(steps) == 0
+        until(lambda: modelled and modelled[0].report and 'answers "ovc status"' in caplog.text)
+        told.append(cli.main(['status', '--config-file', config, '--host', 'h1', '--timeout', '60']))
+    with caplog.at_level(logging.INFO):
+        assert Running('--config-file', config).meanwhile(steps) == 0
     assert told == [0]
     assert 'uuid-web' in capsys.readouterr().out
 
@@ -286,9 +281,9 @@ def test_a_bus_that_is_down_keeps_nothing_else_from_running(written, modelled):
 
     def steps():
         until(lambda: modelled and modelled[0].status()['tick']['passes'] > 2)
-    began = time.monotonic()
-    assert Running('--config-file', config).meanwhile(steps) == 0
-    assert time.monotonic() - began < 10
+    running = Running('--config-file', config)
+    assert running.meanwhile(steps) == 0
+    assert [t for t in threading.enumerate() if t.name == 'ovc-rpc' and t not in running.before], 'it still tries'
 
 
 @pytest.mark.parametrize(('text', 'remedy'), [

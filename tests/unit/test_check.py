@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import time
+import threading
 
 import pytest
 from oslo_config import cfg
@@ -17,6 +17,7 @@ from ovc_plugin.cli.findings import Severity
 from ovc_plugin.model import KsmState
 from ovc_plugin.settings import ALL_TENANTS, HostSettings, Settings
 from tests.builders import GIB, NOW, a_guest, a_host, a_report
+from tests.waiting import LONG
 
 GOOD = """
 [DEFAULT]
@@ -214,8 +215,10 @@ def test_a_root_helper_that_does_not_start_or_hangs_is_an_error(monkeypatch):
     monkeypatch.setattr(check_host.privileged, 'merged_pages', refused)
     found = one(check_host.helper(read()))
     assert found.severity is Severity.ERROR and 'password' in found.what and 'helper_command' in found.change
+    let = threading.Event()
     with pytest.raises(TimeoutError):
-        check_host.patiently(lambda: time.sleep(2), 0.05)
+        check_host.patiently(lambda: let.wait(LONG), 0.05)
+    let.set()
 
 
 @pytest.mark.parametrize('user, text, command', [

@@ -3,8 +3,9 @@
 """What is told once, and in how many lines."""
 import dataclasses
 import logging
-import time
+import types
 
+from ovc_plugin import chronicle
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.model import MIB, Level, Outcome, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.sense.derive import derive
@@ -72,7 +73,7 @@ def test_a_guest_cannot_fill_the_log_by_saying_something_absurd_again_and_again(
 
 def test_what_holds_again_of_a_guest_after_a_while_is_told_again(caplog, monkeypatch):
     told, now = Chronicle('h1'), 1000.0
-    monkeypatch.setattr(time, 'monotonic', lambda: now)
+    monkeypatch.setattr(chronicle, 'time', types.SimpleNamespace(monotonic=lambda: now))
     with caplog.at_level(logging.WARNING):
         told.note([SILENT.format('a')])
         told.note([])

@@ -28,7 +28,7 @@ def ovc(written, bus, capsys, monkeypatch, log_as_before):
 
     def run(*arguments):
         try:
-            status = cli.main([*map(str, arguments), '--config-file', config, '--timeout', '0.3'])
+            status = cli.main([*map(str, arguments), '--config-file', config, '--timeout', '60'])
         except SystemExit as ended:
             status = ended.code
         return status, *capsys.readouterr()
@@ -65,7 +65,7 @@ def test_json_has_the_same(ovc, controlled):
 
 def test_an_unknown_guest_is_status_1_with_what_the_hosts_said(ovc, controlled):
     status, _, err = ovc('explain', 'nobody', '--host', 'h1', '--host', 'h2')
-    assert status == 1 and 'no guest nobody' in err and 'h2: no answer within 0.3 s' in err
+    assert status == 1 and 'no guest nobody' in err and 'h2: no answer within 60 s' in err
 
 
 def test_a_host_of_an_older_release_says_so(ovc, bus):
@@ -78,7 +78,7 @@ def test_a_host_of_an_older_release_says_so(ovc, bus):
     try:
         status, _, err = ovc('explain', 'web', '--host', 'h1')
         assert status == 1 and 'older release' in err
-        assert rpc.ask(bus, ['h1'], timeout=0.3) == {'h1': {}}
+        assert rpc.ask(bus, ['h1'], timeout=60) == {'h1': {}}
     finally:
         server.stop()
         server.wait()

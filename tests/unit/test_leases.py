@@ -9,12 +9,12 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from ovc_plugin import leases
 from tests.builders import a_v1_group
+from tests.waiting import LONG, until
 
 MB = 1 << 20
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,9 +24,11 @@ from ovc_plugin import leases
 file, directory, deadline = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
 threading.Thread(target=time.sleep, args=(600,), daemon=True).start()  # as a root helper has others
 watchdog = leases.Watchdog(directory, pathlib.Path, deadline)
-watchdog.rouse()
 with leases.lowered(file, 100 << 20, directory):
     print('lowered', flush=True)
+    sys.stdin.readline()
+    watchdog.rouse()
+    print('watched', flush=True)
     sys.stdin.readline()
 print('put back', flush=True)
 sys.stdin.readline()
@@ -45,7 +47,9 @@ class Holder:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {name: value})
         assert self.process.stdout.readline() == 'lowered\n'
         assert self.limit == 100 * MB
-        until(lambda: len(self.watchdogs) == 1 and _ready(self.watchdogs[0]), 10)
+        self.tell()  # from here on it has so many seconds
+        assert self.process.stdout.readline() == 'watched\n'
+        until(lambda: len(self.watchdogs) == 1 and _ready(self.watchdogs[0]))
 
     def tell(self):
         self.process.stdin.write('\n')
@@ -83,13 +87,6 @@ def holder(tmp_path):
         one.end()
 
 
-def until(look, seconds=2.0):
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.01)
-
-
 def test_a_limit_is_back_within_moments_of_the_death_of_who_lowered_it(holder):
     one = holder()
     one.process.kill()
@@ -113,7 +110,7 @@ def test_a_clean_end_ends_the_watchdog_at_once(holder):
     assert one.process.stdout.readline() == 'put back\n' and one.limit == 900 * MB
     assert len(one.watchdogs) == 1, 'one for all that it lowers'
     one.tell()
-    one.process.wait(5)
+    one.process.wait(LONG)
     until(lambda: not one.watchdogs)
 
 
@@ -129,12 +126,12 @@ def test_a_helper_that_hangs_has_its_limit_put_back_and_dies_with_its_lease_in_p
 def test_a_watchdog_that_was_killed_is_followed_by_another(tmp_path):
     made = leases.Watchdog(tmp_path / 'leases', pathlib.Path)
     made.rouse()
-    until(lambda: _others(made._pipe), 10)
+    until(lambda: _others(made._pipe))
     (first,) = _others(made._pipe)
     os.kill(first, signal.SIGKILL)
     until(lambda: not _others(made._pipe))
     made.rouse()
-    until(lambda: _others(made._pipe), 10)
+    until(lambda: _others(made._pipe))
     assert _others(made._pipe) != [first]
     os.close(made._pipe)
 

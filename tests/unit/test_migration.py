@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pathlib
 import threading
-import time
 
 import pytest
 
@@ -19,6 +18,7 @@ from ovc_plugin.samples import MemorySample
 from ovc_plugin.sense.sources import Sources
 from ovc_plugin.settings import HostSettings, Settings
 from tests.builders import GIB, NOW, FakeHypervisor, a_guest, a_host, a_sample, sampled
+from tests.waiting import LONG, until
 
 ACTION = AskMigration(guest='uuid-g1', cost=1, relief=1, reason='short')
 
@@ -29,25 +29,24 @@ class Cloud:
     def __init__(self, refuses=None):
         self.refuses, self.asked, self.ended, self.slow = refuses, [], None, threading.Event()
         self.slow.set()
-        self.silent = False
+        self.silent, self.questions = False, 0
 
     def ask(self, guest):
-        self.slow.wait(10)
+        self.slow.wait(LONG)
         if self.refuses:
             raise self.refuses
         self.asked.append(guest)
 
     def outcome(self, guest):
+        self.questions += 1
         if self.silent:
             raise ConnectionError('no answer')
         return self.ended or Departure(guest=guest)
 
-
-def until(true, seconds=5.0):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    def until_asked_again(self):
+        """Wait until what it says now has been heard."""
+        asked = self.questions
+        until(lambda: self.questions > asked + 1)  # the next question may be under way already; that one not
 
 
 def departures(cloud, **changes):
@@ -62,9 +61,8 @@ def test_asking_returns_at_once_however_long_the_cloud_takes():
     cloud = Cloud()
     cloud.slow.clear()
     made = departures(cloud)
-    began = time.monotonic()
     made.apply(ACTION)
-    assert time.monotonic() - began < 1 and seen(made) == (Departure(guest='uuid-g1'),)
+    assert not cloud.asked and seen(made) == (Departure(guest='uuid-g1'),)
     cloud.slow.set()
     until(lambda: cloud.asked == ['uuid-g1'])
     cloud.ended = Departure(guest='uuid-g1', ended=True)
@@ -81,24 +79,28 @@ def test_a_refusal_is_an_end_with_the_clouds_words():
 
 
 @pytest.mark.parametrize('moves', [True, False])
-def test_a_cloud_that_did_not_answer_in_time_may_have_been_asked_all_the_same(monkeypatch, moves):
+def test_a_cloud_that_did_not_answer_in_time_may_have_been_asked_all_the_same(moves):
     """Else another guest is asked away while this one moves; a busy nova was seen to begin much later."""
-    monkeypatch.setattr(migration, '_HEARD_WITHIN', 0.3)
-    cloud = Cloud(refuses=TimeoutError('no answer in time'))
+    cloud, now = Cloud(refuses=TimeoutError('no answer in time')), [NOW]
     cloud.ended = Departure(guest='uuid-g1', ended=True, error='it is still here')
-    made, began = departures(cloud), time.monotonic()
+    made = departures(cloud, clock=lambda: now[0])
     made.apply(ACTION)
-    time.sleep(0.1)
+    cloud.until_asked_again()
+    now[0] += migration._HEARD_WITHIN - 1
+    cloud.until_asked_again()
     assert seen(made) == (Departure(guest='uuid-g1'),), 'it may yet begin'
     if moves:
         cloud.ended = None
-        time.sleep(0.3)
+        cloud.until_asked_again()
+        now[0] += 2
+        cloud.until_asked_again()
         assert seen(made) == (Departure(guest='uuid-g1'),)
         cloud.ended = Departure(guest='uuid-g1', ended=True)
         until(lambda: seen(made) == (cloud.ended,))
     else:
+        now[0] += 2
         until(lambda: seen(made)[0].ended)
-        assert time.monotonic() - began >= 0.3 and seen(made)[0].error == 'no answer in time; it is still here'
+        assert seen(made)[0].error == 'no answer in time; it is still here'
 
 
 def test_a_cloud_that_does_not_answer_leaves_the_guest_under_way():
@@ -107,7 +109,7 @@ def test_a_cloud_that_does_not_answer_leaves_the_guest_under_way():
     made = departures(cloud)
     made.apply(ACTION)
     until(lambda: cloud.asked)
-    time.sleep(0.05)
+    cloud.until_asked_again()
     assert seen(made) == (Departure(guest='uuid-g1'),)
     cloud.silent, cloud.ended = False, Departure(guest='uuid-g1', ended=True, error='no room')
     until(lambda: seen(made) == (cloud.ended,))
@@ -123,21 +125,30 @@ def test_after_a_restart_the_guest_is_looked_after_and_not_asked_again():
     assert seen(made, awaited=None) == ()
 
 
-def test_no_thread_is_left_once_nobody_is_awaited():
+@pytest.fixture
+def followers():
+    """The threads that follow guests, but for those that other tests have left."""
+    before = set(threading.enumerate())
+    return lambda: [t for t in threading.enumerate() if t.name == 'ovc-departure' and t not in before]
+
+
+def test_no_thread_is_left_once_nobody_is_awaited(followers):
     made = departures(Cloud())
     made.apply(ACTION)
     made.stop()
-    until(lambda: not any(t.name == 'ovc-departure' for t in threading.enumerate()))
+    until(lambda: not followers())
 
 
-def test_nobody_is_asked_on_after_a_guest_that_is_awaited_no_more_where_migrations_were_switched_off():
-    made = departures(Cloud())
+def test_nobody_is_asked_on_after_a_guest_that_is_awaited_no_more_where_migrations_were_switched_off(
+        followers):
+    cloud = Cloud()
+    made = departures(cloud)
     made.apply(ACTION)
     made.seen(a_host(), 'uuid-g1', wanted=False)
-    time.sleep(0.05)
-    assert any(t.name == 'ovc-departure' for t in threading.enumerate())
+    cloud.until_asked_again()
+    assert followers()
     made.seen(a_host(), None, wanted=False)
-    until(lambda: not any(t.name == 'ovc-departure' for t in threading.enumerate()))
+    until(lambda: not followers())
 
 
 def test_a_guest_whose_outcome_nobody_can_follow_just_now_costs_no_pass_and_is_followed_later(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 
 from ovc_plugin import leases, privileged, squeeze
 from tests.builders import a_v1_group, a_v2_group
+from tests.waiting import LONG
 
 MB = 1 << 20
 
@@ -59,7 +60,7 @@ class Kernel:
 def test_a_v1_limit_is_lowered_and_put_back(tmp_path, monkeypatch):
     group = a_v1_group(tmp_path / 'g', usage=500 * MB)
     Kernel(monkeypatch, group)
-    assert moved(group, 100 * MB, 0, 5, tmp_path / 'leases') == 100 * MB
+    assert moved(group, 100 * MB, 0, LONG, tmp_path / 'leases') == 100 * MB
     assert (group / 'memory.limit_in_bytes').read_text().strip() == '9223372036854771712'
     assert list((tmp_path / 'leases').iterdir()) == []
 
@@ -67,20 +68,20 @@ def test_a_v1_limit_is_lowered_and_put_back(tmp_path, monkeypatch):
 def test_v2_is_asked_to_reclaim(tmp_path, monkeypatch):
     group = a_v2_group(tmp_path / 'g', usage=500 * MB, reclaim='')
     kernel = Kernel(monkeypatch, group)
-    assert moved(group, 40 * MB, 0, 5, tmp_path / 'leases') == 40 * MB
+    assert moved(group, 40 * MB, 0, LONG, tmp_path / 'leases') == 40 * MB
     assert {name for name, _ in kernel.writes} == {'memory.reclaim'}
 
 
 def test_reclaim_stops_at_the_floor(tmp_path, monkeypatch):
     group = a_v2_group(tmp_path / 'g', usage=500 * MB, reclaim='')
     Kernel(monkeypatch, group)
-    assert moved(group, 400 * MB, 450 * MB, 5, tmp_path / 'leases') == 50 * MB
+    assert moved(group, 400 * MB, 450 * MB, LONG, tmp_path / 'leases') == 50 * MB
 
 
 def test_a_kernel_that_falls_short_ends_the_attempt_and_not_the_loop(tmp_path, monkeypatch):
     group = a_v1_group(tmp_path / 'g', usage=500 * MB)
     Kernel(monkeypatch, group, willing=0.5)
-    assert moved(group, 100 * MB, 0, 5, tmp_path / 'leases') == squeeze.CHUNK // 2
+    assert moved(group, 100 * MB, 0, LONG, tmp_path / 'leases') == squeeze.CHUNK // 2
 
 
 def test_a_limit_left_by_a_killed_process_is_lifted(tmp_path, monkeypatch):
@@ -89,7 +90,7 @@ def test_a_limit_left_by_a_killed_process_is_lifted(tmp_path, monkeypatch):
         Kernel(patched, group, die=True)
         patched.setattr(leases, 'put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            moved(group, 100 * MB, 0, 5, tmp_path / 'leases')
+            moved(group, 100 * MB, 0, LONG, tmp_path / 'leases')
     assert (group / 'memory.limit_in_bytes').read_text() != '9223372036854771712'
     assert leases.lift(tmp_path / 'leases', pathlib.Path) == [str(group)]
     assert (group / 'memory.limit_in_bytes').read_text() == '9223372036854771712'
@@ -121,9 +122,9 @@ def test_a_second_attempt_over_a_leftover_puts_back_what_the_first_one_found(tmp
         Kernel(patched, group, die=True)
         patched.setattr(leases, 'put_back', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            moved(group, 100 * MB, 0, 5, tmp_path / 'leases')
+            moved(group, 100 * MB, 0, LONG, tmp_path / 'leases')
     Kernel(monkeypatch, group)
-    moved(group, 64 * MB, 0, 5, tmp_path / 'leases')
+    moved(group, 64 * MB, 0, LONG, tmp_path / 'leases')
     assert (group / 'memory.limit_in_bytes').read_text() == '9223372036854771712'
 
 
@@ -142,7 +143,7 @@ def test_a_lease_directory_that_others_may_write_is_not_believed(tmp_path):
     left.chmod(0o777)
     (left / 'x').write_text(json.dumps({'group': str(tmp_path), 'limit': '1'}))
     assert leases.lift(left, pathlib.Path) == []
-    (freed, error), = squeeze.reclaim([(a_v1_group(tmp_path / 'g', usage=500 * MB), 10 * MB, 0)], 5, left)
+    (freed, error), = squeeze.reclaim([(a_v1_group(tmp_path / 'g', usage=500 * MB), 10 * MB, 0)], LONG, left)
     assert freed == 0 and 'belongs to somebody else' in error
 
 
@@ -173,7 +174,7 @@ def test_a_kernel_that_takes_no_swappiness_is_asked_without_and_not_asked_again(
     group = a_v2_group(tmp_path / 'g', usage=500 * MB, reclaim='')
     monkeypatch.setattr(squeeze, '_ANON_ONLY', [' swappiness=max', ' swappiness=200', ''])
     kernel = Kernel(monkeypatch, group, knows=('swappiness=200',))
-    assert moved(group, 80 * MB, 0, 5, tmp_path / 'leases') == 80 * MB
+    assert moved(group, 80 * MB, 0, LONG, tmp_path / 'leases') == 80 * MB
     words = [text.partition(' ')[2] for _, text in kernel.writes]
     assert words[0] == 'swappiness=max' and set(words[1:]) == {'swappiness=200'}
 
@@ -181,7 +182,7 @@ def test_a_kernel_that_takes_no_swappiness_is_asked_without_and_not_asked_again(
 def test_a_version_two_group_without_a_call_for_reclaim_is_squeezed_and_let_go(tmp_path, monkeypatch):
     group = a_v2_group(tmp_path / 'g', usage=500 * MB, high='max')
     kernel = Kernel(monkeypatch, group)
-    assert moved(group, 40 * MB, 0, 5, tmp_path / 'leases') == 40 * MB
+    assert moved(group, 40 * MB, 0, LONG, tmp_path / 'leases') == 40 * MB
     assert {name for name, _ in kernel.writes} == {'memory.high'} and kernel.writes[-1] == ('memory.high', 'max')
     assert list((tmp_path / 'leases').iterdir()) == []
 
@@ -200,7 +201,7 @@ def test_a_brake_left_by_a_killed_process_is_lifted(tmp_path):
 def test_the_brake_holds_while_memory_is_moved_and_no_longer(tmp_path, monkeypatch):
     group = a_v2_group(tmp_path / 'g', usage=500 * MB, reclaim='', high='max')
     kernel = Kernel(monkeypatch, group)
-    squeeze.reclaim([(group, 40 * MB, 0)], 5, tmp_path / 'leases', brake=True)
+    squeeze.reclaim([(group, 40 * MB, 0)], LONG, tmp_path / 'leases', brake=True)
     names = [name for name, _ in kernel.writes]
     assert names[0] == names[-1] == 'memory.high' and 'memory.reclaim' in names[1:-1]
     assert (group / 'memory.high').read_text() == 'max'
@@ -217,7 +218,7 @@ def test_a_group_that_is_squeezed_stays_braked_between_two_chunks(tmp_path, monk
         kept.append(((group / 'memory.high').read_text(), len(list(left.iterdir()))))
         return found
     monkeypatch.setattr(squeeze.Group, 'step', stepped)
-    (freed, error), = squeeze.reclaim([(group, 40 * MB, 0)], 5, left, brake=True)
+    (freed, error), = squeeze.reclaim([(group, 40 * MB, 0)], LONG, left, brake=True)
     assert (freed, error) == (40 * MB, None)
     assert kept == [(str(500 * MB), 1)] * len(kept) and len(kept) > 1, 'the brake and its lease outlive a chunk'
     assert kernel.writes[-1] == ('memory.high', 'max') and list(left.iterdir()) == []
@@ -227,19 +228,20 @@ def test_one_write_moves_as_much_as_the_device_manages_in_a_moment_and_that_is_r
     group = a_v2_group(tmp_path / 'g', usage=900 * MB, reclaim='')
     kernel = Kernel(monkeypatch, group)
     squeeze._fitting.clear()
-    moved(group, 7 * squeeze.CHUNK, 0, 5, tmp_path / 'leases')
+    monkeypatch.setattr(squeeze, '_QUICK', LONG)
+    moved(group, 7 * squeeze.CHUNK, 0, LONG, tmp_path / 'leases')
     assert [int(text.split()[0]) // squeeze.CHUNK for _, text in kernel.writes if text][-3:] == [1, 2, 4]
     monkeypatch.setattr(squeeze, '_QUICK', -1.0)
     monkeypatch.setattr(squeeze, '_SLOW', 0.0)
-    moved(group, 12 * squeeze.CHUNK, 0, 5, tmp_path / 'leases')
+    moved(group, 12 * squeeze.CHUNK, 0, LONG, tmp_path / 'leases')
     assert [int(text.split()[0]) // squeeze.CHUNK for _, text in kernel.writes][-2:] == [8, 4]
 
 
 def test_several_groups_give_in_turn_and_one_that_is_gone_costs_the_others_nothing(tmp_path, monkeypatch):
     groups = [a_v1_group(tmp_path / name, usage=500 * MB) for name in 'ab']
     kernels = [Kernel(monkeypatch, group) for group in groups]
-    found = squeeze.reclaim([(groups[0], 200 * MB, 0), (tmp_path / 'gone', MB, 0), (groups[1], 100 * MB, 450 * MB)], 5,
-                            tmp_path / 'leases')
+    found = squeeze.reclaim([(groups[0], 200 * MB, 0), (tmp_path / 'gone', MB, 0), (groups[1], 100 * MB, 450 * MB)],
+                            LONG, tmp_path / 'leases')
     assert [freed for freed, _ in found] == [200 * MB, 0, 50 * MB]
     assert 'FileNotFoundError' in found[1][1] and all(kernel.writes for kernel in kernels)
 

@@ -19,6 +19,7 @@ from ovc_plugin.decide.state import LadderState
 from ovc_plugin.model import MIB, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings, Settings
 from tests.builders import NOW, a_guest, a_host
+from tests.waiting import LONG
 
 
 def short(at: float) -> HostSnapshot:
@@ -151,6 +152,7 @@ def test_what_a_controller_records_is_decided_again_alike(tmp_path):
 def test_what_a_controller_learned_of_swapping_in_vain_is_decided_again_alike(tmp_path, monkeypatch):
     """Outcomes reach the rules by what they remember, which each recorded pass begins with."""
     from ovc_plugin import privileged
+    from ovc_plugin.act import reclaimer
     from ovc_plugin.act.actuator import Actuator
     from tests.builders import sampled
     from tests.unit.test_controller import Host
@@ -160,7 +162,9 @@ def test_what_a_controller_learned_of_swapping_in_vain_is_decided_again_alike(tm
                 sampled('other', usable=0, last_update=NOW + 9), available=560 * MIB)
     host.settings = dataclasses.replace(host.settings, host=dataclasses.replace(host.settings.host, swap=True))
     host.restart()
-    host.controller._actuator = Actuator(host.hypervisor, lambda uuid: tmp_path / uuid, patience=5)
+    host.controller._actuator = Actuator(host.hypervisor, lambda uuid: tmp_path / uuid, patience=LONG,
+                                          clock=lambda: host.now)
+    monkeypatch.setattr(reclaimer, 'SLICE', LONG)
     host.controller._recorder = record.of(str(tmp_path), 'record', 'h1', MIB)
     told = [{a.guest for a in host.run()[0].actions if isinstance(a, ReclaimGuest)} for _ in range(4)]
     assert told == [{'uuid-pinned'}] * 2 + [{'uuid-other'}] * 2

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 
 import pytest
 
@@ -17,16 +16,47 @@ from ovc_plugin.sense import marks, psi, sleeper
 from ovc_plugin.sense.glance import Glance, Look
 from ovc_plugin.sense.sensor import Sensor
 from tests.builders import GIB, a_proc, a_sample, a_v1_group, a_v2_group
+from tests.waiting import LONG
 
 PSI = 'some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n'
 
 
 class Clock:
+    """Time goes on as a test says, or while somebody sleeps by it; what is to happen then does."""
+
     def __init__(self):
-        self.now = 100.0
+        self.now, self.coming = 100.0, []
 
     def __call__(self):
         return self.now
+
+    def after(self, seconds, do, *words):
+        self.coming = sorted([*self.coming, (self.now + seconds, len(self.coming), do, words)])
+
+    def next(self, end):
+        """Go on to what happens next, or to the end."""
+        if not self.coming or self.coming[0][0] > end:
+            self.now = end
+            return
+        self.now, _, do, words = self.coming.pop(0)
+        do(*words)
+
+
+class Asleep(sleeper.Sleeper):
+    """Sleeps by such a clock, and hears what really rings."""
+
+    def sleep(self, seconds, stopping):
+        end = self._clock() + min(seconds, sleeper.LONGEST)
+        while not self._poll.poll(0) and self._clock() < end:
+            self._clock.next(end)
+        return super().sleep(0, stopping)
+
+
+def by(clock, watching, **options):
+    """The watch, sleeping by this clock."""
+    before, watching._clock = watching._sleeper, clock
+    watching._sleeper = Asleep(before._trigger, before._arm, clock, means=before._of_stalls, **options)
+    return watching
 
 
 class Filling:
@@ -112,19 +142,19 @@ def test_looks_that_fail_are_counted_and_change_nothing():
 
 
 def test_waiting_ends_as_soon_as_a_look_says_so_and_the_reason_is_kept():
-    host = watch.Watch(lambda: Look(at=time.monotonic(), available=1, demand=0))
-    began = time.monotonic()
+    clock = Clock()
+    host = by(clock, watch.Watch(lambda: Look(at=clock(), available=1, demand=0)))
     assert host.wait(30, 0.02, threading.Event(), lambda recent, since: 'short' if since > 0.1 else None) == 'short'
-    assert time.monotonic() - began < 5 and host.fields()['early'] == 'short'
+    assert clock() - 100 < 0.2 and host.fields()['early'] == 'short'
     assert host.wait(0.1, 0.02, threading.Event(), lambda recent, since: None) is None
 
 
 def test_a_controller_that_stops_does_not_wait_for_the_tick():
-    stopping = threading.Event()
-    threading.Timer(0.1, stopping.set).start()
-    began = time.monotonic()
-    watch.Watch(lambda: Look(at=time.monotonic(), available=1, demand=0)).wait(60, 0.2, stopping, lambda *_: None)
-    assert time.monotonic() - began < 5
+    clock, stopping = Clock(), threading.Event()
+    clock.after(0.1, stopping.set)
+    seen = by(clock, watch.Watch(lambda: Look(at=clock(), available=1, demand=0)))
+    seen.wait(60, 0.2, stopping, lambda *_: None)
+    assert clock() - 100 < 0.5
 
 
 class Alarm(psi.Trigger):
@@ -143,11 +173,12 @@ class Alarm(psi.Trigger):
 def test_the_kernels_alarm_ends_the_wait_without_any_look(tmp_path):
     alarm = Alarm(tmp_path)
     assert alarm.asked == b'some 150000 1000000\0'
-    seen = watch.Watch(lambda: Look(at=time.monotonic(), available=1, demand=0), alarm)
+    clock, told = Clock(), []
+    # By a clock that stands still: nothing but the alarm can end the sleep, a real one.
+    seen = watch.Watch(lambda: Look(at=clock(), available=1, demand=0), alarm, clock=clock)
     threading.Timer(0.2, alarm.ring).start()
-    began, told = time.monotonic(), []
-    seen.wait(30, 0, threading.Event(), lambda recent, since: told.append(recent) or 'rang')
-    assert time.monotonic() - began < 5 and told[0].stall == psi.RUNG
+    assert seen.wait(LONG, 0, threading.Event(), lambda recent, since: told.append(recent) or 'rang') == 'rang'
+    assert told[0].stall == psi.RUNG
     alarm.close()
 
 
@@ -208,18 +239,18 @@ class Still:
     """A host on which one look is like the other, waited at for a few seconds."""
 
     def __init__(self, **change):
-        self.judged, self.change, self.looks = [], change, 0
-        self.watch = watch.Watch(self.look)
+        self.judged, self.change, self.looks, self.clock = [], change, 0, Clock()
+        self.watch = by(self.clock, watch.Watch(self.look))
 
     def look(self):
         self.looks += 1
         changed = self.change if self.looks > 12 else {}
-        return Look(at=time.monotonic(), **{'available': 450 * MIB, 'demand': 50 * MIB, 'stalled': 1.0, **changed})
+        return Look(at=self.clock(), **{'available': 450 * MIB, 'demand': 50 * MIB, 'stalled': 1.0, **changed})
 
     def wait(self):
         def judge(recent, since):
             self.judged.append((since, recent))
-            return 'new' if recent.available < 440 * MIB or (recent.stall or 0) > 0.004 or since > 1.3 else None
+            return 'new' if recent.available < 440 * MIB or (recent.stall or 0) > 0.004 or since > 1.25 else None
         return self.watch.wait(1.6, 0.1, threading.Event(), judge)
 
 
@@ -236,7 +267,7 @@ def test_a_look_that_shows_something_new_is_judged_at_once(change):
 
 def test_what_looks_do_not_see_is_judged_when_told_of():
     host = Still()
-    threading.Timer(1.4, host.watch.stir).start()
+    host.clock.after(1.4, host.watch.stir)
     assert host.wait() == 'new'
 
 
@@ -280,15 +311,16 @@ class Resting:
 
     def __init__(self, tmp_path, **options):
         self.looks, self.taken, self.bounded = 0, 0, True
-        self.marks = Ringing(tmp_path)
-        self.watch = watch.Watch(self.look, arm=options.get('arm', lambda kept: self.marks))
+        self.marks, self.clock = Ringing(tmp_path), Clock()
+        arm = options.get('arm', lambda kept: self.marks)
+        self.watch = by(self.clock, watch.Watch(self.look, arm=arm), awake=options.get('awake', sleeper.AWAKE))
         self.judged = []
         self.watch.recent(look=True)  # as a pass does
         self.looks = 0
 
     def look(self):
         self.looks += 1
-        return Look(at=time.monotonic(), available=450 * MIB - self.taken, demand=self.taken, stalled=1.0,
+        return Look(at=self.clock(), available=450 * MIB - self.taken, demand=self.taken, stalled=1.0,
                     bounded=self.bounded)
 
     def rings(self, taken=20 * MIB):
@@ -312,18 +344,16 @@ def test_at_rest_there_are_no_looks_where_the_kernel_rings_at_memory(tmp_path):
 
 def test_a_mark_that_is_crossed_brings_a_look_at_once_and_more_of_them_for_a_while(tmp_path):
     host = Resting(tmp_path)
-    threading.Timer(0.5, host.rings).start()
-    began = time.monotonic()
+    host.clock.after(0.5, host.rings)
     assert host.wait(30, lambda recent: 'fell' if recent.available < 440 * MIB else None) == 'fell'
-    assert time.monotonic() - began < 3.0 and host.looks == 1
+    assert host.clock() == 100.5 and host.looks == 1
     assert host.wait(0.5) is None and host.looks > 3
 
 
 def test_what_was_crossed_while_awake_rings_no_more_once_it_is_quiet_again(tmp_path):
-    host = Resting(tmp_path)
-    host.watch._sleeper = sleeper.Sleeper(arm=lambda kept: host.marks, awake=0.5)
-    threading.Timer(0.2, host.rings).start()
-    threading.Timer(0.4, host.rings).start()
+    host = Resting(tmp_path, awake=0.5)
+    host.clock.after(0.2, host.rings)
+    host.clock.after(0.4, host.rings)
     host.wait(2.0)
     assert host.looks <= 12
 
@@ -338,7 +368,7 @@ def test_at_rest_there_is_a_look_now_and_then_for_what_does_not_ring(tmp_path, m
 def test_growth_before_a_mark_was_crossed_is_not_taken_for_the_last_seconds(tmp_path):
     """60 MB/s for a step of a large host's marks: the whole step in one second would be a false alarm."""
     host = Resting(tmp_path)
-    threading.Timer(0.5, host.rings, [200 * MIB]).start()
+    host.clock.after(0.5, host.rings, 200 * MIB)
     host.wait(1.5)
     assert host.judged[0].growth is None and host.judged[0].available == 250 * MIB
     assert all((recent.growth or 0) == 0 for recent in host.judged)
@@ -364,16 +394,15 @@ def test_where_marks_would_not_tell_in_time_looks_go_on(tmp_path, change):
 
 def test_who_is_stirred_at_rest_looks_at_once(tmp_path):
     host = Resting(tmp_path)
-    threading.Timer(0.3, host.watch.stir).start()
-    began = time.monotonic()
-    assert host.wait(30, lambda recent: 'news') == 'news' and time.monotonic() - began < 3.0
+    host.clock.after(0.3, host.watch.stir)
+    assert host.wait(30, lambda recent: 'news') == 'news' and host.clock() == 100.3
 
 
 def test_a_look_that_fails_at_rest_gives_the_marks_up_until_the_next_rest(tmp_path, monkeypatch):
     host = Resting(tmp_path)
     first = host.marks
     monkeypatch.setattr(host.watch, '_look', lambda: 1 / 0)
-    threading.Timer(0.1, host.marks.ring).start()  # as the kernel does when the group goes
+    host.clock.after(0.1, host.marks.ring)  # as the kernel does when the group goes
     assert host.wait(0.5) is None and host.watch.blind
     assert host.watch.fields()['failed'] > 2 and not first.close.alive, 'the group may be another one: nothing rings'
     monkeypatch.undo()
@@ -408,7 +437,7 @@ def of_sensor(tmp_path, version, limit=4 * GIB):
 def test_a_group_is_marked_once_and_again_when_its_limit_changes(tmp_path, monkeypatch):
     group, sensor = of_sensor(tmp_path, 1)
     (group / 'cgroup.event_control').write_text('')
-    over = watch.over(sensor)
+    over = by(Clock(), watch.over(sensor))
     over.recent(look=True)
     seen = []
     for limit in (4, 4, 2):
@@ -421,7 +450,7 @@ def test_a_group_is_marked_once_and_again_when_its_limit_changes(tmp_path, monke
 
 
 def test_a_group_of_version_2_has_no_marks_and_is_looked_at(tmp_path):
-    over = watch.over(of_sensor(tmp_path, 2)[1])
+    over = by(Clock(), watch.over(of_sensor(tmp_path, 2)[1]))
     over.wait(0.1, 0.02, threading.Event(), lambda *_: None, resting=MIB)
     fields = over.fields()
     assert not fields['resting'] and 'rings at memory' not in fields['means']

@@ -21,6 +21,8 @@ T = TypeVar("T")
 KIB = 1024
 #: A command's end, as the guest's agent reports it (the "exitcode" of guest-exec-status).
 DONE, FAILED, DROPPED, KILLED = 0, 1, 2, 137
+#: Seconds waited by default: for an answer of the agent, for a beat or an event, for a command to end.
+ANSWER, WORD, END = 10, 60.0, 120.0
 
 _LINE = re.compile(r"^ovc-([a-z]+)((?: .*)?)$", re.MULTILINE)
 _FIELD = re.compile(r'([a-z_]+)=("[^"]*"|\S+)')
@@ -127,16 +129,18 @@ class Console:
         except FileNotFoundError:
             return None
 
-    def wait_beats(self, count: int = 1, timeout: float = 60.0) -> list[Beat]:
+    def wait_beats(self, count: int = 1, timeout: float | None = None) -> list[Beat]:
         """Wait for count more beats than there are now; all beats. Raises GuestError after timeout seconds."""
+        timeout = WORD if timeout is None else timeout
         wanted = len(self.beats()) + count
         for beats in _poll(self.beats, timeout):
             if len(beats) >= wanted:
                 return beats
         raise GuestError(f"no {count} more beats in {timeout:g} s in {self.path}, which ends:\n{self.text()[-500:]}")
 
-    def wait_event(self, name: str, count: int = 1, timeout: float = 60.0) -> Event:
+    def wait_event(self, name: str, count: int = 1, timeout: float | None = None) -> Event:
         """The count-th event of that name, waited for. Raises GuestError after timeout seconds."""
+        timeout = WORD if timeout is None else timeout
         for events in _poll(lambda: self.events(name), timeout):
             if len(events) >= count:
                 return events[count - 1]
@@ -153,7 +157,7 @@ def _poll(look: Callable[[], T], timeout: float) -> Iterator[T]:
         time.sleep(0.2)
 
 
-def ask_agent(domain: Any, execute: str, timeout: int = 10, **arguments: Any) -> Any:
+def ask_agent(domain: Any, execute: str, timeout: int | None = None, **arguments: Any) -> Any:
     """One guest agent request through libvirt; what it returns. Raises GuestError.
 
     domain is a libvirt.virDomain whose connection has rights to manage it; timeout in seconds.
@@ -161,6 +165,7 @@ def ask_agent(domain: Any, execute: str, timeout: int = 10, **arguments: Any) ->
     import libvirt
     import libvirt_qemu
 
+    timeout = ANSWER if timeout is None else timeout
     request = json.dumps({"execute": execute, "arguments": arguments})
     try:
         return json.loads(libvirt_qemu.qemuAgentCommand(domain, request, timeout, 0))["return"]
@@ -168,7 +173,7 @@ def ask_agent(domain: Any, execute: str, timeout: int = 10, **arguments: Any) ->
         raise GuestError(f"{domain.name()}: {execute} {arguments}: {error}") from error
 
 
-def tell(domain: Any, command: str, timeout: int = 10) -> int:
+def tell(domain: Any, command: str, timeout: int | None = None) -> int:
     """Give the guest a command such as "touch 100 rate=20"; its number, for outcome() and wait().
 
     Raises GuestError with the guest's own reason where it refuses, or where it does not answer
@@ -184,14 +189,15 @@ def outcome(domain: Any, number: int) -> int | None:
     return int(answer["exitcode"]) if answer["exited"] else None
 
 
-def wait(domain: Any, number: int, timeout: float = 120.0) -> int:
+def wait(domain: Any, number: int, timeout: float | None = None) -> int:
     """Wait for a command's outcome. Raises GuestError after timeout seconds."""
+    timeout = END if timeout is None else timeout
     for code in _poll(lambda: outcome(domain, number), timeout):
         if code is not None:
             return code
     raise GuestError(f"{domain.name()}: command {number} has not ended within {timeout:g} s")
 
 
-def do(domain: Any, command: str, timeout: float = 120.0) -> int:
+def do(domain: Any, command: str, timeout: float | None = None) -> int:
     """tell() and wait(): the command's outcome. Not for rewrite and read, which have no end of their own."""
     return wait(domain, tell(domain, command), timeout)

@@ -20,6 +20,7 @@ from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.sense.spoken import Spoken
 from ovc_plugin.settings import Settings
 from tests.builders import NOW, FakeHypervisor, a_proc, a_sample, facts, sampled
+from tests.waiting import LONG
 
 UNTOLD = 2 ** 64 - 1
 OLD = {'stat-swap-in': 0, 'stat-major-faults': 7, 'stat-htlb-pgalloc': UNTOLD}
@@ -70,7 +71,7 @@ def test_the_monitor_is_asked_through_libvirt_with_patience(monkeypatch):
         return qemu(alloc_stalls=5)(request)
     monkeypatch.setitem(sys.modules, 'libvirt_qemu', types.SimpleNamespace(qemuMonitorCommand=command))
     connection = types.SimpleNamespace(lookupByUUIDString=lambda uuid: f'domain {uuid}')
-    found = Patient(LibvirtHypervisor(lambda: connection)).read_pressures('u1')
+    found = Patient(LibvirtHypervisor(lambda: connection), LONG).read_pressures('u1')
     assert found.counts == {'alloc_stalls': 5} and asked == [('domain u1', 0)]
 
 

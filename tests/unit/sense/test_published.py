@@ -21,6 +21,7 @@ from ovc_plugin.sense import published
 from ovc_plugin.sense.derive import derive
 from ovc_plugin.settings import Settings
 from tests.builders import GIB, NOW, a_proc, a_sample, sampled
+from tests.waiting import LONG
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[3] / 'etc' / 'guest' / 'ovc-working-set'
 
@@ -69,7 +70,7 @@ def test_without_a_thread_to_ask_in_nobody_is_asked_until_there_is_one_and_no_pa
     assert told.follow(['a']) == {}
     monkeypatch.setattr(threading.Thread, 'start', start)
     told.follow(['a'])
-    assert asked.wait(5)
+    assert asked.wait(LONG)
 
 
 def test_a_word_is_as_old_as_the_guest_counts_and_of_a_script_that_may_be_dead_no_age_is_told(monkeypatch):
