@@ -38,8 +38,9 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     snapshot = _by_itself(snapshot, progress.given(asked, settings, now))
     judged = pressure.judge(snapshot, state, settings, now)
     departing, snapshot = evacuate.look(snapshot, judged.level, state.departing, settings, now)
-    state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since, asked=asked,
-                                          departing=departing), snapshot, settings, now)
+    state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since,
+                                          soft_at=judged.soft_at, asked=asked, departing=departing),
+                      snapshot, settings, now)
     situation = _situation(snapshot, state, settings, now)
     actions: list[Action] = []
     notes: list[str] = []
