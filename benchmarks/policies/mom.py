@@ -7,8 +7,8 @@ every guest grows. Shrinking leaves a guest used + g * current, with g = 20 % * 
 where less than 5 % is free; growing leaves it used + 20 % * current; never by more than 5 % of its size at once, not
 for less than 0.25 %. KSM runs when less than 20 % is free or when guests could fill 80 %: pages at a wake-up by
 +300 / -50 in 64..1250, and wake-ups 10 ms apart on 16 GiB or more, in proportion more on smaller hosts. (vdsm's text
-grows a guest by the host's free share where this has 20 %: in our worlds that comes to the same.) Left out: the defect by which one guest without statistics stops it for all; such guests are passed over
-here.
+grows a guest by the host's free share where this has 20 %: in our worlds that comes to the same.) Left out: the defect
+by which one guest without statistics stops it for all; such guests are passed over here.
 """
 from __future__ import annotations
 

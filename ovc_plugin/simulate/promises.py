@@ -28,7 +28,7 @@ from ovc_plugin.simulate import dues
 from ovc_plugin.simulate.guest import Guest
 from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.policy import Ours, Reading
-from ovc_plugin.simulate.world import World
+from ovc_plugin.simulate.world import Restart, World
 
 _SELDOM = 8  # passes of which one is looked at, where nothing is asked of anybody: that costs as much as the pass
 
@@ -43,7 +43,7 @@ NAMES = {
     '8 trust': 'sharing does not run while guests of two trust domains can merge',
     '9 isolation': 'the loop never stops, and a guest that makes no sense changes nothing for the others',
     dues.FRUITLESS: 'whom nothing can be swapped of is asked ever less, and after all others',
-    dues.SETTLES: 'levels rise at once, fall after a dwell; a constant load: one target change per guest after settling'}
+    dues.SETTLES: 'levels rise at once and fall after a dwell; constant load: one target change per guest, once settled'}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +104,9 @@ class Watcher:
         self._levels.look(snapshot, plan.level, time)
         self._untouched(world, time)
 
-    def restarted(self, *, kept: bool) -> None:
-        """The rules began anew, with what they had kept or with nothing."""
+    def restarted(self, restart: Restart) -> None:
         for one in (self._owed, self._fruitless, self._levels):
-            one.restarted(kept=kept)
+            one.restarted(kept=restart.kept)
 
     def finish(self, world: World) -> None:
         """What can only be said at the end: nobody was killed or touched in the last pass, and, with a constant load,
@@ -222,7 +221,8 @@ class Watcher:
         assert self._report is not None
         shared, scheduler = SharedSettings(), SchedulerSettings()
         arrived = [g.habit for g in world.guests if g.alive and g.uuid not in self._reported]
-        flying = InFlight(guests=len(arrived), memory=sum(h.maximum for h in arrived), reserved=sum(map(_owed, arrived)))
+        flying = InFlight(guests=len(arrived), memory=sum(h.maximum for h in arrived),
+                          reserved=sum(map(_owed, arrived)))
         verdict = placement.fits(self._report, request, flying, scheduler, shared, world.now)
         if verdict.ok:  # else it would be refused anyway
             late = self._report.taken_at + shared.report_max_age + 1
