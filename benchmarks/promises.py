@@ -17,6 +17,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT)]
 
+from benchmarks import arguments  # noqa: E402
 from ovc_plugin.model import HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon, TuneKsm  # noqa: E402
 from ovc_plugin.simulate import generate  # noqa: E402
 from ovc_plugin.simulate.dues import OWED  # noqa: E402
@@ -58,10 +59,13 @@ class Found:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='benchmarks/promises', description=DESCRIPTION,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value, help in (('worlds', 200, 'worlds to run'), ('seed', 1, 'seed of the worlds'),
-                              ('guests', 50, 'most guests of a world'), ('ticks', 500, 'most passes of a world'),
-                              ('first', 0, 'worlds of this seed to leave out'), ('jobs', 1, 'processes')):
-        top.add_argument(f'--{name}', type=int, default=value, help=f'{help} (default {value})')
+    for name, value, least, help in (
+            ('worlds', 200, 1, 'worlds to run'), ('guests', 50, 1, 'most guests of a world'),
+            ('ticks', 500, 1, 'most passes of a world'), ('first', 0, 0, 'worlds of this seed to leave out'),
+            ('jobs', 1, 1, 'processes')):
+        top.add_argument(f'--{name}', type=arguments.number(int, least), default=value,
+                         help=f'{help} (default {value})')
+    top.add_argument('--seed', type=int, default=1, help='seed of the worlds (default 1)')
     top.add_argument('--only', metavar='WORLD', help='run this world alone, and tell what it is made of')
     return top
 
@@ -149,7 +153,10 @@ def gather(seeds: list[str], options: argparse.Namespace) -> tuple[Found, dict[s
 
 
 def main() -> int:
-    options, began = parser().parse_args(), time.monotonic()
+    top, began = parser(), time.monotonic()
+    options = top.parse_args()
+    if options.only is None and options.first >= options.worlds:
+        top.error(f'--first {options.first} leaves none of --worlds {options.worlds} to run')
     seeds = [f'{options.seed}.{number}' for number in range(options.first, options.worlds)]
     if options.only is not None:
         seeds = [options.only]

@@ -43,7 +43,7 @@ NAMES = {
     '8 trust': 'sharing does not run while guests of two trust domains can merge',
     '9 isolation': 'the loop never stops, and a guest that makes no sense changes nothing for the others',
     dues.FRUITLESS: 'whom nothing can be swapped of is asked ever less, and after all others',
-    dues.SETTLES: 'levels rise at once and fall after a dwell; constant load: one target change per guest, once settled'}
+    dues.SETTLES: 'levels rise at once and fall after a dwell; constant load: one target change per guest'}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
