@@ -13,6 +13,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT)]
 
+from benchmarks import arguments  # noqa: E402
 from ovc_plugin.decide import pressure  # noqa: E402
 from ovc_plugin.decide.host import decide_host  # noqa: E402
 from ovc_plugin.decide.state import LadderState  # noqa: E402
@@ -75,8 +76,9 @@ def measure(count: int, level: Level, passes: int, seed: int) -> tuple[list[floa
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='benchmarks/decide', description=DESCRIPTION,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    for label, value, help in (('guests', 1000, 'guests'), ('passes', 30, 'passes at each level'), ('seed', 1, 'seed')):
-        top.add_argument(f'--{label}', type=int, default=value, help=f'{help} (default {value})')
+    for label, value, help in (('guests', 1000, 'guests'), ('passes', 30, 'passes at each level')):
+        top.add_argument(f'--{label}', type=arguments.number(int, 1), default=value, help=f'{help} (default {value})')
+    top.add_argument('--seed', type=int, default=1, help='seed (default 1)')
     top.add_argument('--goal', type=float, default=10.0, help='milliseconds (default 10)')
     return top
 

@@ -11,6 +11,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT)]
 
+from benchmarks import arguments  # noqa: E402
 from benchmarks.policies.base import Periodic, balloon, plan  # noqa: E402
 from ovc_plugin.decide.share import Claim, share_out  # noqa: E402
 from ovc_plugin.model import MIB, Plan, SetBalloon  # noqa: E402
@@ -143,7 +144,8 @@ def picture(path: Path, runs: dict[str, Run], tax: float) -> None:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='benchmarks/idle-tax', description=DESCRIPTION,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument('--tax', type=float, default=0.75, help='tax of the second half, 0 to below 1 (default 0.75)')
+    top.add_argument('--tax', type=arguments.number(float, 0, below=1), default=0.75,
+                     help='tax of the second half, 0 to below 1 (default 0.75)')
     top.add_argument('--picture', metavar='FILE', type=Path, help='draw both runs over time as a PNG')
     return top
 

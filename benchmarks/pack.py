@@ -17,6 +17,7 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'benchmarks')]
 import pack_cloud  # noqa: E402
 import pack_world  # noqa: E402
 
+from benchmarks import arguments  # noqa: E402
 from ovc_plugin.model import MIB  # noqa: E402
 from ovc_plugin.settings import HostSettings, SchedulerSettings, Settings, SharedSettings  # noqa: E402
 
@@ -111,15 +112,17 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='benchmarks/pack', description=DESCRIPTION,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = SharedSettings()
-    for label, value, help in (
-            ('seed', 1, 'first seed'), ('seeds', 5, 'how many seeds'), ('hosts', 10, 'hosts'),
-            ('memory', 65536, 'MB of a host'), ('swap', 65536, 'MB of swap of a host'),
-            ('reserve', 512, 'MB of a host that are for itself'),
-            ('overhead', shared.default_overhead // MIB, 'MB that each guest costs its host besides'),
-            ('reservation', int(shared.default_reservation.rstrip('%')), 'percent of its memory a guest is guaranteed'),
-            ('written', 10, 'percent of the merged memory that guests write in an hour, and is merged again'),
-            ('width', 3, 'most children of a page set'), ('small', 60, 'small clouds')):
-        top.add_argument(f'--{label}', type=int, default=value, help=f'{help} (default {value})')
+    for label, value, least, help in (
+            ('seeds', 5, 1, 'how many seeds'), ('hosts', 10, 1, 'hosts'), ('memory', 65536, 1024, 'MB of a host'),
+            ('swap', 65536, 0, 'MB of swap of a host'), ('reserve', 512, 0, 'MB of a host that are for itself'),
+            ('overhead', shared.default_overhead // MIB, 0, 'MB that each guest costs its host besides'),
+            ('reservation', int(shared.default_reservation.rstrip('%')), 0,
+             'percent of its memory a guest is guaranteed'),
+            ('written', 10, 0, 'percent of the merged memory that guests write in an hour, and is merged again'),
+            ('width', 3, 2, 'most children of a page set'), ('small', 60, 0, 'small clouds')):
+        top.add_argument(f'--{label}', type=arguments.number(int, least), default=value,
+                         help=f'{help} (default {value})')
+    top.add_argument('--seed', type=int, default=1, help='first seed (default 1)')
     strength = SchedulerSettings().sharing_affinity_weight_multiplier
     top.add_argument('--affinity', type=float, default=strength,
                      help=f'strength of the vote for sharing (default {strength:g}, the product\'s)')

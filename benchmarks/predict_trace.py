@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,10 @@ TIME, USED, LIMIT = 'Timestamp [ms]', 'Memory usage [KB]', 'Memory capacity prov
 FORM = (f'each file is one guest: columns separated by ";" and a tab, with a first line that names them, among these '
         f'"{TIME}", "{USED}" and "{LIMIT}", and a sample every {STEP:.0f} s')
 _MS_FROM = 1e11  # the published files say ms in their first line, and count seconds
+_MOST = 1 << 30  # MiB of one guest
+_OVER = 0.05     # of all samples that may use more than is provisioned: some are taken while a guest is resized
+_LONGEST = 366 * 10 * 288  # steps: of ten years
+UNREADABLE = OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile
 _LATE = 1.5      # steps after which a guest without a sample was off; what comes sooner has only slid over a slot
 
 
@@ -26,13 +31,21 @@ class TraceError(ValueError):
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Bytes used (-1 where a guest is off) and provisioned (0 there), [guests, steps of 300 s].
 
-    :raises TraceError: it is neither of the two forms.
+    :raises TraceError: it is neither of the two forms, or cannot be what its form says.
     """
-    if path.is_dir():
-        return directory(path)
+    used, limit = directory(path) if path.is_dir() else _packed(path)
+    on = used >= 0
+    over = int((used > limit)[on].sum())
+    if over > _OVER * on.sum():
+        raise TraceError(f'{path}: {over / on.sum():.0%} of the samples use more than is provisioned: are the two '
+                         'columns swapped, or of different units?')
+    return used, limit
+
+
+def _packed(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         return packed(path)
-    except (OSError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         if isinstance(error, TraceError):
             raise
         raise TraceError(f'{path} cannot be read ({error}): give an .npz with used_mib and prov_mib [guests, steps], '
@@ -46,8 +59,15 @@ def packed(path: Path) -> tuple[np.ndarray, np.ndarray]:
         used, limit = stored['used_mib'], stored['prov_mib']
     if used.shape != limit.shape or used.ndim != 2:
         raise TraceError(f'{path}: used_mib is {used.shape} and prov_mib {limit.shape}: both must be [guests, steps]')
-    off = (used == OFF) | (limit == 0)
-    return np.where(off, -1, used.astype(np.int64) * MIB), np.where(off, 0, limit.astype(np.int64) * MIB)
+    if used.dtype.kind not in 'iuf' or limit.dtype.kind not in 'iuf':
+        raise TraceError(f'{path}: used_mib is of {used.dtype} and prov_mib of {limit.dtype}: both must be numbers')
+    used, limit = used.astype(float), limit.astype(float)
+    off = (used == OFF) | (limit == 0) | np.isnan(used) | np.isnan(limit)
+    used, limit = np.where(off, 0, used), np.where(off, 0, limit)
+    if min(used.min(initial=0), limit.min(initial=0)) < 0 or max(used.max(initial=0), limit.max(initial=0)) > _MOST:
+        raise TraceError(f'{path}: used_mib and prov_mib must be MiB from 0 to {_MOST}, with {OFF:#x} or NaN where '
+                         'there is no sample')
+    return np.where(off, -1, (used * MIB).astype(np.int64)), (limit * MIB).astype(np.int64)
 
 
 def directory(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +80,9 @@ def directory(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise TraceError(f'{path}: no file has a sample: {FORM}')
     began = min(each[0] for each in times)
     steps = int((max(each[-1] for each in times) - began) // STEP) + 1
+    if steps > _LONGEST:
+        raise TraceError(f'{path}: the samples lie {steps * STEP / 86400:.0f} days apart: is a timestamp wrong, or in '
+                         f'another unit than the others? {FORM}')
     used, limit = np.full((len(files), steps), -1, np.int64), np.zeros((len(files), steps), np.int64)
     for number, rows in enumerate(guests):
         _place(rows, began, used[number], limit[number])

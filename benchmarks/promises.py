@@ -17,7 +17,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT)]
 
-from ovc_plugin.model import Level, Plan, ReclaimGuest, SetBalloon, TuneKsm  # noqa: E402
+from benchmarks import arguments  # noqa: E402
+from ovc_plugin.model import HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon, TuneKsm  # noqa: E402
 from ovc_plugin.simulate import generate  # noqa: E402
 from ovc_plugin.simulate.dues import OWED  # noqa: E402
 from ovc_plugin.simulate.manners import MANNERS  # noqa: E402
@@ -30,7 +31,8 @@ DESCRIPTION = f"""\
 Runs the product's rules on random modelled hosts with up to --guests guests
 {MANNERLY}
 In some worlds somebody else has shrunk guests before the rules came, or does so later; in some there are guests of
-which swap cannot move everything, and nothing tells the rules so.
+which swap cannot move everything, and nothing tells the rules so; in some the controller is started anew, with what it
+had kept or without; in some a guest of another tenant comes among guests that share.
 A world lasts up to --ticks passes, and guests are admitted by the product's own verdict. At every pass the promises are
 checked against what is true in the model, not against what the rules were told. Exit status 0: every promise was
 checked and none broke.
@@ -57,10 +59,13 @@ class Found:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='benchmarks/promises', description=DESCRIPTION,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value, help in (('worlds', 200, 'worlds to run'), ('seed', 1, 'seed of the worlds'),
-                              ('guests', 50, 'most guests of a world'), ('ticks', 500, 'most passes of a world'),
-                              ('first', 0, 'worlds of this seed to leave out'), ('jobs', 1, 'processes')):
-        top.add_argument(f'--{name}', type=int, default=value, help=f'{help} (default {value})')
+    for name, value, least, help in (
+            ('worlds', 200, 1, 'worlds to run'), ('guests', 50, 1, 'most guests of a world'),
+            ('ticks', 500, 1, 'most passes of a world'), ('first', 0, 0, 'worlds of this seed to leave out'),
+            ('jobs', 1, 1, 'processes')):
+        top.add_argument(f'--{name}', type=arguments.number(int, least), default=value,
+                         help=f'{help} (default {value})')
+    top.add_argument('--seed', type=int, default=1, help='seed of the worlds (default 1)')
     top.add_argument('--only', metavar='WORLD', help='run this world alone, and tell what it is made of')
     return top
 
@@ -71,12 +76,13 @@ def run(seed: str, guests: int, ticks: int) -> Found:
     watcher, seen = Watcher(recipe.settings, recipe.seconds * SETTLED if recipe.constant else None), set()
 
     def watch(world: World, reading: Reading, plan: Plan) -> None:
-        seen.update(_happenings(plan))
+        seen.update(_happenings(plan, reading.snapshot))
         if any(outcome.freed == 0 for _, outcome in world.outcomes):
             seen.add('swaps in vain')
         watcher.watch(world, reading, plan)
 
-    world = World(recipe.machine, recipe.habits, Ours(recipe.settings), watch=watch, door=watcher.door)
+    world = World(recipe.machine, recipe.habits, Ours(recipe.settings), watch=watch, door=watcher.door,
+                  restarts=recipe.restarts, began=watcher.restarted)
     try:
         world.run(recipe.seconds)
         watcher.finish(world)
@@ -86,26 +92,32 @@ def run(seed: str, guests: int, ticks: int) -> Found:
                                                   f'{where.lineno})')
     if watcher.checked[OWED]:
         seen.add('shrunk by others')
+    if world.refused:
+        seen.add('refusals')
+    if len(world.restarts) < len(recipe.restarts):
+        seen.add('restarts')
     sums = {'guests': len(world.guests), 'refused': len(world.refused), 'passes': world.measures.passes}
     return Found(seed=seed, checked=watcher.checked, worlds=collections.Counter(seen), sums=collections.Counter(sums),
                  breaches=list(watcher.breaches.values()))
 
 
-def _happenings(plan: Plan) -> typing.Iterator[str]:
+def _happenings(plan: Plan, snapshot: HostSnapshot) -> typing.Iterator[str]:
     if plan.level > Level.CLEAR:
         yield plan.level.name
+    if snapshot.evaporation:
+        yield 'evaporates'
     for action in plan.actions:
         if isinstance(action, SetBalloon):
             yield 'shrinks' if action.target < action.previous else 'grows'
         elif isinstance(action, ReclaimGuest):
             yield 'swaps'
-        elif isinstance(action, TuneKsm) and action.run == 1:
-            yield 'shares'
+        elif isinstance(action, TuneKsm):
+            yield 'shares' if action.run == 1 else 'shares no more'
 
 
 def tell(recipe: generate.Recipe) -> None:
     print(f'{recipe.machine}\n{recipe.settings}\n{recipe.ticks} ticks, '
-          f'{"constant" if recipe.constant else "changing"} load')
+          f'{"constant" if recipe.constant else "changing"} load\nrestarts: {recipe.restarts or "none"}')
     for habit in recipe.habits:
         print(f'  {habit}')
 
@@ -141,7 +153,10 @@ def gather(seeds: list[str], options: argparse.Namespace) -> tuple[Found, dict[s
 
 
 def main() -> int:
-    options, began = parser().parse_args(), time.monotonic()
+    top, began = parser(), time.monotonic()
+    options = top.parse_args()
+    if options.only is None and options.first >= options.worlds:
+        top.error(f'--first {options.first} leaves none of --worlds {options.worlds} to run')
     seeds = [f'{options.seed}.{number}' for number in range(options.first, options.worlds)]
     if options.only is not None:
         seeds = [options.only]
@@ -151,7 +166,8 @@ def main() -> int:
     for promise, meaning in NAMES.items():
         print(f'{promise:<20}{total.checked[promise]:>12}{len(broken.get(promise, ())):>15}  {meaning}')
     print('worlds with: ' + ', '.join(f'{what} {total.worlds[what]}' for what in (
-        'SOFT', 'HARD', 'CRITICAL', 'shrinks', 'grows', 'swaps', 'swaps in vain', 'shares', 'shrunk by others')))
+        'SOFT', 'HARD', 'CRITICAL', 'shrinks', 'grows', 'swaps', 'swaps in vain', 'shares', 'evaporates',
+        'shares no more', 'refusals', 'shrunk by others', 'restarts')))
     unchecked = [promise for promise in NAMES if not total.checked[promise]]
     if unchecked and options.only is None:
         print(f'never checked: {", ".join(unchecked)}; run more worlds')

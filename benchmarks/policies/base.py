@@ -22,6 +22,9 @@ class Periodic:
     def settled(self, outcomes: typing.Sequence[Outcome], now: float) -> None:
         pass
 
+    def restarted(self, now: float, *, kept: bool) -> None:
+        pass
+
     def wakes(self, recent: Recent, total: int, since: float) -> bool:
         return False
 

@@ -2,9 +2,11 @@
 # Copyright ovc_plugin contributors
 """Proxmox VE's automatic ballooning, and the ksmtuned that comes with it.
 
-Every 10 s the host is steered to 80 % use. What is over or short is laid on all guests by their shares within [least,
-most], so that the excess over the least is in proportion to the shares where the bounds allow; guests with more than
-25 % of their least free shrink first. At most 100 MiB a guest and pass; nothing for less than 10 MiB.
+Every 10 s the host is steered to 80 % use, if it is more than 10 MiB off. To hand out, guests under pressure come
+first, to take, guests with more than 25 % of their least free; all of them only where that moves nobody. Each is to
+have its part by shares of what these guests hold beyond their least, and what is over or short, within [least, most];
+what bounds leave over is shared out again, among those that still moved. At most 100 MiB a guest and pass. While
+something is handed out, who has more than its part gives it up.
 
 Each minute, pages are shared when less than 20 % is free, or guests hold so much that less could be: 300 pages more at
 a wake-up while less is free, 50 fewer otherwise, in 64..1250, and wake-ups 100 ms apart on 16 GiB, in proportion less
@@ -13,8 +15,7 @@ on larger hosts (at least 10 ms).
 from __future__ import annotations
 
 from benchmarks.policies.base import Periodic, balloon, plan
-from ovc_plugin.decide.share import Claim, share_out
-from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Plan, SetBalloon, TuneKsm
+from ovc_plugin.model import MIB, GuestSnapshot, HostSnapshot, Plan, TuneKsm
 from ovc_plugin.simulate.kernel import SCAN_WAKEUP
 from ovc_plugin.simulate.policy import Reading
 
@@ -47,30 +48,34 @@ class Proxmox(Periodic):
         snapshot = reading.snapshot
         goal = int(snapshot.total * USE) - (snapshot.total - snapshot.available)
         guests = {g: g.actual for g in snapshot.running if g.can_balloon and g.actual is not None}
-        if abs(goal) < DEAD_BAND or not guests:
+        if abs(goal) <= DEAD_BAND or not guests:
             return plan((), 'the host is used as it should be')
-        if goal > 0:
-            return plan(_move(guests, goal), f'{goal // MIB} MB to hand out')
-        roomy = {g: s for g, s in guests.items() if (reading.unused.get(g.uuid) or 0) > ROOMY * g.reservation}
-        actions = _move(roomy, goal)
-        left = goal + sum(a.previous - a.target for a in actions)
-        if left <= -DEAD_BAND:
-            actions += _move({g: s for g, s in guests.items() if g not in roomy}, left)
-        return plan(actions, f'{-goal // MIB} MB to take')
+        roomy = {g: s for g, s in guests.items()
+                 if (reading.unused.get(g.uuid) or 0) > ROOMY * g.reservation and s >= g.reservation}
+        first = {g: s for g, s in guests.items() if g not in roomy} if goal > 0 else roomy
+        # Nobody moved, or some gave more than others were given: then everybody is asked.
+        targets, left = _move(first, {}, goal)
+        if (left >= goal) if goal > 0 else (left <= goal):
+            targets, _ = _move(guests, targets, left)
+        return plan((balloon(g.uuid, targets[g], size, 'towards its share') for g, size in guests.items()
+                     if targets.get(g, size) != size),
+                    f'{abs(goal) // MIB} MB to {"hand out" if goal > 0 else "take"}')
 
 
-def _move(guests: dict[GuestSnapshot, int], goal: int) -> list[SetBalloon]:
-    """Move these guests by ``goal`` bytes in all: the excess over the least is shared out, each guest's by its shares.
-
-    With something to hand out nobody shrinks, and with something to take nobody grows.
-    """
-    excess = sum(guests.values()) + goal - sum(g.reservation for g in guests)
-    shares = share_out([Claim(weight=g.weight, least=0, most=g.maximum - g.reservation) for g in guests],
-                       max(0, excess), tax=0.0)
-    way, left, actions = (1 if goal > 0 else -1), abs(goal), []
-    for (guest, size), more in zip(guests.items(), shares, strict=True):
-        step = min(STEP, left, max(0, way * (guest.reservation + more - size)))
-        if step > 0:
-            actions.append(balloon(guest.uuid, size + way * step, size, 'towards its share'))
-            left -= step
-    return actions
+def _move(guests: dict[GuestSnapshot, int], before: dict[GuestSnapshot, int],
+          rest: int) -> tuple[dict[GuestSnapshot, int], int]:
+    """Targets of these guests, some of which have one from ``before``, and what of ``rest`` bytes is then left."""
+    targets, moving, growing, moved = {**guests, **before}, set(guests), rest > 0, 1
+    while rest and moved:  # what is to be had by each stays the same until one of them moves no more: this ends
+        excess = sum(targets[g] - g.reservation for g in moving) + rest
+        shares, moved = sum(g.weight for g in moving), 0
+        for guest in [g for g in guests if g in moving]:
+            wanted = guest.reservation + int(excess * guest.weight / shares)
+            wanted = max(guest.reservation, min(wanted, guest.maximum))
+            if wanted == guests[guest] or (wanted > guests[guest] and not growing):
+                moving.discard(guest)
+                continue
+            target = max(guests[guest] - STEP, min(guests[guest] + STEP, wanted))
+            change = target - targets[guest]
+            targets[guest], rest, moved = target, rest - change, moved + abs(change)
+    return targets, rest

@@ -4,7 +4,7 @@
 
 All memory outside the host's own and a slush fund of 9 MiB is given to guests, each at the same (target - least) /
 (most - least). A guest that made no visible progress for 5 s is inactive: it counts at what it has, and others take
-up the slack. First what must shrink shrinks; only then is anything given. Every 5 s here. There a guest's memory is
+up the slack. First what must shrink shrinks; only then is anything given. Every 10 s. There a guest's memory is
 taken when it is given; here only when it is touched, which this policy does not know of.
 """
 from __future__ import annotations
@@ -18,7 +18,7 @@ SLUSH, INACTIVE_AFTER, ARRIVED = 9 * MIB, 5.0, 4 * MIB
 
 class Squeezed(Periodic):
     name = 'squeezed'
-    tick = 5.0
+    tick = 10.0
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}

@@ -23,10 +23,10 @@ class Scene:
     """One scene, for ``seconds``.
 
     Checked at the end, as means over the last ``last`` seconds: ``carried_by`` has freed at least ``share`` of what
-    all mechanisms together have freed, or, where it names several, each has freed ``each`` MB. ``most_swap_in`` bounds
-    what all guests read back from swap, in MB. ``only`` names the one guest that may be swapped: at least ``each`` MB
-    of it, and of the others no more than a tenth of the sum. The guests ``rest`` for so many seconds before it begins:
-    one that does not speak is taken to boot for two minutes.
+    all mechanisms together have freed, unless it names several, and each of it has freed ``each`` MB. ``most_swap_in``
+    bounds what all guests read back from swap, in MB. ``only`` names the one guest that may be swapped: at least
+    ``each`` MB of it, and of the others no more than a tenth of the sum. The guests ``rest`` for so many seconds before
+    it begins: one that does not speak is taken to boot for two minutes.
     """
 
     name: str

@@ -38,8 +38,9 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     snapshot = _by_itself(snapshot, progress.given(asked, settings, now))
     judged = pressure.judge(snapshot, state, settings, now)
     departing, snapshot = evacuate.look(snapshot, judged.level, state.departing, settings, now)
-    state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since, asked=asked,
-                                          departing=departing), snapshot, settings, now)
+    state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since,
+                                          soft_at=judged.soft_at, asked=asked, departing=departing),
+                      snapshot, settings, now)
     situation = _situation(snapshot, state, settings, now)
     actions: list[Action] = []
     notes: list[str] = []
@@ -68,9 +69,10 @@ def _by_itself(snapshot: HostSnapshot, given: int) -> HostSnapshot:
 
 def _followed(state: LadderState, snapshot: HostSnapshot, settings: HostSettings, now: float) -> LadderState:
     """With what is known after this look."""
+    since = min(state.since, now)  # a clock may have been set back
     return dataclasses.replace(
-        state, unclear_at=_unclear_at(state, now),
-        needs=need.follow(snapshot.running, state.needs, state.asked, settings, now),
+        state, since=since, unclear_at=_unclear_at(state, now),
+        needs=need.follow(snapshot.running, state.needs, state.asked, settings, now, since),
         probes=swap.follow(snapshot, state.probes, settings, now),
         evaporation=evaporation.follow(state.evaporation, snapshot, settings),
         scanning=scanning.follow(state.scanning, snapshot, state.level, settings))

@@ -137,8 +137,9 @@ def harm(guest: GuestSnapshot, settings: HostSettings) -> str | None:
 
 
 def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, Need], asked: typing.Mapping[str, Asked],
-           settings: HostSettings, now: float) -> dict[str, Need]:
-    """The needs of these guests after what they said since; those that never spoke are missing.
+           settings: HostSettings, now: float, since: float = 0.0) -> dict[str, Need]:
+    """The needs of these guests after what they said since; those that never spoke are missing. So are those that are
+    found smaller than they can be, and have not spoken after ``since``, when looking began: somebody has shrunk them.
 
     A word that is older than the guest's last change of size tells of another size, and is not used: a word comes
     rarely, actual is known at once. Others may change it, too.
@@ -163,7 +164,8 @@ def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, N
                 known, slow=max(known.slow, (guest.actual or 0) + _AGAIN * guest.maximum))
             continue
         if known is None or max(known.heard_at, known.sized_at) > now:  # the first word, or a clock that was set back
-            found[uuid] = Need(slow=float(said), raised=0.0, heard_at=heard_at, size=guest.actual or 0)
+            if known is not None or heard_at > since or (guest.actual or 0) >= guest.maximum - _SHRUNK:
+                found[uuid] = Need(slow=float(said), raised=0.0, heard_at=heard_at, size=guest.actual or 0)
         elif (heard_at < known.heard_at + _LATER or heard_at <= known.sized_at
               or (mine is not None and heard_at <= mine.moved_at)):
             found[uuid] = known

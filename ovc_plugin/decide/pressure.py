@@ -31,6 +31,7 @@ _QUIET, _LONGEST = 6, 30.0  # ticks between two passes while nothing needs one, 
 class Judgement:
     level: Level
     better_since: float | None
+    soft_at: float | None
     reason: str
 
 
@@ -109,19 +110,25 @@ def judge(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, no
     """The level of this pass, from available memory, memory pressure stall and time to exhaustion."""
     least = minimum(snapshot.total, settings.level_scale)
     worst, reason = max(_signs(snapshot, least, _ENTER, settings, 1.0), key=lambda sign: sign[0])
+    soft_at = None if state.soft_at is None else min(state.soft_at, now)  # a clock may have been set back
     if worst >= state.level:
-        return Judgement(level=worst, better_since=None, reason=reason)
+        return Judgement(level=worst, better_since=None, soft_at=now if worst else soft_at, reason=reason)
     # better than the level: only what is also above the level's exit threshold lets it fall
     staying, why = max(_signs(snapshot, least, _LEAVE, settings, _LATE), key=lambda sign: sign[0])
+    wanted = max(worst, staying)
+    soft_at = now if wanted else soft_at
     if staying >= state.level:
-        return Judgement(level=state.level, better_since=None, reason=why)
-    since = now if state.better_since is None else min(state.better_since, now)  # a clock may have been set back
-    if now - since < settings.dwell:
-        calmer = max(worst, staying, Level.SOFT)
-        level = calmer if now - since >= settings.dwell / _CALMER else state.level
-        return Judgement(level=level, better_since=since,
-                         reason=f'{reason}; better for {now - since:.0f} s of {settings.dwell:.0f} s')
-    return Judgement(level=max(worst, staying), better_since=None, reason=reason)
+        return Judgement(level=state.level, better_since=None, soft_at=soft_at, reason=why)
+    since = now if state.better_since is None else min(state.better_since, now)
+    better = now - since
+    # Better than HARD is not yet better than SOFT: that the host has to be for as long.
+    calm = better if soft_at is None else min(better, now - soft_at)
+    level = max(wanted, Level.SOFT) if calm < settings.dwell else wanted
+    if better < settings.dwell / _CALMER:
+        level = state.level
+    if calm < settings.dwell:
+        reason = f'{reason}; better for {calm:.0f} s of {settings.dwell:.0f} s'
+    return Judgement(level=level, better_since=None if wanted >= level else since, soft_at=soft_at, reason=reason)
 
 
 def _signs(snapshot: HostSnapshot, least: int, shares: dict[Level, float],

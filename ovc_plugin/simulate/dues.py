@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Two checks that need a memory of their own: guests below their reservation, and guests that swap moves nothing of.
+"""Checks that need a memory of their own: guests below their reservation, guests that swap moves nothing of, and the
+level of the host.
 
-Both go by what is true in the model, and count for themselves: none of it is taken from the rules or their state.
+All go by what is true in the model, and count for themselves: none of it is taken from the rules or their state.
 """
 from __future__ import annotations
 
@@ -13,11 +14,13 @@ from ovc_plugin.model import MIB, HostSnapshot, Level, Outcome, Plan, ReclaimGue
 from ovc_plugin.settings import HostSettings
 from ovc_plugin.simulate.guest import Guest
 
-OWED, FRUITLESS = '1 owed first', '9 fruitless rests'
+OWED, FRUITLESS, SETTLES = '1 owed first', '9 fruitless rests', '10 settles'
 HEARD = 10.0       # seconds
 _LEAST = 4 * MIB   # of which less is not worth swapping
 _MISSES = 2        # in a row, from which on a guest rests
 _DOUBLED = 4       # times that a rest is doubled at most
+_BEGINS = {Level.SOFT: 0.64, Level.HARD: 0.32, Level.CRITICAL: 0.16}  # of the sliding minimum
+_SOONER = 3        # times, that a level above SOFT may fall before the dwell is over: to SOFT, where nothing is given
 
 Holds = typing.Callable[[str, bool, float, str], None]
 
@@ -38,6 +41,10 @@ class Owed:
         self.patience = settings.stuck_after + HEARD
         self._since: dict[str, float] = {}
         self._asked: dict[str, float] = {}
+
+    def restarted(self, *, kept: bool) -> None:
+        """The rules began anew, and have been away."""
+        self._since.clear()
 
     def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
         lacking = sorted((missing, g.uuid) for g in snapshot.guests if g.actual is not None
@@ -90,6 +97,11 @@ class Fruitless:
         self._misses: dict[str, tuple[int, float]] = {}
         self._asked_at = 0.0
 
+    def restarted(self, *, kept: bool) -> None:
+        """The rules began anew. Where nothing was kept, they cannot know whom they tried."""
+        if not kept:
+            self._misses.clear()
+
     def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan,
              outcomes: typing.Iterable[tuple[float, Outcome]], time: float) -> None:
         for when, outcome in outcomes:
@@ -128,3 +140,38 @@ def _spare(guest: Guest) -> int:
     """Bytes that swap could take of a guest, as far as its host can see."""
     habit = guest.habit
     return min(guest.resident - habit.reservation - habit.overhead, habit.swap_limit - guest.swapped)
+
+
+class Levels:
+    """The level rises at once when too little is available, and falls after a dwell: to CLEAR only where all of the
+    sliding minimum was there at every pass for so long. Under a constant load it changes at most once after ``settled``
+    seconds (``None``: the load is not constant).
+    """
+
+    def __init__(self, settings: HostSettings, settled: float | None, holds: Holds) -> None:
+        self.settings, self.settled, self._holds = settings, settled, holds
+        self._level, self._rose, self._short, self._changes = Level.CLEAR, -1e9, -1e9, 0
+
+    def restarted(self, *, kept: bool) -> None:
+        """The rules began anew: by the level that they knew, where it was kept."""
+        if not kept:
+            self._level = Level.CLEAR
+
+    def look(self, snapshot: HostSnapshot, level: Level, time: float) -> None:
+        least, before = pressure.minimum(snapshot.total, self.settings.level_scale), self._level
+        self._level = level
+        due = max((one for one, part in _BEGINS.items() if snapshot.available < part * least), default=Level.CLEAR)
+        self._holds(SETTLES, level >= due, time,
+                    f'{snapshot.available // MIB} MB of {least // MIB} MB are available at {level.name}')
+        if level < before:
+            dwell = self.settings.dwell if level is Level.CLEAR else self.settings.dwell / _SOONER
+            since = max(self._rose, self._short) if level is Level.CLEAR else self._rose
+            self._holds(SETTLES, time - since >= dwell, time,
+                        f'{before.name} falls to {level.name} {time - since:.0f} s after the host was short')
+        if level > before:
+            self._rose = time
+        if snapshot.available < least:
+            self._short = time
+        if self.settled is not None and time >= self.settled and level is not before:
+            self._changes += 1
+            self._holds(SETTLES, self._changes <= 1, time, f'{before.name} turns to {level.name}')

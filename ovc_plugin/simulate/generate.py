@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
 """Random worlds from a seed: any mix of manners, hosts from roomy to far too small, guests that come later, guests that
-others shrink, and guests of which swap cannot move everything."""
+others shrink, guests of which swap cannot move everything, strangers among guests that share, and restarts of the
+controller."""
 from __future__ import annotations
 
 import dataclasses
@@ -14,6 +15,7 @@ from ovc_plugin.simulate.guest import PAGE
 from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.manners import CONSTANT, MANNERS, guest
+from ovc_plugin.simulate.world import Restart
 
 GIB = 1 << 30
 
@@ -28,6 +30,7 @@ class Recipe:
     settings: HostSettings
     ticks: int
     constant: bool
+    restarts: tuple[Restart, ...]
 
     @property
     def seconds(self) -> float:
@@ -58,7 +61,31 @@ def recipe(seed: int | str, guests: int = 50, ticks: int = 500) -> Recipe:
     machine = Machine(total=GIB + int(most * chance.uniform(0.2, 1.1)), reserve=512 * MIB,
                       swap=int(most * chance.choice((0.0, chance.uniform(0, 1), 1.0, 1.0))))
     habits = tuple(_troubled(habits, machine, random.Random(f'trouble {seed}'), length * settings.tick, constant))
-    return Recipe(seed=str(seed), machine=machine, habits=habits, settings=settings, ticks=length, constant=constant)
+    if not constant:
+        habits = tuple(_estranged(habits, random.Random(f'strangers {seed}')))
+    restarts = tuple(_restarts(random.Random(f'restarts {seed}'), length * settings.tick * (0.25 if constant else 1)))
+    return Recipe(seed=str(seed), machine=machine, habits=habits, settings=settings, ticks=length, constant=constant,
+                  restarts=restarts)
+
+
+def _restarts(chance: random.Random, until: float) -> list[Restart]:
+    """None in most worlds; a constant one must have settled long before its end."""
+    count = chance.choice((0, 0, 0, 1, 3))
+    return sorted((Restart(at=chance.uniform(0, until), seconds=chance.choice((1.0, 10.0, 60.0)),
+                           kept=chance.random() < 0.75) for _ in range(count)), key=lambda one: one.at)
+
+
+def _estranged(habits: tuple[Habit, ...], chance: random.Random) -> typing.Iterator[Habit]:
+    """In some worlds, all that could share belong to one until the last of them comes: sharing must then be paused."""
+    sharers = sorted((h for h in habits if h.alike), key=lambda h: h.arrives)
+    if chance.random() < 0.6 or len(sharers) < 3 or not sharers[-1].arrives:
+        yield from habits
+        return
+    for habit in habits:
+        if not habit.alike or (habit.untouchable and not habit.arrives):
+            yield dataclasses.replace(habit, alike=0)
+        else:
+            yield dataclasses.replace(habit, trust_domain='red' if habit is sharers[-1] else 'blue')
 
 
 def _habit(chance: random.Random, name: str, known: list[str], domains: tuple[str, ...], horizon: float,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 
 from ovc_plugin.decide import host as ladder
@@ -39,6 +40,9 @@ class Policy(typing.Protocol):
     def settled(self, outcomes: typing.Sequence[Outcome], now: float) -> None:
         """What became of the swapping of the pass before, told before the next one."""
 
+    def restarted(self, now: float, *, kept: bool) -> None:
+        """It was started anew, with what it keeps outside its process or (its file was lost) without."""
+
     def wakes(self, recent: Recent, total: int, since: float) -> bool:
         """Whether a pass is due at once, by a cheap look, ``since`` seconds after the last one."""
 
@@ -67,6 +71,11 @@ class Ours:
     def settled(self, outcomes: typing.Sequence[Outcome], now: float) -> None:
         self.state = swap.settle(self.state, outcomes, self.settings, now)
 
+    def restarted(self, now: float, *, kept: bool) -> None:
+        known = state.from_dict(json.loads(json.dumps(state.to_dict(self.state)))) if kept else state.LadderState()
+        self.state = dataclasses.replace(known, since=now)
+        self._snapshot = None
+
     def wakes(self, recent: Recent, total: int, since: float) -> bool:
         if not self.settings.fast_look or self._no_worse(recent):
             return False
@@ -94,6 +103,9 @@ class Nothing:
         pass
 
     def settled(self, outcomes: typing.Sequence[Outcome], now: float) -> None:
+        pass
+
+    def restarted(self, now: float, *, kept: bool) -> None:
         pass
 
     def wakes(self, recent: Recent, total: int, since: float) -> bool:

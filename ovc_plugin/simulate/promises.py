@@ -7,8 +7,9 @@ import collections
 import dataclasses
 
 from ovc_plugin import report
+from ovc_plugin.decide import evaporation, placement
 from ovc_plugin.decide import host as ladder
-from ovc_plugin.decide import placement
+from ovc_plugin.decide.state import LadderState
 from ovc_plugin.model import (
     MIB,
     Action,
@@ -27,7 +28,9 @@ from ovc_plugin.simulate import dues
 from ovc_plugin.simulate.guest import Guest
 from ovc_plugin.simulate.habit import Habit
 from ovc_plugin.simulate.policy import Ours, Reading
-from ovc_plugin.simulate.world import World
+from ovc_plugin.simulate.world import Restart, World
+
+_SELDOM = 8  # passes of which one is looked at, where nothing is asked of anybody: that costs as much as the pass
 
 NAMES = {
     '1 guarantee': 'guarantees within memory outside the reserve; nobody is swapped below its own',
@@ -40,7 +43,7 @@ NAMES = {
     '8 trust': 'sharing does not run while guests of two trust domains can merge',
     '9 isolation': 'the loop never stops, and a guest that makes no sense changes nothing for the others',
     dues.FRUITLESS: 'whom nothing can be swapped of is asked ever less, and after all others',
-    '10 settles': 'under constant load at most one target change per guest after settling'}
+    dues.SETTLES: 'levels rise at once and fall after a dwell; constant load: one target change per guest'}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +66,10 @@ class Watcher:
         self._changes: collections.Counter[str] = collections.Counter()
         self._report: report.HostReport | None = None
         self._reported: set[str] = set()
-        self._silent_before: set[str] = set()
+        self._looked = 0
         self._no_swap = dataclasses.replace(settings, swap=False)
         self._owed, self._fruitless = dues.Owed(settings, self._holds), dues.Fruitless(settings, self._holds)
+        self._levels = dues.Levels(settings, settled, self._holds)
 
     def breach(self, promise: str, time: float, what: str) -> None:
         if promise not in self.breaches:
@@ -78,25 +82,31 @@ class Watcher:
 
     def watch(self, world: World, reading: Reading, plan: Plan) -> None:
         """One pass: what was planned, before it is carried out."""
-        snapshot, time = reading.snapshot, world.time
+        snapshot, time, known = reading.snapshot, world.time, getattr(world.policy, 'state', LadderState())
         self._report = report.of(
             snapshot, plan, swap_usable=snapshot.swap_total, backed=True, dry_run=False,
-            reclaimable=ladder.reclaimable(snapshot, self.settings, getattr(world.policy, 'state', None)))
+            reclaimable=ladder.reclaimable(snapshot, self.settings, known),
+            evaporation=evaporation.reserve_against(snapshot, known.evaporation, self.settings))
         self._reported = {g.uuid for g in snapshot.guests}
-        self._sums(world, snapshot, time)
-        known, true = {g.uuid: g for g in snapshot.guests}, {g.uuid: g for g in world.guests if g.alive}
+        self._sums(world, time)
+        seen, true = {g.uuid: g for g in snapshot.guests}, {g.uuid: g for g in world.guests if g.alive}
         self._given(true, snapshot, plan, time)
         self._owed.look(true, snapshot, plan, time)
         self._fruitless.look(true, snapshot, plan, world.outcomes, time)
         for action in plan.actions:
             if isinstance(action, SetBalloon):
-                self._target(true[action.guest], known[action.guest], action, plan.level, time)
+                self._target(true[action.guest], seen[action.guest], action, plan.level, time)
             elif isinstance(action, ReclaimGuest):
                 self._swapped(true[action.guest], action, time)
-        self._silent(true, snapshot, time)
-        self._sharing(snapshot, plan, time)
+        self._silent(true, snapshot, known, time)
+        self._sharing(true, snapshot, plan, time)
         self._isolation(world, snapshot, plan, time)
+        self._levels.look(snapshot, plan.level, time)
         self._untouched(world, time)
+
+    def restarted(self, restart: Restart) -> None:
+        for one in (self._owed, self._fruitless, self._levels):
+            one.restarted(kept=restart.kept)
 
     def finish(self, world: World) -> None:
         """What can only be said at the end: nobody was killed or touched in the last pass, and, with a constant load,
@@ -107,14 +117,13 @@ class Watcher:
             for guest in world.guests:
                 self._holds('10 settles', self._changes[guest.uuid] <= 1, world.time, f'{guest.habit.name} moves')
 
-    def _sums(self, world: World, snapshot: HostSnapshot, time: float) -> None:
-        memory = snapshot.total - snapshot.reserve
-        owed = sum(g.guaranteed for g in snapshot.guests)
+    def _sums(self, world: World, time: float) -> None:
+        machine, here = world.machine, [g.habit for g in world.guests if g.alive]
+        memory, owed = machine.total - machine.reserve, sum(_owed(h) + h.overhead for h in here)
         self._holds('1 guarantee', owed <= memory, time, f'{owed // MIB} MB owed > {memory // MIB} MB')
-        most = sum(g.committed for g in snapshot.guests)
-        self._holds('2 backed', most <= memory + snapshot.swap_total and not world.kernel.killed, time,
-                    f'{most // MIB} MB committed of {(memory + snapshot.swap_total) // MIB} MB, '
-                    f'killed: {world.kernel.killed}')
+        most = sum(h.maximum + h.overhead for h in here)
+        self._holds('2 backed', most <= memory + machine.swap and not world.kernel.killed, time,
+                    f'{most // MIB} MB committed of {(memory + machine.swap) // MIB} MB, killed: {world.kernel.killed}')
 
     def _untouched(self, world: World, time: float) -> None:
         for one in world.guests:
@@ -165,21 +174,22 @@ class Watcher:
             self._holds('5 free before give', given + coming <= snapshot.available, time,
                         f'{given // MIB} MB given, {coming // MIB} MB under way, {snapshot.available // MIB} MB free')
 
-    def _silent(self, true: dict[str, Guest], snapshot: HostSnapshot, time: float) -> None:
+    def _silent(self, true: dict[str, Guest], snapshot: HostSnapshot, known: LadderState, time: float) -> None:
         """Of guests that have not spoken, nothing is promised but what swap takes without asking."""
         silent = tuple(g for g in snapshot.guests if not self._understood(true[g.uuid], time))
-        if silent and self._silent_before != (now := {g.uuid for g in silent}):
-            self._silent_before = now
-            credit = ladder.reclaimable(dataclasses.replace(snapshot, guests=silent), self._no_swap)
+        if silent:
+            credit = ladder.reclaimable(dataclasses.replace(snapshot, guests=silent), self._no_swap, known)
             self._holds('6 unknown holds', not credit, time,
                         f'{credit // MIB} MB of guests that do not speak count as reclaimable')
 
-    def _sharing(self, snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        if snapshot.ksm is None or self.settings.ksm != 'auto':
-            return
-        run = next((a.run for a in plan.actions if isinstance(a, TuneKsm)), snapshot.ksm.run)
-        domains = {g.trust_domain for g in snapshot.guests if g.can_share}
-        self._holds('8 trust', run != 1 or len(domains) < 2, time, f'pages of {sorted(domains)} are merged')
+    def _sharing(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
+        run = [a.run for a in plan.actions if isinstance(a, TuneKsm)]
+        if self.settings.ksm != 'auto':
+            self._holds('8 trust', not run, time, 'sharing is not left alone')
+        elif snapshot.ksm is not None:
+            domains = {g.habit.trust_domain for g in true.values() if g.habit.alike}
+            self._holds('8 trust', (run or [snapshot.ksm.run])[-1] != 1 or len(domains) < 2, time,
+                        f'pages of {sorted(domains)} are merged')
 
     def _isolation(self, world: World, snapshot: HostSnapshot, plan: Plan, time: float) -> None:
         """A guest that makes no sense costs the others what one without a balloon would: not more, and not less. One
@@ -192,7 +202,8 @@ class Watcher:
             g.actual is None or (g.usable is None and g.published is None and g.actual >= (
                 g.maximum if plan.level is Level.CLEAR else g.reservation)))
             and g.uuid not in policy.before.asked}
-        if not bad or (plan.level is Level.CLEAR and not plan.actions):
+        self._looked += 1
+        if not bad or (plan.level is Level.CLEAR and not plan.actions and self._looked % _SELDOM):
             return
         plain = dataclasses.replace(snapshot, guests=tuple(
             dataclasses.replace(g, actual=None, usable=None, stats_age=None, can_balloon=False)
@@ -209,13 +220,20 @@ class Watcher:
             world.run_pass()
         assert self._report is not None
         shared, scheduler = SharedSettings(), SchedulerSettings()
-        late = self._report.taken_at + shared.report_max_age + 1
-        stale = placement.fits(self._report, request, InFlight(), scheduler, shared, late)
-        self._holds('6 unknown holds', not stale.ok, world.time, 'a stale report admits a guest')
         arrived = [g.habit for g in world.guests if g.alive and g.uuid not in self._reported]
         flying = InFlight(guests=len(arrived), memory=sum(h.maximum for h in arrived),
-                          reserved=sum(h.maximum if h.untouchable else h.reservation for h in arrived))
-        return placement.fits(self._report, request, flying, scheduler, shared, world.now).ok
+                          reserved=sum(map(_owed, arrived)))
+        verdict = placement.fits(self._report, request, flying, scheduler, shared, world.now)
+        if verdict.ok:  # else it would be refused anyway
+            late = self._report.taken_at + shared.report_max_age + 1
+            stale = placement.fits(self._report, request, flying, scheduler, shared, late)
+            self._holds('6 unknown holds', not stale.ok, world.time, 'a stale report admits a guest')
+        return verdict.ok
+
+
+def _owed(habit: Habit) -> int:
+    """Bytes of its memory that a guest is guaranteed; what may not be touched is owed whole."""
+    return habit.maximum if habit.untouchable else habit.reservation
 
 
 def _what(action: Action) -> tuple[str, str, int]:

@@ -3,6 +3,7 @@
 """Time on one modelled host: the kernel steps each second, and the policy passes when it is due."""
 from __future__ import annotations
 
+import dataclasses
 import typing
 
 from ovc_plugin.model import (
@@ -34,14 +35,29 @@ Watch = typing.Callable[['World', Reading, Plan], None]
 Door = typing.Callable[['World', Habit], bool]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """The policy's process ends at a time and is back after so many seconds, with what it ``kept`` or without."""
+
+    at: float
+    seconds: float
+    kept: bool
+
+
+Began = typing.Callable[[Restart], None]
+
+
 class World:
     """One host, its guests and one policy. ``watch`` sees each plan before it is carried out; ``door`` says of each
-    guest that arrives whether it may (everybody may where there is none). ``outcomes``: what became of the swapping
-    that the pass before asked for, and when the policy was told."""
+    guest that arrives whether it may (everybody may where there is none); ``began`` is told of each of the policy's
+    ``restarts``, which are in order. ``outcomes``: what became of the swapping that the pass before asked for, and when
+    the policy was told."""
 
     def __init__(self, machine: Machine, habits: typing.Iterable[Habit], policy: Policy, *,
-                 watch: Watch | None = None, door: Door | None = None) -> None:
-        self.machine, self.policy, self.watch, self.door = machine, policy, watch, door
+                 watch: Watch | None = None, door: Door | None = None, restarts: typing.Iterable[Restart] = (),
+                 began: Began | None = None) -> None:
+        self.machine, self.policy, self.watch, self.door, self.began = machine, policy, watch, door, began
+        self.restarts, self._back = list(restarts), 0.0
         self.coming = sorted(habits, key=lambda h: h.arrives)
         self.guests: list[Guest] = []
         self.kernel = Kernel(machine, self.guests)
@@ -79,9 +95,24 @@ class World:
                 self._ins[guest.uuid] = self._ins.get(guest.uuid, 0) + guest.swap_ins
         self._look(*self.measures.second(self.time, STEP, self.guests, self.kernel.room))
         self.time += STEP
+        if self.restarts and self.time >= self.restarts[0].at:
+            self._restart(self.restarts.pop(0))
+        if self.time < self._back:
+            return
         if self.time >= self._due or (self.time - self._passed >= LEAST_PAUSE
                                       and self.policy.wakes(self.recent, self.machine.total, self.time - self._passed)):
             self.run_pass()
+
+    def _restart(self, restart: Restart) -> None:
+        """What was under way ends with the process, nobody learns what became of it, and there are no rates at first.
+        """
+        self._back = self._due = self.time + restart.seconds
+        self._begun.clear()
+        self.kernel.orders.clear()
+        self._earlier = self._looked = None
+        self.policy.restarted(self.now + restart.seconds, kept=restart.kept)
+        if self.began:
+            self.began(restart)
 
     def _look(self, available: int, swapped: int) -> None:
         """What a watch between two passes sees: demand is what is used, in memory and in swap together."""

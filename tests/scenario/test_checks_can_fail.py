@@ -126,6 +126,36 @@ class Startled(Ours):
             dataclasses.replace(a, target=2 * a.target - a.previous) if shrinks(a) else a for a in plan.actions))
 
 
+class Cowed(Ours):
+    """Hands nothing back on a clear host while somebody makes no sense."""
+
+    def decide(self, reading, now):
+        plan = super().decide(reading, now)
+        silent = any(g.can_balloon and (g.actual is None or g.usable is None) for g in reading.snapshot.guests)
+        return dataclasses.replace(plan, actions=()) if silent and plan.level is Level.CLEAR else plan
+
+
+def configured(**changes):
+    """Rules that go by other settings than they were given."""
+    return lambda settings: Ours(dataclasses.replace(settings, **changes))
+
+
+class Blithe(Ours):
+    """Calls CLEAR what is SOFT."""
+
+    def decide(self, reading, now):
+        plan = super().decide(reading, now)
+        return dataclasses.replace(plan, level=Level.CLEAR) if plan.level is Level.SOFT else plan
+
+
+class Fickle(Ours):
+    """Changes the level every other minute."""
+
+    def decide(self, reading, now):
+        plan = super().decide(reading, now)
+        return dataclasses.replace(plan, level=Level.SOFT) if plan.level is Level.CLEAR and now % 240 < 120 else plan
+
+
 def limit_forgotten(action, guest, plan):
     limited = isinstance(action, ReclaimGuest) and guest.swap_room is not None
     return dataclasses.replace(action, amount=guest.swap_room + MIB) if limited else action
@@ -194,14 +224,19 @@ MUTANTS = [
     ('7 untouchables', lied(lambda g: {'untouchable': None, 'can_swap': True})),
     ('7 untouchables', lied(lambda g: {'untouchable': None, 'trust_domain': 'one'})),
     ('8 trust', lied(lambda g: {'trust_domain': 'one'})),
+    ('8 trust', configured(ksm='all-tenants-despite-side-channels')),
     ('9 isolation', Startled),
+    ('9 isolation', Cowed),
     (OWED, bent(never_raised)),
     (OWED, lied(lambda g: {'reservation': min(g.reservation, g.actual or g.reservation)})),
     (OWED, Impatient),
     (FRUITLESS, Stubborn),
     (FRUITLESS, Hopeful),
     (FRUITLESS, bent(limit_forgotten)),
-    ('10 settles', Restless)]
+    ('10 settles', Restless),
+    ('10 settles', configured(dwell=0.0)),
+    ('10 settles', Blithe),
+    ('10 settles', Fickle)]
 
 
 @pytest.mark.parametrize('promise, policy', MUTANTS, ids=[f'{p} {n}' for n, (p, _) in enumerate(MUTANTS)])

@@ -19,7 +19,7 @@ from ovc_plugin.simulate.guest import Guest
 from ovc_plugin.simulate.habit import Demand, Habit
 from ovc_plugin.simulate.kernel import Machine
 from ovc_plugin.simulate.policy import Nothing, Ours
-from ovc_plugin.simulate.world import World
+from ovc_plugin.simulate.world import Restart, World
 from tests.builders import GIB, NOW, a_guest, a_host
 
 
@@ -249,3 +249,22 @@ def test_what_swap_cannot_move_of_a_random_world_is_no_more_than_half_of_its_mem
     held = [h for h in recipe.habits if h.locked or h.limited or h.swaps < 1.0]
     if any(not h.untouchable for h in held):
         assert sum(h.maximum + h.overhead for h in held) <= (recipe.machine.total - recipe.machine.reserve) / 2
+
+
+@pytest.mark.parametrize('kept', [True, False])
+def test_a_controller_that_is_started_anew_comes_back_with_what_it_kept_or_with_nothing(kept):
+    habits = [Habit(name=f'g{n}', manner='ideal', maximum=4 * GIB, reservation=GIB, demand=Demand(base=GIB),
+                    cache=3 * GIB) for n in range(4)]
+    began, passes = [], []
+    world = World(Machine(total=12 * GIB, reserve=GIB // 2, swap=16 * GIB), habits, Ours(HostSettings(dry_run=False)),
+                  watch=lambda world, reading, plan: passes.append((world.time, reading.snapshot)),
+                  restarts=[Restart(at=15.5, seconds=10.0, kept=kept)], began=began.append)
+    world.run(15)
+    before = world.policy.state
+    assert before.asked and before.level
+    world.run(1)
+    assert [one.kept for one in began] == [kept] and not world.kernel.orders
+    assert world.policy.state.asked == (before.asked if kept else {}) and world.policy.state.since == world.now + 10
+    world.run(12)
+    (time, first), = [one for one in passes if 16 <= one[0] < 28][:1]
+    assert time == 26 and first.swap_in is None and first.evaporation is None

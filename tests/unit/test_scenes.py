@@ -68,6 +68,7 @@ def test_sharing_carries_what_is_alike() -> None:
     ('cache', {'files1': a_guest(swapped=300 * MB)}, 'balloon carries it'),
     ('cache', {'files1': a_guest(actual=300 * MB, swap_in=9 * MB)}, 'read back from swap'),
     ('unique', {'cold1': a_guest(actual=300 * MB)}, 'swap carries it'),
+    ('unique', {'cold1': a_guest(swapped=30 * MB)}, 'swap carries it'),  # all of it, and no shortage
     ('stuck', {'mute': a_guest(), 'files1': a_guest(actual=300 * MB)}, 'swap carries mute alone'),
     ('stuck', {'mute': a_guest(swapped=100 * MB), 'files1': a_guest(actual=300 * MB, swapped=50 * MB)},
      'swap carries mute alone'),

@@ -77,3 +77,40 @@ def test_an_npz_is_read_as_before(traces, tmp_path):
     np.savez(tmp_path / 'two.npz', used_mib=np.zeros((1, 2)), prov_mib=np.zeros((1, 2)), step_s=60)
     with pytest.raises(traces.TraceError, match=r'two\.npz: a step is 60 s'):
         traces.read(tmp_path / 'two.npz')
+
+
+def packed(path, used, limit=None, **others):
+    np.savez(path / 't.npz', used_mib=used, prov_mib=np.full(np.shape(used), 100) if limit is None else limit, **others)
+    return path / 't.npz'
+
+
+def test_what_is_nan_is_no_sample(traces, tmp_path):
+    used, limit = traces.read(packed(tmp_path, np.array([[1.5, np.nan, 7], [2, 3, 0xFFFFFFFF]]),
+                                     np.array([[10, 10, np.nan], [10, 0, 10]])))
+    assert (used / MIB).tolist() == [[1.5, -1 / MIB, -1 / MIB], [2, -1 / MIB, -1 / MIB]]
+    assert (limit // MIB).tolist() == [[10, 0, 0], [10, 0, 0]]
+
+
+@pytest.mark.parametrize('used, limit, says', [
+    ([['1', '2']], None, 'both must be numbers'), ([[-5, 5]], None, 'from 0 to'), ([[np.inf, 5]], None, 'from 0 to'),
+    ([[1 << 40, 5]], [[1 << 41, 10]], 'from 0 to'), ([[5, 5]], [[-5, 5]], 'from 0 to'),
+    ([[30, 30]], [[10, 10]], '100% of the samples use more than is provisioned')])
+def test_numbers_that_cannot_be_a_guests_memory_are_refused(traces, tmp_path, used, limit, says):
+    with pytest.raises(traces.TraceError, match=says):
+        traces.read(packed(tmp_path, np.array(used), None if limit is None else np.array(limit)))
+
+
+@pytest.mark.parametrize('content', [b'', b'hello', b'PK\x03\x04'])
+def test_a_file_that_is_no_npz_is_named(traces, tmp_path, content):
+    (tmp_path / 't.npz').write_bytes(content)
+    with pytest.raises(traces.TraceError, match='give an .npz with used_mib and prov_mib'):
+        traces.read(tmp_path / 't.npz')
+    np.save(tmp_path / 't.npy', np.zeros((2, 2)))
+    with pytest.raises(traces.TraceError, match='give an .npz with used_mib and prov_mib'):
+        traces.read(tmp_path / 't.npy')
+
+
+def test_a_timestamp_of_another_age_is_named(traces, tmp_path):
+    write(tmp_path / '1.csv', (0, 1024, 10), (-BEGAN, 1024, 10))
+    with pytest.raises(traces.TraceError, match='days apart: is a timestamp wrong'):
+        traces.read(tmp_path)

@@ -180,3 +180,26 @@ def test_a_guest_that_cannot_help_itself_is_given_what_it_lacks_at_hard_too(stal
     plan, _ = decide_host(host, LadderState(), OPTIONS, NOW)
     assert plan.level == (Level.SOFT if stall < 0.4 else Level.HARD)
     assert {a.guest for a in plan.actions if isinstance(a, SetBalloon) and a.target > a.previous} == relieved
+
+
+def test_what_a_guest_said_before_looking_began_may_be_of_another_size():
+    """Whoever was there before, also we ourselves with another memory, may have shrunk it since it spoke."""
+    shrunk = a_guest(actual=254 * MIB, usable=221 * MIB, stats_age=3.0)  # it said that of a size of 410 MB
+    assert need.follow([shrunk], {}, {}, OPTIONS, NOW, since=NOW) == {}
+    assert need.follow([shrunk], {}, {}, OPTIONS, NOW, since=NOW - 4)['uuid-g1'].slow == 33 * MIB
+    spoken = a_guest(actual=254 * MIB, usable=66 * MIB, stats_age=1.0)
+    known = need.follow([spoken], {}, {}, OPTIONS, NOW + 9, since=NOW)
+    assert known['uuid-g1'].slow == 188 * MIB
+    assert 'uuid-g1' in need.follow([a_guest()], {}, {}, OPTIONS, NOW, since=NOW), 'whole: nobody has shrunk it'
+    # of whom something is known, also a change of size since: that is seen by itself
+    assert need.follow([shrunk], known, {}, OPTIONS, NOW, since=NOW)['uuid-g1'].heard_at == NOW - 3
+
+
+def test_nobody_is_shrunk_before_he_spoke_to_those_who_look_now_also_where_the_clock_is_set_back():
+    small = a_guest(actual=768 * MIB, usable=600 * MIB)
+    state, host = LadderState(since=NOW + 3600), a_host(small, available=500 * MIB)
+    plan, state = decide_host(host, state, OPTIONS, NOW)
+    assert not [a for a in plan.actions if isinstance(a, SetBalloon)] and state.since == NOW
+    spoken = a_host(small, available=500 * MIB, taken_at=NOW + 5)
+    plan, _ = decide_host(spoken, state, OPTIONS, NOW + 5)
+    assert [a.guest for a in plan.actions if isinstance(a, SetBalloon)] == ['uuid-g1']

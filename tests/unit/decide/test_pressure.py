@@ -91,6 +91,26 @@ def test_what_is_better_than_critical_is_soft_after_a_third_of_the_dwell_and_cle
         assert (found.level, found.better_since) == (level, NOW - waited if level else None), waited
 
 
+@pytest.mark.parametrize('last_short, level, then', [(4, Level.SOFT, 11), (14, Level.SOFT, 1), (15, Level.CLEAR, 0)])
+def test_what_was_better_than_hard_alone_is_not_clear_before_it_was_better_than_soft_for_the_dwell(last_short, level,
+                                                                                                   then):
+    before = LadderState(level=Level.HARD, better_since=NOW - 20, soft_at=NOW - last_short)
+    found = judged(5000, before)
+    assert found.level is level and found.soft_at == NOW - last_short
+    after = LadderState(level=level, better_since=found.better_since, soft_at=found.soft_at)
+    later = a_host(available=5000 * MIB)
+    assert pressure.judge(later, after, OPTIONS, NOW + then).level is Level.CLEAR
+    if then:
+        assert pressure.judge(later, after, OPTIONS, NOW + then - 1).level is Level.SOFT
+
+
+def test_while_the_host_looks_no_better_than_soft_its_time_at_soft_begins_anew():
+    for state in (LadderState(), LadderState(level=Level.SOFT), LadderState(level=Level.HARD, better_since=NOW - 6)):
+        found = judged(570, state)
+        assert (found.level, found.better_since, found.soft_at) == (Level.SOFT, None, NOW)
+    assert judged(5000, LadderState(level=Level.SOFT, soft_at=NOW + 3600)).soft_at == NOW, 'the clock was set back'
+
+
 def due(level=Level.CLEAR, since=2.0, last=2000, swapping=False, **recent):
     seen = Recent(**{'available': last * MIB} | recent)
     return pressure.urgent(seen, a_host(available=last * MIB), level, since, OPTIONS, swapping)
