@@ -69,7 +69,7 @@ class Arriving:
         client = self.virtapi.reportclient  # type: ignore[attr-defined]
         client.delete_allocation_for_instance(context, instance.uuid, force=True)
 
-    def instance_on_disk(self, instance: typing.Any) -> typing.Any:
+    def instance_on_disk(self, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
         """Nova asks this of an evacuation alone, after its claim and before it binds ports or moves volumes. Refused
         here the guest keeps its state on its old host, its new allocation is freed, and it can be evacuated again."""
         if given(instance, 'task_state') == task_states.REBUILDING:
@@ -77,7 +77,7 @@ class Arriving:
                                         instance, expires=self._ovc_patience())
             if verdict is not None and not verdict.ok:
                 raise exception.ComputeResourcesUnavailable(reason=verdict.reason)
-        return super().instance_on_disk(instance)  # type: ignore[misc]
+        return super().instance_on_disk(instance, *args, **kwargs)  # type: ignore[misc]
 
     def _ovc_patience(self) -> float:
         """Until when one that was let in is counted though it never comes: no longer than a report is believed."""

@@ -48,15 +48,19 @@ class OvcLibvirtDriver(Growing, OvcMixin, libvirt_driver.LibvirtDriver):  # type
     def check_can_live_migrate_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
                                            **kwargs: typing.Any) -> typing.Any:
         answer = super().check_can_live_migrate_destination(context, instance, *args, **kwargs)
-        if self._ovc is not None and sharing.declined(instance) is None:
-            self._ovc_guarded('arrival', 'Sharing pauses for a guest of another project only once it is seen.',
-                              self._ovc.expect, instance.uuid, instance.project_id)
+        self._ovc_guarded('arrival', 'Sharing pauses for a guest of another project only once it is seen.',
+                          self._ovc_expect, instance)
         return answer
 
+    def _ovc_expect(self, instance: typing.Any) -> None:
+        controller = self._ovc  # a stop may come between two looks
+        if controller is not None and sharing.declined(instance) is None:
+            controller.expect(instance.uuid, instance.project_id)
+
     def _ovc_share(self, instance: typing.Any, config: typing.Any) -> None:
-        why = sharing.declined(instance)
-        if why is None and self._ovc is not None:
-            status, settings = self._ovc.status(), self._ovc_settings.host
+        why, controller = sharing.declined(instance), self._ovc
+        if why is None and controller is not None:
+            status, settings = controller.status(), self._ovc_settings.host
             if status.get('sharing_is_ours'):  # in a dry run too, until it has been put back
                 settings = dataclasses.replace(settings, dry_run=False)
             why = self._ovc_sharers.why_not(instance, config.to_xml(), status['guests'], settings, time.time())
