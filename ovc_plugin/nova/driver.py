@@ -16,11 +16,12 @@ from oslo_log import log as logging
 from ovc_plugin.nova import sharing
 from ovc_plugin.nova.growing import Growing
 from ovc_plugin.nova.mixin import OvcMixin
+from ovc_plugin.nova.restarting import Restarting
 
 LOG = logging.getLogger(__name__)
 
 
-class OvcLibvirtDriver(Growing, OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[misc]
+class OvcLibvirtDriver(Restarting, Growing, OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     """What nova's driver answers, always; and while all is well, our report, ratio, late check and who may share."""
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
