@@ -26,10 +26,9 @@ LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
 
-def counted_by(controller: Controller) -> dict[str, int]:
+def counted_by(guests: typing.Iterable[typing.Mapping[str, typing.Any]]) -> dict[str, int]:
     """What each guest that the host controller has seen is guaranteed, in bytes without overhead."""
-    return {guest['uuid']: guest['maximum'] if guest['untouchable'] else guest['reservation']
-            for guest in controller.status()['guests']}
+    return {guest['uuid']: guest['maximum'] if guest['untouchable'] else guest['reservation'] for guest in guests}
 
 
 class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
@@ -109,8 +108,10 @@ class Arriving:
         def judge(in_flight: InFlight) -> Verdict:
             return controller.admits(request, in_flight, now)
 
-        verdict = self._ovc_ledger.admit(request, judge, counted=counted_by(controller), listed_at=listed_at, now=now,
-                                         expires=expires, force=force)
+        seen = controller.status()['guests']
+        verdict = self._ovc_ledger.admit(request, judge, counted=counted_by(seen), listed_at=listed_at, now=now,
+                                         expires=expires, force=force,
+                                         sizes={guest['uuid']: guest['maximum'] for guest in seen})
         if not verdict.ok:
             LOG.info('guest %s %s by this host: %s', instance.uuid,
                      'would be refused' if force else 'refused', verdict.reason)

@@ -61,9 +61,9 @@ class Growing:
         def judge(more: int, in_flight: InFlight) -> Verdict:
             return placement.grows(report, more, in_flight, shared, now)
 
-        return self._ovc_ledger.grow(whole, judge, otherwise=by_flavor, counted=counted_by(controller),
-                                     listed_at=listed_at, now=now, expires=now + shared.report_max_age,
-                                     force=force or settings.host.dry_run)
+        return self._ovc_ledger.grow(whole, judge, otherwise=by_flavor, listed_at=listed_at, now=now,
+                                     counted=counted_by(controller.status()['guests']),
+                                     expires=now + shared.report_max_age, force=force or settings.host.dry_run)
 
     def _ovc_tell_of(self, instance: typing.Any, why: str | None, verdict: Verdict) -> None:
         if self._ovc_settings.host.dry_run:
