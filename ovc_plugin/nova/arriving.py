@@ -4,6 +4,7 @@
 counted at once everywhere."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import typing
@@ -121,9 +122,21 @@ class Arriving:
     def finish_migration(self, context: typing.Any, migration: typing.Any, instance: typing.Any, *args: typing.Any,
                          **kwargs: typing.Any) -> None:
         # Its disks have come and its old host has let it go: refused now it would be left in error, so it is let in.
+        with self._ovc_counted(instance):
+            super().finish_migration(context, migration, instance, *args, **kwargs)  # type: ignore[misc]
+
+    def finish_revert_migration(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                                **kwargs: typing.Any) -> None:
+        # Nova has kept its place; no report has it, or not at this size, until its definition is back.
+        with self._ovc_counted(instance):
+            super().finish_revert_migration(context, instance, *args, **kwargs)  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _ovc_counted(self, instance: typing.Any) -> typing.Iterator[None]:
+        """A guest that cannot be refused is on its way, until what is done here ends and the guests were listed."""
         self._ovc_guarded('late check', 'Guests arrive uncounted until the next report.', self._ovc_admit, instance,
                           force=True)
         try:
-            super().finish_migration(context, migration, instance, *args, **kwargs)  # type: ignore[misc]
+            yield
         finally:
             self._ovc_ledger.landed(instance.uuid, time.time())

@@ -35,6 +35,14 @@ class Growing:
     _ovc: Controller | None
     _ovc_settings: Settings
     _ovc_ledger: Ledger
+    _ovc_counted: typing.Callable[[typing.Any], typing.ContextManager[None]]
+
+    def _hard_reboot(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                     **kwargs: typing.Any) -> typing.Any:
+        """Nova's way to start a guest as well. It takes the definition away and writes another: a report that is made
+        meanwhile does not have the guest, and its place is not free."""
+        with self._ovc_counted(instance):
+            return super()._hard_reboot(context, instance, *args, **kwargs)  # type: ignore[misc]
 
     def _ovc_word(self, config: typing.Any, instance: typing.Any, element: typing.Callable[..., typing.Any]) -> None:
         """Write the word of the guest's image into its definition, but for ``ovc:overcommit=no`` where the host cannot

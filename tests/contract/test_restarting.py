@@ -3,6 +3,7 @@
 """What a guest is started by that was ballooned when nova wrote down its definition."""
 from __future__ import annotations
 
+import math
 import os
 from unittest import mock
 
@@ -13,6 +14,7 @@ from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import utils as libvirt_utils
 
+from ovc_plugin.model import MIB
 from tests.contract.test_untouchables import Kinds
 
 BALLOONED = "<currentMemory unit='KiB'>131072</currentMemory>"
@@ -64,6 +66,25 @@ class TestRestarting(Kinds, base.ServersTestBase):
         for way, given in self.ways(self.instance()):
             way(*given)
         self.assertEqual([(FULL, fakelibvirt.VIR_DOMAIN_AFFECT_CONFIG)] * 2, self.asked)
+
+    def test_a_guest_that_is_started_anew_counts_while_it_has_no_definition(self):
+        """nova takes it away first; a report that is made meanwhile does not have it."""
+        server, seen = self.order({}), []
+        ledger, original = self.driver._ovc_ledger, libvirt_driver.LibvirtDriver._get_guest_xml
+
+        def define(driver, *args, **kwargs):
+            entry = ledger._entries[server['id']]
+            seen.append((entry.request.memory, entry.request.reservation, entry.landed_at))
+            return original(driver, *args, **kwargs)
+
+        with mock.patch.object(libvirt_driver.LibvirtDriver, '_get_guest_xml', define):
+            self._reboot_server(server, hard=True)
+            self._stop_server(server)
+            self._start_server(server)
+        self.assertEqual([(512 * MIB, 256 * MIB, math.inf)] * 2, seen)
+        self.assertLess(ledger._entries[server['id']].landed_at, math.inf)
+        with mock.patch.object(ledger, 'admit', side_effect=RuntimeError('a fault of ours')):
+            self._reboot_server(server, hard=True)
 
     def test_what_nova_fails_is_told_as_it_was_and_nothing_of_ours_fails_nova(self):
         instance = self.instance()
