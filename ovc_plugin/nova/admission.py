@@ -12,6 +12,7 @@ from ovc_plugin.model import InFlight, Request, Verdict
 
 # What each guest in the report is guaranteed there, in bytes without overhead, by its uuid.
 Counted = typing.Mapping[str, int]
+_UNKNOWN: typing.Mapping[str, int] = {}
 
 
 @dataclasses.dataclass(slots=True)
@@ -34,9 +35,10 @@ def owed(request: Request) -> int:
 class Ledger:
     """In flight as the host itself knows it, so that guests that arrive together are not all judged by one report.
 
-    Of a guest that the report counts with less than it is to be guaranteed, the difference is in flight. An entry
-    leaves once the guests were listed after its arrival ended (well or badly). One of which nobody tells the end (a
-    migration that was checked, a guest defined anew) leaves once the report counts it in full, or when it expires.
+    Of a guest that the report counts with less than it is to have, or to be guaranteed, the difference is in flight.
+    An entry leaves once the guests were listed after its arrival ended (well or badly). One of which nobody tells the
+    end (a migration that was checked, a guest defined anew) leaves once the report counts it in full, or when it
+    expires.
     """
 
     def __init__(self) -> None:
@@ -44,18 +46,20 @@ class Ledger:
         self._entries: dict[str, _Entry] = {}
 
     def admit(self, request: Request, judge: typing.Callable[[InFlight], Verdict], *, counted: Counted,
-              listed_at: float, now: float, expires: float = math.inf, force: bool = False) -> Verdict:
+              listed_at: float, now: float, expires: float = math.inf, force: bool = False,
+              sizes: typing.Mapping[str, int] = _UNKNOWN) -> Verdict:
         """Judge one arrival with all others in flight and enter it; with ``force`` it is entered though refused.
 
-        One of the guests ``counted`` (a rebuild) brings nothing new and is let in; it is entered as it is gone
-        meanwhile. They were listed at ``listed_at``, earlier than the report where the hypervisor did not answer.
+        One of the guests ``counted`` (a rebuild, a resize on the same host) is let in; it is entered as it is gone
+        meanwhile, or larger. They were listed at ``listed_at``, earlier than the report where the hypervisor did not
+        answer, of ``sizes``, in bytes.
         """
         with self._lock:
             self._prune(counted, listed_at, now)
             if request.guest in counted:
                 verdict = Verdict(ok=True, reason='the guest is here already')
             else:
-                verdict = judge(self._in_flight(request.guest, counted))
+                verdict = judge(self._in_flight(request.guest, counted, sizes))
             if verdict.ok or force:
                 self._entries[request.guest] = _Entry(request, expires, expires - now)
             return verdict
@@ -92,8 +96,9 @@ class Ledger:
                          if entry.landed_at >= listed_at and entry.expires > now
                          and (entry.expires == math.inf or counted.get(guest, -1) < entry.owed)}
 
-    def _in_flight(self, but: str, counted: Counted) -> InFlight:
+    def _in_flight(self, but: str, counted: Counted, sizes: typing.Mapping[str, int] = _UNKNOWN) -> InFlight:
         others = {guest: entry for guest, entry in self._entries.items() if guest != but}
         new = [entry.request for guest, entry in others.items() if guest not in counted]
-        return InFlight(guests=len(new), memory=sum(r.memory for r in new),
+        grown = sum(max(0, entry.request.memory - sizes[guest]) for guest, entry in others.items() if guest in sizes)
+        return InFlight(guests=len(new), memory=sum(r.memory for r in new) + grown,
                         reserved=sum(max(0, entry.owed - counted.get(guest, 0)) for guest, entry in others.items()))

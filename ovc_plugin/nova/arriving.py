@@ -4,6 +4,7 @@
 counted at once everywhere."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import typing
@@ -26,10 +27,9 @@ LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
 
-def counted_by(controller: Controller) -> dict[str, int]:
+def counted_by(guests: typing.Iterable[typing.Mapping[str, typing.Any]]) -> dict[str, int]:
     """What each guest that the host controller has seen is guaranteed, in bytes without overhead."""
-    return {guest['uuid']: guest['maximum'] if guest['untouchable'] else guest['reservation']
-            for guest in controller.status()['guests']}
+    return {guest['uuid']: guest['maximum'] if guest['untouchable'] else guest['reservation'] for guest in guests}
 
 
 class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
@@ -69,7 +69,7 @@ class Arriving:
         client = self.virtapi.reportclient  # type: ignore[attr-defined]
         client.delete_allocation_for_instance(context, instance.uuid, force=True)
 
-    def instance_on_disk(self, instance: typing.Any) -> typing.Any:
+    def instance_on_disk(self, instance: typing.Any, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
         """Nova asks this of an evacuation alone, after its claim and before it binds ports or moves volumes. Refused
         here the guest keeps its state on its old host, its new allocation is freed, and it can be evacuated again."""
         if given(instance, 'task_state') == task_states.REBUILDING:
@@ -77,7 +77,7 @@ class Arriving:
                                         instance, expires=self._ovc_patience())
             if verdict is not None and not verdict.ok:
                 raise exception.ComputeResourcesUnavailable(reason=verdict.reason)
-        return super().instance_on_disk(instance)  # type: ignore[misc]
+        return super().instance_on_disk(instance, *args, **kwargs)  # type: ignore[misc]
 
     def _ovc_patience(self) -> float:
         """Until when one that was let in is counted though it never comes: no longer than a report is believed."""
@@ -109,8 +109,10 @@ class Arriving:
         def judge(in_flight: InFlight) -> Verdict:
             return controller.admits(request, in_flight, now)
 
-        verdict = self._ovc_ledger.admit(request, judge, counted=counted_by(controller), listed_at=listed_at, now=now,
-                                         expires=expires, force=force)
+        seen = controller.status()['guests']
+        verdict = self._ovc_ledger.admit(request, judge, counted=counted_by(seen), listed_at=listed_at, now=now,
+                                         expires=expires, force=force,
+                                         sizes={guest['uuid']: guest['maximum'] for guest in seen})
         if not verdict.ok:
             LOG.info('guest %s %s by this host: %s', instance.uuid,
                      'would be refused' if force else 'refused', verdict.reason)
@@ -120,9 +122,21 @@ class Arriving:
     def finish_migration(self, context: typing.Any, migration: typing.Any, instance: typing.Any, *args: typing.Any,
                          **kwargs: typing.Any) -> None:
         # Its disks have come and its old host has let it go: refused now it would be left in error, so it is let in.
+        with self._ovc_counted(instance):
+            super().finish_migration(context, migration, instance, *args, **kwargs)  # type: ignore[misc]
+
+    def finish_revert_migration(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                                **kwargs: typing.Any) -> None:
+        # Nova has kept its place; no report has it, or not at this size, until its definition is back.
+        with self._ovc_counted(instance):
+            super().finish_revert_migration(context, instance, *args, **kwargs)  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _ovc_counted(self, instance: typing.Any) -> typing.Iterator[None]:
+        """A guest that cannot be refused is on its way, until what is done here ends and the guests were listed."""
         self._ovc_guarded('late check', 'Guests arrive uncounted until the next report.', self._ovc_admit, instance,
                           force=True)
         try:
-            super().finish_migration(context, migration, instance, *args, **kwargs)  # type: ignore[misc]
+            yield
         finally:
             self._ovc_ledger.landed(instance.uuid, time.time())

@@ -16,11 +16,12 @@ from oslo_log import log as logging
 from ovc_plugin.nova import sharing
 from ovc_plugin.nova.growing import Growing
 from ovc_plugin.nova.mixin import OvcMixin
+from ovc_plugin.nova.restarting import Restarting
 
 LOG = logging.getLogger(__name__)
 
 
-class OvcLibvirtDriver(Growing, OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[misc]
+class OvcLibvirtDriver(Restarting, Growing, OvcMixin, libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     """What nova's driver answers, always; and while all is well, our report, ratio, late check and who may share."""
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
@@ -48,15 +49,19 @@ class OvcLibvirtDriver(Growing, OvcMixin, libvirt_driver.LibvirtDriver):  # type
     def check_can_live_migrate_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
                                            **kwargs: typing.Any) -> typing.Any:
         answer = super().check_can_live_migrate_destination(context, instance, *args, **kwargs)
-        if self._ovc is not None and sharing.declined(instance) is None:
-            self._ovc_guarded('arrival', 'Sharing pauses for a guest of another project only once it is seen.',
-                              self._ovc.expect, instance.uuid, instance.project_id)
+        self._ovc_guarded('arrival', 'Sharing pauses for a guest of another project only once it is seen.',
+                          self._ovc_expect, instance)
         return answer
 
+    def _ovc_expect(self, instance: typing.Any) -> None:
+        controller = self._ovc  # a stop may come between two looks
+        if controller is not None and sharing.declined(instance) is None:
+            controller.expect(instance.uuid, instance.project_id)
+
     def _ovc_share(self, instance: typing.Any, config: typing.Any) -> None:
-        why = sharing.declined(instance)
-        if why is None and self._ovc is not None:
-            status, settings = self._ovc.status(), self._ovc_settings.host
+        why, controller = sharing.declined(instance), self._ovc
+        if why is None and controller is not None:
+            status, settings = controller.status(), self._ovc_settings.host
             if status.get('sharing_is_ours'):  # in a dry run too, until it has been put back
                 settings = dataclasses.replace(settings, dry_run=False)
             why = self._ovc_sharers.why_not(instance, config.to_xml(), status['guests'], settings, time.time())

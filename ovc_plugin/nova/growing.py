@@ -35,6 +35,14 @@ class Growing:
     _ovc: Controller | None
     _ovc_settings: Settings
     _ovc_ledger: Ledger
+    _ovc_counted: typing.Callable[[typing.Any], typing.ContextManager[None]]
+
+    def _hard_reboot(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                     **kwargs: typing.Any) -> typing.Any:
+        """Nova's way to start a guest as well. It takes the definition away and writes another: a report that is made
+        meanwhile does not have the guest, and its place is not free."""
+        with self._ovc_counted(instance):
+            return super()._hard_reboot(context, instance, *args, **kwargs)  # type: ignore[misc]
 
     def _ovc_word(self, config: typing.Any, instance: typing.Any, element: typing.Callable[..., typing.Any]) -> None:
         """Write the word of the guest's image into its definition, but for ``ovc:overcommit=no`` where the host cannot
@@ -61,9 +69,9 @@ class Growing:
         def judge(more: int, in_flight: InFlight) -> Verdict:
             return placement.grows(report, more, in_flight, shared, now)
 
-        return self._ovc_ledger.grow(whole, judge, otherwise=by_flavor, counted=counted_by(controller),
-                                     listed_at=listed_at, now=now, expires=now + shared.report_max_age,
-                                     force=force or settings.host.dry_run)
+        return self._ovc_ledger.grow(whole, judge, otherwise=by_flavor, listed_at=listed_at, now=now,
+                                     counted=counted_by(controller.status()['guests']),
+                                     expires=now + shared.report_max_age, force=force or settings.host.dry_run)
 
     def _ovc_tell_of(self, instance: typing.Any, why: str | None, verdict: Verdict) -> None:
         if self._ovc_settings.host.dry_run:

@@ -19,13 +19,22 @@ class Leaving:
     def live_migration(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
                        **kwargs: typing.Any) -> None:
         """Nova's own, which returns when the guest has gone or stays."""
-        with self._ovc_held(instance) or contextlib.nullcontext():
+        held = self._ovc_held(self._ovc_hold, instance)
+        try:
             super().live_migration(context, instance, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            if held is not None:
+                self._ovc_held(held.close)
 
-    def _ovc_held(self, instance: typing.Any) -> typing.ContextManager[None] | None:
+    def _ovc_held(self, call: typing.Callable[..., typing.Any], *args: typing.Any) -> typing.Any:
+        """Neither to take hold of a guest nor to let it go may fail its migration: nova would set it to ERROR."""
+        return self._ovc_guarded('hold', 'The size of a guest may change while it moves, or not once it has.', call,
+                                 *args)
+
+    def _ovc_hold(self, instance: typing.Any) -> contextlib.ExitStack | None:
         controller = self._ovc
         if controller is None:
             return None
-        held: typing.ContextManager[None] | None = self._ovc_guarded(
-            'hold', 'The size of a guest may change while it moves.', controller.leaving, instance.uuid)
+        held = contextlib.ExitStack()
+        held.enter_context(controller.leaving(instance.uuid))
         return held

@@ -2,8 +2,8 @@
 # Copyright ovc_plugin contributors
 """Our hooks over a nova compute driver. Each falls back to nova's own answer; none can make nova fail.
 
-What ``super()`` raises passes through untouched. What we raise ourselves is only a refusal that nova knows how to
-handle: it then tries the next host.
+What ``super()`` raises passes through untouched, and so does what a nova to come may say in addition. What we raise
+ourselves is only a refusal that nova knows how to handle: it then tries the next host.
 """
 from __future__ import annotations
 
@@ -48,24 +48,26 @@ class OvcMixin(Leaving, Arriving):
         self._ovc_ratio: ProviderRatio | None = None
 
     # -- start and stop ------------------------------------------------------------------------------------------
-    def init_host(self, host: str) -> None:
-        super().init_host(host)  # type: ignore[misc]
+    def init_host(self, host: str, *args: typing.Any, **kwargs: typing.Any) -> None:
+        super().init_host(host, *args, **kwargs)  # type: ignore[misc]
         self._ovc_guarded('endpoint', '"ovc status" cannot ask this host.', self._ovc_serve)
         self._ovc_ratio = self._ovc_guarded('ratio recall', 'placement keeps the allocation_ratio it has.',
                                             self._ovc_recall, host)
         self._ovc_guarded('start', 'This host runs as with the plain LibvirtDriver: it sends no report and nothing is '
                           'reclaimed. Mend what the message names and restart nova-compute.', self._ovc_start, host)
 
-    def cleanup_host(self, host: str) -> None:
+    def cleanup_host(self, host: str, *args: typing.Any, **kwargs: typing.Any) -> None:
         controller, self._ovc = self._ovc, None
         self._ovc_why_not = 'nova-compute is stopping'
         if controller is not None:
             self._ovc_guarded('stop', 'Its thread ends with nova-compute.', controller.stop)
         if self._ovc_ratio is not None:
             self._ovc_guarded('ratio restore', 'Set placement\'s MEMORY_MB allocation_ratio of this host by hand: '
-                              'nobody watches over it any more.', self._ovc_ratio.give_back,
-                              self.virtapi.reportclient)  # type: ignore[attr-defined]
-        super().cleanup_host(host)  # type: ignore[misc]
+                              'nobody watches over it any more.', self._ovc_give_back, self._ovc_ratio)
+        super().cleanup_host(host, *args, **kwargs)  # type: ignore[misc]
+
+    def _ovc_give_back(self, ratio: ProviderRatio) -> None:
+        ratio.give_back(self.virtapi.reportclient)  # type: ignore[attr-defined]
 
     def _ovc_serve(self) -> None:
         from ovc_plugin import rpc
@@ -107,8 +109,14 @@ class OvcMixin(Leaving, Arriving):
         raise NotImplementedError
 
     def _ovc_check_release(self) -> None:
-        release = importlib.metadata.version('nova')
-        if int(release.split('.')[0]) not in TESTED:
+        try:
+            release = importlib.metadata.version('nova')
+            tested = int(release.split('.')[0]) in TESTED
+        except (importlib.metadata.PackageNotFoundError, ValueError) as error:  # as some packagers leave it
+            LOG.warning('which nova this is cannot be told (%s); ovc-plugin is made for nova %d to %d', error,
+                        TESTED[0], TESTED[-1])
+            return
+        if not tested:
             LOG.warning('ovc-plugin is made for nova %d to %d and this is %s: its driver is a subclass of a private '
                         'class of nova\'s; look for an ovc-plugin release made for it', TESTED[0], TESTED[-1], release)
 
@@ -124,8 +132,8 @@ class OvcMixin(Leaving, Arriving):
                 'last_host_action': None, 'events': []}
 
     # -- the report ----------------------------------------------------------------------------------------------
-    def get_available_resource(self, nodename: str) -> typing.Any:
-        resources = super().get_available_resource(nodename)  # type: ignore[misc]
+    def get_available_resource(self, nodename: str, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+        resources = super().get_available_resource(nodename, *args, **kwargs)  # type: ignore[misc]
         if self._ovc_ratio is not None:
             self._ovc_ratio.new_audit()
         self._ovc_guarded('configuration', 'The configuration before stays in force.', self._ovc_reread)
@@ -149,8 +157,9 @@ class OvcMixin(Leaving, Arriving):
         resources['stats'] = {**(resources.get('stats') or {}), reports.STATS_KEY: reports.encode(told)}
 
     # -- placement's ratio ---------------------------------------------------------------------------------------
-    def update_provider_tree(self, provider_tree: typing.Any, nodename: str, allocations: typing.Any = None) -> None:
-        super().update_provider_tree(provider_tree, nodename, allocations=allocations)  # type: ignore[misc]
+    def update_provider_tree(self, provider_tree: typing.Any, nodename: str, *args: typing.Any,
+                             **kwargs: typing.Any) -> None:
+        super().update_provider_tree(provider_tree, nodename, *args, **kwargs)  # type: ignore[misc]
         self._ovc_guarded('ratio', 'placement keeps the allocation_ratio it has.', self._ovc_follow_ratio,
                           provider_tree, nodename)
 

@@ -24,6 +24,7 @@ LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
 ATTEMPTS = 4
+NOT_FOUND = 404
 # Placement's database may hold single precision.
 SAME = 1e-3
 _TRIED_AGAIN_AFTER = 60  # looks at placement, about one a minute, that could not be made before another is tried
@@ -136,6 +137,11 @@ class ProviderRatio:
         uuid, admin = self._uuid, nova_context.get_admin_context()
         for attempt in range(1, ATTEMPTS + 1):
             if uuid is None:
+                return
+            # One that was deleted (with the service) nova's client would make anew, and name it by its id: nova-compute
+            # keeps that id, and would from then on find no provider of its own name.
+            if preflight.OfNova(client).get(f'/resource_providers/{uuid}', raise_exc=False).status_code == NOT_FOUND:
+                self._remember(None, [], None)
                 return
             # Guests came and went since nova-compute last looked.
             client.invalidate_resource_provider(uuid)

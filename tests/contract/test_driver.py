@@ -3,15 +3,18 @@
 """The driver's hooks inside nova-compute: report, ratio, late check, status; and that none can harm nova."""
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import time
 from unittest import mock
 
 import nova.conf
 import oslo_messaging as messaging
-from nova import context, objects, rpc
+from nova import context, exception, objects, rpc
 
 from ovc_plugin.model import MIB
 from ovc_plugin.nova import host_state, inventory
+from ovc_plugin.nova.mixin import OvcMixin
 from tests.contract.cloud import GB, CloudCase, OvcFakeDriver, enable
 
 
@@ -109,6 +112,66 @@ class TestNothingCanHarmNova(CloudCase):
         for what in ('report', 'ratio', 'stop'):
             self.assertEqual(2, self.log.count(f'ERROR ovc {what} failed'), what)  # once on each host
         self.assertIn('ERROR ovc late check failed', self.log)
+
+    def test_a_controller_that_fails_to_hold_a_guest_or_to_let_it_go_lets_it_move(self):
+        @contextlib.contextmanager
+        def forgets(guest):
+            yield
+            raise KeyError(guest)
+
+        self.compute('host1')
+        self.compute('host2')
+        server = self.boot()
+        for leaving in (contextlib.contextmanager(lambda guest: iter(())), forgets):
+            self.controller(self.host_of(server)).leaving = leaving
+            before = self.host_of(server)
+            self._live_migrate(server, 'completed')
+            self.assertNotEqual(before, self.host_of(server))
+        for what in ('RuntimeError: generator didn', f'KeyError: {server["id"]!r}'):
+            self.assertIn(f'ERROR ovc hold failed: {what}', self.log)
+
+    def test_a_migration_that_nova_fails_is_told_to_nova_as_it_was(self):
+        self.compute('host1')
+        driver = self.computes['host1'].driver
+        instance = objects.Instance(uuid='00000000-0000-0000-0000-000000000001')
+        with mock.patch('nova.virt.fake.FakeDriver.live_migration', side_effect=exception.InvalidHostname('host 2')):
+            self.assertRaises(exception.InvalidHostname, driver.live_migration, None, instance, 'host 2', None, None)
+        self.assertEqual([instance.uuid], self.controller('host1').left)
+        self.assertNotIn('ovc hold failed', self.log)
+
+    def test_a_nova_whose_release_is_not_told_is_no_reason_not_to_start(self):
+        with mock.patch('importlib.metadata.version', side_effect=importlib.metadata.PackageNotFoundError('nova')):
+            self.compute('host1')
+        self.assertTrue(self.controller('host1').running)
+        self.assertIn('WARNING which nova this is cannot be told', self.log)
+
+    def test_what_a_later_nova_says_in_addition_is_passed_on(self):
+        """nova 34 gave finish_migration a share_info."""
+        heard = []
+
+        class Later:
+            virtapi = None
+
+        for name in ('init_host', 'cleanup_host', 'get_available_resource', 'update_provider_tree', 'instance_on_disk',
+                     'spawn', 'finish_migration', 'live_migration', 'check_can_live_migrate_destination'):
+            setattr(Later, name, lambda self, *args, name=name, **kwargs: heard.append((name, kwargs)))
+
+        class Driver(OvcMixin, Later):
+            pass
+
+        driver, instance = Driver(), objects.Instance(uuid='00000000-0000-0000-0000-000000000001', task_state=None)
+        with mock.patch.object(OvcMixin, '_ovc_start'), mock.patch.object(OvcMixin, '_ovc_serve'):
+            driver.init_host('host1', new=1)
+        driver.get_available_resource('host1', new=1)
+        driver.update_provider_tree(None, 'host1', new=1)
+        driver.instance_on_disk(instance, new=1)
+        driver.spawn(None, instance, new=1)
+        driver.finish_migration(None, None, instance, new=1)
+        driver.live_migration(None, instance, 'host2', new=1)
+        driver.check_can_live_migrate_destination(None, instance, new=1)
+        driver.cleanup_host('host1', new=1)
+        self.assertEqual(9, len(heard))
+        self.assertEqual([], [name for name, kwargs in heard if kwargs.get('new') != 1])
 
     def test_an_option_that_cannot_be_used(self):
         self.flags(min_ratio=5.0, group='ovc_host')

@@ -8,6 +8,7 @@ from unittest import mock
 
 from nova import exception
 
+from ovc_plugin import publish
 from ovc_plugin.model import MIB
 from ovc_plugin.nova import preflight
 from tests.contract.cloud import GB, CloudCase, OvcFakeDriver, enable
@@ -145,6 +146,22 @@ class TestRatioWithoutAnybodyBehindIt(CloudCase):
         self.audit()
         service.stop()
         self.assertEqual(1.7, self.ratio('host1'))
+
+    def test_a_provider_that_was_deleted_is_not_made_again(self):
+        """nova's API deletes it with the service. One made anew would have no name but its id, which nova-compute keeps
+        across its starts: it would then find no provider of its name, and fail at each audit."""
+        service = self.compute('host1')
+        provider = self._get_provider_uuid_by_host('host1')
+        for one in self.api.get_services(host='host1', binary='nova-compute'):
+            self.api.api_delete(f'/os-services/{one["id"]}')
+        self.assertEqual(404, self.placement.get(f'/resource_providers/{provider}').status)
+        service.stop()
+        self.assertEqual(404, self.placement.get(f'/resource_providers/{provider}').status)
+        self.assertNotIn('ERROR', self.log)
+        self.assertEqual({}, self._store().load())  # nothing is left to be given back
+
+    def _store(self):
+        return publish.Store(f'{self.state_path}/ratio', 'host1')
 
     def test_placement_that_did_not_take_it_back_is_told_again(self):
         self.raised_and_killed()

@@ -149,4 +149,7 @@ class TestSharing(Kinds, base.ServersTestBase):
         with mock.patch.object(libvirt_driver.LibvirtDriver, 'check_can_live_migrate_destination', return_value='yes'):
             for instance in known.values():
                 self.assertEqual('yes', self.driver.check_can_live_migrate_destination(None, instance, {}, {}))
-        self.assertEqual([(known['mergeable'].uuid, known['mergeable'].project_id)], self.driver._ovc.expected)
+            self.assertEqual([(known['mergeable'].uuid, known['mergeable'].project_id)], self.driver._ovc.expected)
+            with mock.patch('ovc_plugin.nova.sharing.declined', side_effect=RuntimeError('a fault of ours')):
+                self.assertEqual('yes', self.driver.check_can_live_migrate_destination(None, instance, {}, {}))
+        self.assertIn('ovc arrival failed: RuntimeError: a fault of ours', self.stdlog.logger.output)

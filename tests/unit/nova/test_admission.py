@@ -50,6 +50,21 @@ def test_an_arrival_that_the_report_counts_is_in_flight_no_more():
     assert ask(ledger, 'g2', counted={'g1': GIB}).reason == '0 0'
 
 
+def test_a_guest_that_is_resized_where_it_is_counts_with_what_it_gains_until_it_is_listed_anew():
+    """nova may resize on the same host (allow_resize_to_same_host); its old definition is listed until then."""
+    ledger, here = Ledger(), {'counted': {'g1': GIB // 2}, 'sizes': {'g1': GIB // 2}}
+    ask(ledger, 'g1', force=True, **here)
+    assert ask(ledger, 'g2', **here).reason == '0 512'
+    ledger.landed('g1', NOW + 1)
+    assert ask(ledger, 'g2', counted={'g1': GIB}, sizes={'g1': GIB}, listed_at=NOW + 2, now=NOW + 3).reason == '0 0'
+
+
+def test_a_guest_that_shrinks_gives_nothing_to_others_before_it_is_listed():
+    ledger, here = Ledger(), {'counted': {'g1': 2 * GIB}, 'sizes': {'g1': 2 * GIB}}
+    ask(ledger, 'g1', force=True, **here)
+    assert ask(ledger, 'g2', **here).reason == '0 0'
+
+
 def test_a_guest_that_is_here_already_is_not_judged_again():
     assert ask(Ledger(), 'g1', room=0, counted={'g1': GIB}).ok
 
