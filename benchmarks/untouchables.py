@@ -88,11 +88,13 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Look:
-    """One guest at one time: balloon, swap and backed memory in bytes, merged pages, limits that stand on its group."""
+    """One guest at one time: balloon, swap and backed memory in bytes, what of that is in huge pages, merged pages,
+    limits that stand on its group."""
 
     size: int
     swapped: int
     backed: int
+    huge: int
     merged: int
     limits: tuple[str, ...]
 
@@ -101,9 +103,10 @@ def look(host: LibvirtHost, domain) -> Look:
     group, pid = host.guest_group(domain), host.pid(domain)
     stat = dict(line.split() for line in (group / 'memory.stat').read_text().splitlines())
     rolled = dict(line.split()[:2] for line in Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines()[1:])
-    kib = sum(int(rolled.get(name, 0)) for name in ('Rss:', 'Shared_Hugetlb:', 'Private_Hugetlb:'))
+    huge = sum(int(rolled.get(name, 0)) for name in ('Shared_Hugetlb:', 'Private_Hugetlb:')) * 1024
     limit = (group / 'memory.limit_in_bytes').read_text().strip()
-    return Look(size=domain.memoryStats()['actual'] * 1024, swapped=int(stat['total_swap']), backed=kib * 1024,
+    return Look(size=domain.memoryStats()['actual'] * 1024, swapped=int(stat['total_swap']),
+                backed=int(rolled['Rss:']) * 1024 + huge, huge=huge,
                 merged=int(Path(f'/proc/{pid}/ksm_merging_pages').read_text()),
                 limits=() if limit == '9223372036854771712' else (limit,))
 
@@ -163,7 +166,9 @@ def real(options: argparse.Namespace, say: Progress) -> list[dict]:
         told = {g['name']: g for g in status['guests']}
         for name, (kind, domain, _) in started.items():
             rows.append(row(kind, before[name], after[name], told[domain.name()]))
-        owed = sum((g['maximum'] if g['untouchable'] else g['reservation']) + g['overhead'] for g in told.values())
+        # The group that bounds these guests holds no huge pages: they come from the machine's pool, and are owed there.
+        owed = sum((g['maximum'] if g['untouchable'] else g['reservation']) + g['overhead'] for g in told.values()) - sum(
+            seen.huge for seen in after.values())
         if owed != status['report']['reserved']:
             raise SystemExit(f'untouchables: the report says {status["report"]["reserved"]} bytes are owed, not {owed}')
     return rows

@@ -78,7 +78,7 @@ def test_a_root_helpers_processor_time_is_counted_while_it_lives(monkeypatch):
     ({'backed': 10 * MB}, 'locked memory', False)])
 def test_an_untouchable_guest_that_lost_anything_is_told_as_touched(changes, why, ok, monkeypatch):
     bench = load('untouchables', monkeypatch)
-    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, merged=0, limits=())
+    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
     told = {'maximum': 192 * MB, 'overhead': 64 * MB, 'reservation': 48 * MB, 'untouchable': why}
     kind = bench.Kind(name='locked', why='locked memory')
     assert bench.row(kind, before, dataclasses.replace(before, **changes), told)['ok'] == ok
@@ -86,7 +86,7 @@ def test_an_untouchable_guest_that_lost_anything_is_told_as_touched(changes, why
 
 def test_an_ordinary_guest_that_gave_nothing_proves_nothing(monkeypatch):
     bench = load('untouchables', monkeypatch)
-    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, merged=0, limits=())
+    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
     told = {'maximum': 192 * MB, 'overhead': 64 * MB, 'reservation': 48 * MB, 'untouchable': None}
     kind = bench.Kind(name='ordinary', why=None)
     assert not bench.row(kind, before, before, told)['ok']
