@@ -156,7 +156,7 @@ class Hosted(World):
 
         hypervisor = LibvirtHypervisor(lambda: self.connection, clock)
         sensor = Sensor('modelled', hypervisor, run_path=self.options.run_path, proc_root=str(root / 'proc'),
-                        ksm_root=str(root / 'ksm'))
+                        ksm_root=str(root / 'ksm'), steady=clock)
         self.glance = Glance(None, sensor.memory, sensor.proc, sensor.pressure, clock)
         self.watching = watch.Watch(self.glance.look, means='files', clock=clock)
         self.actuator = Watched(hypervisor, sensor.group_of, patience=100.0, clock=clock)

@@ -167,8 +167,8 @@ def real(options: argparse.Namespace, say: Progress) -> list[dict]:
         for name, (kind, domain, _) in started.items():
             rows.append(row(kind, before[name], after[name], told[domain.name()]))
         # The group that bounds these guests holds no huge pages: they come from the machine's pool, and are owed there.
-        owed = sum((g['maximum'] if g['untouchable'] else g['reservation']) + g['overhead'] for g in told.values()) - sum(
-            seen.huge for seen in after.values())
+        owed = sum((g['maximum'] if g['untouchable'] else g['reservation']) + g['overhead'] for g in told.values())
+        owed -= sum(seen.huge for seen in after.values())
         if owed != status['report']['reserved']:
             raise SystemExit(f'untouchables: the report says {status["report"]["reserved"]} bytes are owed, not {owed}')
     return rows

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
+import typing
 
 from ovc_plugin.hypervisor.protocol import Hypervisor
 from ovc_plugin.samples import GroupSample, GuestFacts, GuestSample, HostSample, MemorySample
@@ -15,14 +16,20 @@ _LATELY = 0.1  # seconds for which a reading of the boundary's memory serves a l
 _BOOTS = 120.0  # seconds in which a guest that has not spoken yet is taken to boot
 
 
+def since_boot() -> float:
+    """Seconds, those too in which the machine was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Sensor:
     """Reads a host. ``boundary`` is "machine" or the directory of the group that holds the guests."""
 
     def __init__(self, host: str, hypervisor: Hypervisor, boundary: str = 'machine', *,
                  run_path: str = '/run/libvirt/qemu', proc_root: str = '/proc',
                  ksm_root: str = '/sys/kernel/mm/ksm', ksm_helper: ksm.Helper | None = None,
-                 publications: published.Published | None = None, pressures: pressed.Pressed | None = None) -> None:
-        self._host = host
+                 publications: published.Published | None = None, pressures: pressed.Pressed | None = None,
+                 steady: typing.Callable[[], float] = since_boot) -> None:
+        self._host, self._steady = host, steady
         self._hypervisor = hypervisor
         self.boundary = None if boundary == 'machine' else pathlib.Path(boundary)
         self._run_path = pathlib.Path(run_path)
@@ -40,7 +47,7 @@ class Sensor:
         :raises OSError: not even the host's memory can be read; nothing can be decided then.
         """
         notes: list[str] = []
-        files, steady = (OSError, ValueError), time.clock_gettime(time.CLOCK_BOOTTIME)
+        files, steady = (OSError, ValueError), self._steady()
         told = self.sources.attempt(
             'guests', self._hypervisor.guests, Exception,
             'hypervisor did not answer; its guests are held as they are until it does', notes)
