@@ -8,7 +8,8 @@ import xml.etree.ElementTree as etree
 
 from ovc_plugin import placing
 
-_NOVA = '{http://openstack.org/xmlns/libvirt/nova/1.1}'
+# Before Victoria (nova 22) it was 1.0; a guest that has only been migrated live since still has that.
+_NOVA = ('{http://openstack.org/xmlns/libvirt/nova/1.1}', '{http://openstack.org/xmlns/libvirt/nova/1.0}')
 NAMESPACE = 'https://ovc-plugin/xmlns/domain/1.0'
 _OVC = f'{{{NAMESPACE}}}'
 _UNITS = {'b': 1, 'bytes': 1, 'kb': 1000, 'k': 1024, 'kib': 1024, 'mb': 10**6, 'm': 1 << 20, 'mib': 1 << 20,
@@ -59,11 +60,11 @@ def read(xml: str) -> Definition:
         raise ValueError('domain definition has no <memory>')
     maximum = _bytes(memory.text, memory)
     balloon = domain.find('devices/memballoon')
-    nova = domain.find(f'metadata/{_NOVA}instance')
-    project = nova.find(f'{_NOVA}owner/{_NOVA}project') if nova is not None else None
+    nova, ns = _of_nova(domain)
+    project = nova.find(f'{ns}owner/{ns}project') if nova is not None else None
     own = domain.find(f'metadata/{_OVC}guest')
     untouchable = _untouchable(domain)
-    specs = {s.get('name', ''): s.text or '' for s in nova.iter(f'{_NOVA}extraSpec')} if nova is not None else {}
+    specs = {s.get('name', ''): s.text or '' for s in nova.iter(f'{ns}extraSpec')} if nova is not None else {}
     if own is not None:
         specs |= {f'ovc:{name}': value for name, value in own.attrib.items()}
     # Nova's owner goes before a trust domain of the guest's own, its image before one.
@@ -75,9 +76,9 @@ def read(xml: str) -> Definition:
         # whatever backs its memory: QEMU marks firmware and video memory of its own mergeable too
         mergeable=domain.find('memoryBacking/nosharepages') is None,
         untouchable=untouchable, huge=_huge(domain, maximum),
-        image=_image(nova, own),
+        image=_image(nova, ns, own),
         complaint='; '.join(placing.unread(named)),
-        title=(nova.findtext(f'{_NOVA}name') if nova is not None else domain.findtext('title')) or '',
+        title=(nova.findtext(f'{ns}name') if nova is not None else domain.findtext('title')) or '',
         managed=nova is not None, extra_specs=specs, movable=all(domain.find(path) is None for path in _STAYS),
         project=project.get('uuid') if project is not None else specs.get('ovc:trust-domain'))
 
@@ -96,9 +97,17 @@ def unread(name: str, maximum: int | None, error: Exception) -> Definition:
                       'alone, and the others go on')
 
 
-def _image(nova: etree.Element | None, own: etree.Element | None) -> str:
+def _of_nova(domain: etree.Element) -> tuple[etree.Element | None, str]:
+    """What nova says of the guest, and the namespace in which it does."""
+    for namespace in _NOVA:
+        if (found := domain.find(f'metadata/{namespace}instance')) is not None:
+            return found, namespace
+    return None, _NOVA[0]
+
+
+def _image(nova: etree.Element | None, ns: str, own: etree.Element | None) -> str:
     """What the guest was made from, if it is known: guests of one image hold much alike."""
-    root = nova.find(f'{_NOVA}root') if nova is not None else None
+    root = nova.find(f'{ns}root') if nova is not None else None
     if root is not None and root.get('type') == 'image':
         return str(root.get('uuid', ''))
     return str(own.get('image', '')) if own is not None else ''

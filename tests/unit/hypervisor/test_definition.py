@@ -23,6 +23,11 @@ def test_a_nova_guest_has_an_owner_and_extra_specs():
     assert known.maximum == 512 << 20
 
 
+def test_a_guest_of_an_old_nova_has_its_owner_too():
+    old = NOVA.replace('nova/1.1', 'nova/1.0')
+    assert definition.read(domain(metadata=old)) == definition.read(domain(metadata=NOVA))
+
+
 def test_a_guest_without_nova_may_speak_for_itself():
     own = ('<metadata><ovc:guest xmlns:ovc="https://ovc-plugin/xmlns/domain/1.0" trust-domain="team"'
            ' reservation="100"/></metadata>')
