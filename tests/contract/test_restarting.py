@@ -15,6 +15,7 @@ from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import utils as libvirt_utils
 
 from ovc_plugin.model import MIB
+from ovc_plugin.nova import current
 from tests.contract.test_untouchables import Kinds
 
 BALLOONED = "<currentMemory unit='KiB'>131072</currentMemory>"
@@ -43,12 +44,16 @@ class TestRestarting(Kinds, base.ServersTestBase):
     def instance(self):
         return objects.Instance(uuid=self.order({})['id'])
 
+    def acts(self, yes):
+        self.flags(dry_run=not yes, group='ovc_host')
+        current.forget()
+        self._run_periodics()
+
     def test_a_guest_comes_out_of_a_rescue_at_its_full_size(self):
         server = self.order({})
         os.makedirs(libvirt_utils.get_instance_path(objects.Instance(uuid=server['id'])))
         for dry_run, ballooned in ((False, False), (True, True)):
-            self.flags(dry_run=dry_run, group='ovc_host')
-            self._run_periodics()
+            self.acts(not dry_run)
             self.api.post_server_action(server['id'], {'rescue': {}})
             self._wait_for_state_change(server, 'RESCUE')
             self.assertNotIn(BALLOONED, self.written[server['id']])
@@ -99,8 +104,7 @@ class TestRestarting(Kinds, base.ServersTestBase):
 
     def test_without_a_controller_and_in_a_dry_run_all_is_as_nova_has_it(self):
         instance, controller = self.instance(), self.driver._ovc
-        self.flags(dry_run=True, group='ovc_host')
-        self._run_periodics()
+        self.acts(False)
         for there in (controller, None):
             self.driver._ovc = there
             for way, given in self.ways(instance):
