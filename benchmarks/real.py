@@ -115,7 +115,7 @@ def main() -> int:
     top = parser()
     options = top.parse_args()
     if unknown := [policy for policy in asked(options) if policy not in stage.POLICIES]:
-        top.error(f'argument --policies: there is no {", ".join(unknown)} (choose from {", ".join(stage.POLICIES)})')
+        top.error(f'argument --policies: there is no {", ".join(unknown)} (only {", ".join(stage.POLICIES)})')
     if not asked(options) and not options.with_earlier:
         top.error('argument --policies: none is for --with-earlier only, which shows an earlier run again')
     ending.as_interrupted()
