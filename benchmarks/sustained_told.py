@@ -26,7 +26,7 @@ def checks(stage: Stage, options: argparse.Namespace) -> list[tuple[str, str, bo
     refused = [f'{name}: {words}' for name in stage.servers for words in sorted(stage.hearts.refused[name])]
     return [
         ('guests asked away', f'{asked} by {first}, {others} by {second}', (asked, others) == (1, 0)),
-        ('short before it moved', f'in the {options.after} s before: at most a fifth available in {low:.0%} of the looks'
+        ('short before it moved', f'in the {options.after} s before at most a fifth available in {low:.0%} of looks'
          f' (at least half), {before:.1f} MB/s read back (or over {LIMIT})', low >= 0.5 or before > LIMIT),
         (f'asked after {options.after} s at the earliest', f'{move.begun:.0f} s' if move else '-',
          move is not None and move.begun >= options.after),

@@ -144,8 +144,8 @@ def test_a_move_fails_by_name(changes, what):
 def test_a_shortage_of_swapping_is_one_with_memory_available():
     stage = a_stage(before={'available': 400 * MB})
     assert failed(stage) == ['short before it moved']
-    stage.looks = [look if at >= 100 else look | {'node1': a_look(at, NAMES, {'swap_in': 2 * MB * at}, available=400 * MB)}
-                   for at, look in enumerate(stage.looks)]
+    for at, look in enumerate(stage.looks[:100]):
+        look['node1'] = a_look(at, NAMES, {'swap_in': 2 * MB * at}, available=400 * MB)
     assert stage.short('node1', 90) == (0.0, pytest.approx(6.0)) and not failed(stage)
 
 
