@@ -221,7 +221,7 @@ class _Play:
                     break
                 except (GuestError, libvirt.libvirtError) as error:
                     # Told twice, a guest does it twice, and one that is slow to answer may have accepted it.
-                    if has_heard(console, heard, self.over):
+                    if has_heard(console, heard, self.over, LATE):
                         told = f'{guest.name} told "{command}", though: {error}'
                         break
                     told = f'{guest.name} could not be told "{command}": {error}'
@@ -252,7 +252,7 @@ class _Play:
                      oom=max((b.oom for b in beats), default=None))
 
 
-def has_heard(console: typing.Any, before: int, over: threading.Event, seconds: float = LATE) -> bool:
+def has_heard(console: typing.Any, before: int, over: threading.Event, seconds: float) -> bool:
     """Whether the guest's console tells of more accepted commands than before, waited for."""
     deadline = time.monotonic() + seconds
     while len(console.events('told')) <= before:

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'devstack' / 'onebox')]
 
-from benchmarks.scenes import table, verdict  # noqa: E402
+from benchmarks.scenes import stage, table, verdict  # noqa: E402
 from benchmarks.scenes.look import GuestLook, Look  # noqa: E402
 from benchmarks.scenes.stage import Beats, Record  # noqa: E402
 from tests.waiting import until  # noqa: E402
@@ -159,6 +160,47 @@ def test_a_command_that_a_slow_guest_accepted_is_not_told_again(tmp_path) -> Non
     assert not has_heard(Console(path), 1, over, 600)
 
 
+@pytest.mark.parametrize('accepts, tells, said', [
+    (True, 1, '0 s: app told "touch 9", though: no answer'),
+    (False, 3, '0 s: app could not be told "touch 9": no answer')])
+def test_a_guest_that_does_not_answer_is_told_once_more_only_if_it_has_not_heard(accepts, tells, said, tmp_path,
+                                                                                 monkeypatch) -> None:
+    from guest.client import Console, GuestError
+    console, times = tmp_path / 'console.log', []
+
+    def tell(_domain: object, command: str) -> None:
+        times.append(command)
+        if accepts:
+            console.write_text('ovc-told command=1 touch 9\n')
+        raise GuestError('no answer')
+    connection = types.SimpleNamespace(close=lambda: None, lookupByName=lambda name: name)
+    monkeypatch.setitem(sys.modules, 'libvirt', types.SimpleNamespace(
+        open=lambda _uri: connection, libvirtError=RuntimeError, registerErrorHandler=lambda *_: None))
+    monkeypatch.setattr(stage, 'tell', tell)
+    monkeypatch.setattr(stage, 'LATE', 0.0)
+    play = stage._Play(types.SimpleNamespace(hosts=[types.SimpleNamespace(uri='')]), table.CACHE, 'ovc', print)
+    play._tell(types.SimpleNamespace(now=0, names={'app': 'i-1'}, console=lambda _name: Console(console)),
+               table.Guest(name='app', steps=((0, 'touch 9'),)))
+    assert len(times) == tells and play.events == [said]
+
+
+def test_guests_that_do_not_go_end_the_run(tmp_path, monkeypatch) -> None:
+    """The next scene would be measured with them."""
+    monkeypatch.setattr(stage, 'PATIENCE', 0.0)
+    (tmp_path / 'log').mkdir()
+    there, deleted = {'i-1': tmp_path}, []
+    compute = types.SimpleNamespace(servers=lambda: [types.SimpleNamespace(id='u1', name='app')] if there else [],
+                                    delete_server=lambda uuid, force: deleted.append(uuid))
+    on = stage.Stage.__new__(stage.Stage)
+    on.cloud = types.SimpleNamespace(state=tmp_path, connect=lambda: types.SimpleNamespace(compute=compute),
+                                     hosts=[types.SimpleNamespace(guests=lambda: there)])
+    with pytest.raises(stage.OneboxError, match='guests do not go: i-1, app'):
+        on._clear(tmp_path / 'kept')
+    assert deleted == ['u1']
+    there.clear()
+    on._clear(tmp_path / 'kept')
+
+
 def test_a_record_of_before_guests_were_asked_for_kills_is_shown(tmp_path) -> None:
     record = a_record(table.CACHE)
     data = dataclasses.asdict(record)
@@ -174,6 +216,8 @@ def test_a_record_of_before_guests_were_asked_for_kills_is_shown(tmp_path) -> No
 def test_real_refuses_what_measures_nothing(words: list[str], said: str, capsys, monkeypatch) -> None:
     from benchmarks import real
     monkeypatch.setattr(sys, 'argv', ['real', *words])
+    for measures in ('run', 'show', 'sustained'):  # a unit test brings no cloud up, whatever is wrong
+        monkeypatch.setattr(real, measures, lambda *_: pytest.fail('it was measured'))
     with pytest.raises(SystemExit, match='2'):
         real.main()
     assert said in capsys.readouterr().err
@@ -184,6 +228,7 @@ def test_real_says_where_ours_was_not_judged(tmp_path, monkeypatch, capsys) -> N
     a_record(table.CACHE, policy='mom').save(tmp_path / 'cache-mom.json')
     monkeypatch.setattr(sys, 'argv', ['real', 'cache', '--policies', '', '--with-earlier', '--samples', str(tmp_path)])
     monkeypatch.setattr(real.ending, 'as_interrupted', lambda: None)
+    monkeypatch.setattr(real, 'run', lambda *_: pytest.fail('it was measured'))
     assert real.main() == 0
     assert capsys.readouterr().out.splitlines()[-1] == 'real: killed cache=mom:0,ovc-not-judged failures=0'
     (tmp_path / 'cache-mom.json').unlink()
@@ -194,7 +239,7 @@ def test_an_interrupted_real_lets_its_child_clean_up(tmp_path) -> None:
     """The child has a cloud to take down, which takes longer than the quarter of a second that run() gives it."""
     child = tmp_path / 'child'
     child.write_text(f'#!/bin/bash\ntrap \'sleep 1; touch {tmp_path}/clean; exit 1\' TERM\ntouch {tmp_path}/up\n'
-                     'while :; do sleep 0.1; done\n')
+                     'for _ in {1..600}; do sleep 0.1; done\n')
     child.chmod(0o755)
     code = (f'import pathlib, sys\nfrom benchmarks import real\nreal.SUSTAINED_COMMAND = pathlib.Path({str(child)!r})\n'
             f'sys.argv = ["real", "sustained", "--samples", {str(tmp_path)!r}]\nreal.main()')
