@@ -11,6 +11,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox')]
 
+from onebox_cloud import ending  # noqa: E402
 from onebox_cloud.errors import OneboxError  # noqa: E402
 from onebox_cloud.progress import Progress  # noqa: E402
 from onebox_cloud.state import cache_dir  # noqa: E402
@@ -26,8 +27,9 @@ and measures from outside what carries it: memory groups, /proc/vmstat, libvirt,
 runs three times with the same guests and load: with our plugin (ovc), with MOM's balloon and KSM policy
 beside a plain nova (mom), and with a plain nova (nothing). Ends with a table and a picture for each scene.
 
-Exit status 0: in each scene, with our plugin, nobody was killed, nobody was below its reservation, and the mechanism
-that the scene names is the one that carried it. What the others do is shown, not judged.
+Exit status 0: in each scene, with our plugin, nobody was killed, nor ran out of memory within, nobody was below its
+reservation, every guest was told what to do and seen throughout, and the mechanism that the scene names is the one that
+carried it: where that is swap, before the host was at its limit. What the others do is shown, not judged.
 
 """
 COLUMNS = """
@@ -56,9 +58,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def asked(options: argparse.Namespace) -> list[str]:
+    return [policy for policy in options.policies.split(',') if policy]
+
+
 def run(scenes: list[table.Scene], options: argparse.Namespace, say: Progress) -> None:
     """Play the scenes under each policy and keep the records. Raises OneboxError."""
-    for policy in options.policies.split(','):
+    for policy in asked(options):
         with stage.Stage(policy, options.samples, say) as on:
             for scene in scenes:
                 on.play(scene).save(kept(scene, policy, options))
@@ -70,9 +76,11 @@ def kept(scene: table.Scene, policy: str, options: argparse.Namespace) -> Path:
 
 def show(scene: table.Scene, options: argparse.Namespace, pictures: Path) -> tuple[str, list[str]]:
     """Print what became of a scene and draw it; the kills by policy, and what failed with our rules."""
-    policies = [p for p in stage.POLICIES if p in options.policies.split(',')
+    policies = [p for p in stage.POLICIES if p in asked(options)
                 or options.with_earlier and kept(scene, p, options).exists()]
     records = {p: stage.Record.load(kept(scene, p, options)) for p in policies}
+    if not records:
+        return 'none', [f'{scene.name}: there are no samples to show']
     picture.draw(scene, records, pictures / f'{scene.name}.png')
     print(f'\n{scene.name}: {scene.says}\n{verdict.table(scene, records)}')
     for policy, record in records.items():
@@ -83,19 +91,34 @@ def show(scene: table.Scene, options: argparse.Namespace, pictures: Path) -> tup
         print(f'  {what:28}  {figure:84}  {"holds" if held else "FAILS"}')
         failures += [] if held else [f'{scene.name}: {what}: {figure}']
     print(f'  picture: {pictures / f"{scene.name}.png"}', flush=True)
-    return ','.join(f'{policy}:{verdict.outcome(scene, record).killed}' for policy, record in records.items()), failures
+    words = [f'{policy}:{verdict.outcome(scene, record).killed}' for policy, record in records.items()]
+    return ','.join(words if 'ovc' in records else [*words, 'ovc-not-judged']), failures
 
 
 def sustained(options: argparse.Namespace, pictures: Path) -> tuple[bool, str]:
     """Whether it held, and a word on it; its output goes where ours goes."""
     sys.stdout.flush()
-    done = subprocess.run([str(SUSTAINED_COMMAND), '--picture', str(pictures / f'{SUSTAINED}.png'),
-                           '--logs', str(options.samples / SUSTAINED)], check=False)
-    return done.returncode == 0, 'held' if done.returncode == 0 else f'failed ({done.returncode})'
+    # In a session of its own, so that an interruption reaches it once, from here: a second one would end its clean-up,
+    # and it has a cloud to take down.
+    child = subprocess.Popen([str(SUSTAINED_COMMAND), '--picture', str(pictures / f'{SUSTAINED}.png'),
+                              '--logs', str(options.samples / SUSTAINED)], start_new_session=True)
+    try:
+        code = child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+    return code == 0, 'held' if code == 0 else f'failed ({code})'
 
 
 def main() -> int:
-    options = parser().parse_args()
+    top = parser()
+    options = top.parse_args()
+    if unknown := [policy for policy in asked(options) if policy not in stage.POLICIES]:
+        top.error(f'argument --policies: there is no {", ".join(unknown)} (only {", ".join(stage.POLICIES)})')
+    if not asked(options) and not options.with_earlier:
+        top.error('argument --policies: none is for --with-earlier only, which shows an earlier run again')
+    ending.as_interrupted()
     failures: list[str] = []
     words: list[str] = []
     names = options.scene or [*table.SCENES, SUSTAINED]
@@ -103,7 +126,7 @@ def main() -> int:
     pictures = options.picture_dir or options.samples
     for directory in (options.samples, pictures):
         directory.mkdir(parents=True, exist_ok=True)
-    if scenes and options.policies:
+    if scenes and asked(options):
         run(scenes, options, Progress())
     for scene in scenes:
         word, failed = show(scene, options, pictures)

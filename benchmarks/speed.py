@@ -25,8 +25,9 @@ filled, seconds from the shock's begin (and from the moment when available memor
 the first pass and the first action, the lowest available memory, the level over time, and whether any guest was killed
 or lost a byte.
 Exit status 0: the guests did fill that fast (on a busy machine they cannot, and nothing is shown), first action
-within 1 s of the shock's begin, at under 0.5 % of a core while nothing happened, no guest killed, no byte lost, and
-under 60 MB more than the bare process and a nova-compute's own libraries take. Needs root.
+done (not only tried) within 1 s of the shock's begin, none failed, at under 0.5 % of a core while nothing happened, no
+guest killed, no byte lost, and under 60 MB more than the bare process and a nova-compute's own libraries take. Needs
+root.
 """
 
 

@@ -19,6 +19,7 @@ from benchmarks.speed_agent import Quiet, configure, passes, quiet, start_agent
 
 MB = 1 << 20
 LOOK = 0.02
+SHORTEST = 0.3  # seconds over which a rate is taken at the least
 
 
 @dataclasses.dataclass
@@ -42,8 +43,14 @@ def look(group: Path) -> tuple[int, int]:
     return memory.available, memory.swap_total - memory.swap_free
 
 
+def all_kills(vmstat: Path = Path('/proc/vmstat')) -> int:
+    """Processes that the kernel has killed for want of memory on the whole machine since it started."""
+    return int(dict(line.split() for line in vmstat.read_text().splitlines())['oom_kill'])
+
+
 def kills(group: Path) -> int:
-    """Processes that the kernel has killed in this group and below it."""
+    """Processes that the kernel has killed in this group and below it, as far as their groups are there yet: libvirt
+    removes a victim's group, and its count with it."""
     total = 0
     for file in group.rglob('memory.oom_control'):
         words = dict(line.split() for line in file.read_text().splitlines())
@@ -88,7 +95,24 @@ class Shock:
     failed: list[str]
 
 
-def shock(host: Any, booted: list[Any], held: list[int], record: Path, options: argparse.Namespace) -> Shock:
+def filled(points: list[tuple[float, int, int]], began: float, acted: float | None) -> float:
+    """MB/s at which guests filled memory while nobody resisted: up to the first action (seconds after ``began``), a
+    second at the most. What the kernel swaps by itself at the wall is filled, too.
+
+    An action may come before two looks have been made: then a third of a second is taken, as too little of it tells
+    nothing, and two looks at the least. 0.0 where nobody looked.
+    """
+    since = [(when, available - swapped) for when, available, swapped in points if when >= began]
+    end = began + max(SHORTEST, min(1.0, acted or 1.0))
+    early = [one for one in since if one[0] <= end]
+    early = early if len(early) > 1 else since[:2]
+    if len(early) < 2 or early[-1][0] <= early[0][0]:
+        return 0.0
+    return (early[0][1] - early[-1][1]) / MB / (early[-1][0] - early[0][0])
+
+
+def shock(host: Any, booted: list[Any], held: list[int], record: Path, options: argparse.Namespace,
+          killed_before: int) -> Shock:
     from guest import client
 
     from ovc_plugin.decide import pressure
@@ -114,10 +138,6 @@ def shock(host: Any, booted: list[Any], held: list[int], record: Path, options: 
     after = passes(record)[begun_passes:]
     first = next((one['at'] - began for one in after if one['at'] > began and one['level'] > 0), None)
     acted = next((when - began for one in after for when in sorted(one['acted']) if when > began), None)
-    # The speed of filling while nobody resists: up to the first action, a second at most. What the kernel swaps by
-    # itself at the wall is filled, too.
-    early = [(when, available - swapped) for when, available, swapped in points
-             if 0 <= when - began <= min(1.0, acted or 1.0)]
     lost = [domain.name() for (domain, _), number in zip(booted, numbers, strict=True)
             if not domain.isActive() or client.wait(domain, number, 120) != client.DONE
             or client.do(domain, 'verify', 120) != client.DONE]
@@ -126,9 +146,9 @@ def shock(host: Any, booted: list[Any], held: list[int], record: Path, options: 
               if one['at'] <= told + options.watch]
     ends = [at for at, _ in levels[1:]] + [points[-1][0] - began]
     critical = sum(end - at for (at, level), end in zip(levels, ends, strict=True) if level == 3)
-    return Shock(rate=(early[0][1] - early[-1][1]) / MB / (early[-1][0] - early[0][0]), before=before, crossed=crossed,
-                 passed=first, acted=acted, lowest=min(available for _, available, _ in points),
-                 back=low[-1] if low else None, stuck=critical, killed=kills(host.group), lost=lost,
+    return Shock(rate=filled(points, began, acted), before=before, crossed=crossed, passed=first, acted=acted,
+                 lowest=min(available for _, available, _ in points), back=low[-1] if low else None, stuck=critical,
+                 killed=max(kills(host.group), all_kills() - killed_before), lost=lost,
                  points=[(when - began, available, swapped) for when, available, swapped in points], levels=levels,
                  failed=sorted({text for one in after for text in one['failed']}))
 
@@ -140,7 +160,7 @@ def measure(options: argparse.Namespace) -> tuple[Quiet, Shock]:
     with tempfile.TemporaryDirectory() as name, \
             libvirt_host(memory=options.host_memory * MB, swap=options.host_swap * MB) as host:
         scratch = Path(name)
-        images, record, log = direct.build(scratch), scratch / 'record', scratch / 'log'
+        images, record, log, killed_before = direct.build(scratch), scratch / 'record', scratch / 'log', all_kills()
         booted = [host.boot(f'speed{number}', images, memory=options.guest_memory * MB)
                   for number in range(options.guests)]
         for domain, console in booted:
@@ -155,7 +175,7 @@ def measure(options: argparse.Namespace) -> tuple[Quiet, Shock]:
                     raise SystemExit(f'speed: ovc-agent does not run:\n{log.read_text()[-2000:]}')
                 time.sleep(0.2)
             calm = quiet(host, process, record, scratch, options)
-            hit = shock(host, booted, held, record, options)
+            hit = shock(host, booted, held, record, options, killed_before)
         finally:
             process.send_signal(signal.SIGTERM)
             try:

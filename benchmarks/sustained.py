@@ -28,10 +28,12 @@ Once that has lasted --after seconds the host's controller asks nova to move one
 to.
 
 Everything is watched from outside: memory groups, nova's own record of the migration, and each guest's console, on
-which it beats every 0.2 s. Checked: exactly one guest moves, not the one that writes, to the other host; no heartbeat
-pauses for more than --pause seconds; nobody is killed or below its reservation; afterwards the first host is out of its
-shortage: at SOFT or better, and less is read back from swap than the limit. Exit status 0: all of that held. The same
-guests under MOM's policy beside a plain nova (mom), and under a plain nova (nothing), are shown and not judged.
+which it beats every 0.2 s. Checked: exactly one guest moves, not the one that writes, to the other host, after --after
+seconds at the earliest, and by the kernel's own word the host was short until then; no heartbeat pauses for more than
+--pause seconds; nobody is killed, short of memory within, or below its reservation, and all were seen throughout;
+afterwards the first host is out of its shortage: at SOFT or better, a tenth of its memory available, and less is read
+back from swap than the limit. Exit status 0: all of that held. The same guests under MOM's policy beside a plain nova
+(mom), and under a plain nova (nothing), are shown and not judged.
 
 The product waits ten minutes by default (migrate_after in [ovc_host]); here it is told to wait --after seconds, so that
 the scene takes minutes.
@@ -82,10 +84,14 @@ def play(policy: str, options: argparse.Namespace, say: Progress) -> Stage:
 
 
 def main() -> int:
-    options, say = parser().parse_args(), Progress()
+    top, say = parser(), Progress()
+    options = top.parse_args()
+    asked = options.policies.split(',')
+    if unknown := [policy for policy in asked if policy not in POLICIES]:
+        top.error(f'argument --policies: there is no {", ".join(map(repr, unknown))} (only {", ".join(POLICIES)})')
     stages: list[Stage] = []
     rows: list[tuple[str, str, bool]] = []
-    for policy in (one for one in POLICIES if one in options.policies.split(',')):
+    for policy in (one for one in POLICIES if one in asked):
         stages.append(play(policy, options, say))
         if policy == 'ovc':  # said at once: what comes after is only shown beside it
             rows = checks(stages[0], options)

@@ -19,6 +19,9 @@ class Hearts(threading.Thread):
         super().__init__(daemon=True)
         self.consoles, self.over = consoles, threading.Event()
         self.beats: dict[str, list[tuple[float, int]]] = {name: [] for name in consoles}
+        #: Processes that a guest's own kernel has killed for want of memory, as it counts them, and what it refused.
+        self.oom: dict[str, int] = {}
+        self.refused: dict[str, set[str]] = {name: set() for name in consoles}
 
     def run(self) -> None:
         seen: dict[str, tuple[int, int]] = {}
@@ -37,6 +40,10 @@ class Hearts(threading.Thread):
         last = known[-1][1] if known else 0
         known += [(now, seq) for seq in sorted({int(found) for found in re.findall(rb'ovc-beat seq=(\d+) up=', text)})
                   if seq > last]
+        for found in re.findall(rb'ovc-beat seq=\d+ up=[^\n]* oom=(\d+)', text):
+            self.oom[name] = max(self.oom.get(name, 0), int(found))
+        self.refused[name] |= {line.decode(errors='replace').strip()
+                               for line in re.findall(rb'^ovc-refused[^\n]*(?=\n)', text, re.MULTILINE)}
 
     def longest(self, name: str, until: float) -> float:
         """The longest pause between two beats in seconds, that until the end included."""

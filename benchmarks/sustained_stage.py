@@ -22,6 +22,8 @@ from benchmarks.sustained_hearts import Hearts
 MB = 1 << 20
 MAXIMUM, RESERVATION = 512 * MB, 128 * MB
 BEAT = 0.2
+PATIENCE = 600  # seconds for a guest to boot: emulated processors on a busy machine take minutes
+ANSWER = 60  # seconds for a guest to accept a command
 TELL = 10.0
 # Two guests that only read what they hold, and one that keeps writing: it costs more to move.
 WORK = {'reader1': 'read rate={rate}', 'reader2': 'read rate={rate}', 'writer': 'rewrite rate={rate}'}
@@ -54,7 +56,7 @@ class Stage:
         first = self.lookers[cloud.hosts[0].name]
         self.hearts = Hearts({name: first.console(name).path for name in self.servers})
         for name in self.servers:
-            first.console(name).wait_beats(1, 90)
+            first.console(name).wait_beats(1, PATIENCE)
         if policy == 'mom':
             part = mom(cloud, types.SimpleNamespace(reservation='25%'))
             cloud.runner.start(part)
@@ -80,7 +82,7 @@ class Stage:
         return servers, names
 
     def _started(self, name: str, uuid: str) -> typing.Any:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while (server := self.compute.get_server(uuid)).status != 'ACTIVE':
             if server.status == 'ERROR' or time.monotonic() > deadline:
                 raise OneboxError(f'{name} did not start: {(server.fault or {}).get("message") or server.status}')
@@ -93,16 +95,16 @@ class Stage:
 
     def begin(self) -> None:
         import libvirt
+        for looker in self.lookers.values():  # before anybody fills: no shortage is older than the scene
+            looker.begin()
         connection = libvirt.open(self.cloud.hosts[0].uri)
         try:
             for name, work in WORK.items():
                 domain = connection.lookupByName(self.names[name])
-                tell(domain, f'touch {self.options.touch} rate=20')
-                tell(domain, work.format(rate=self.options.rate))
+                tell(domain, f'touch {self.options.touch} rate=20', ANSWER)
+                tell(domain, work.format(rate=self.options.rate), ANSWER)
         finally:
             connection.close()
-        for looker in self.lookers.values():
-            looker.begin()
         self.hearts.start()
 
     def look(self) -> dict[str, Look]:
@@ -178,11 +180,33 @@ class Stage:
         return max(2, min(len(self.looks) - 1, 20))
 
     def swap_in(self, host: str, earlier: int, later: int = -1) -> float:
-        """MB/s read back by guests that were on the host at both looks."""
-        before, after = self.looks[earlier][host], self.looks[later][host]
-        back = sum((g.swap_in or 0) - (before.guests[n].swap_in or 0) for n, g in after.guests.items()
-                   if g.swap_in is not None and before.guests[n].swap_in is not None)
-        return back / MB / max(0.1, after.at - before.at)
+        """MB/s read back by guests that were on the host at both looks; NaN, which is under no limit, where one of them
+        was not read in most of the looks from one to the other."""
+        looks = [look[host] for look in self.looks[earlier:len(self.looks) if later == -1 else later + 1]]
+        rates = []
+        for name, guest in looks[-1].guests.items():
+            if not (guest.running and looks[0].guests[name].running):
+                continue
+            read = [(one.at, back) for one in looks if (back := one.guests[name].swap_in) is not None]
+            if len(read) < max(2, len(looks) / 2):
+                return float('nan')
+            rates.append((read[-1][1] - read[0][1]) / MB / max(0.1, read[-1][0] - read[0][0]))
+        return sum(rates)
+
+    def short(self, host: str, begun: float) -> tuple[float, float]:
+        """What the kernel had to say of the host in the ``--after`` seconds before: the share of the looks in which at
+        most a fifth of its memory was available, and MB/s read back from swap. (0, NaN) without two looks."""
+        at = [n for n, look in enumerate(self.looks) if begun - self.options.after <= look[host].at <= begun]
+        if len(at) < 2:
+            return 0.0, float('nan')
+        low = sum(self.looks[n][host].available <= self.options.host_memory * MB / 5 for n in at)
+        return low / len(at), self.swap_in(host, at[0], at[-1])
+
+    def seen(self) -> float:
+        """Of the looks, the share that has read the size and the memory of the guest that was read least."""
+        return min(sum(any(g.running and None not in (g.actual, g.resident, g.swapped)
+                           for g in (one.guests[name] for one in look.values())) for look in self.looks)
+                   for name in self.servers) / len(self.looks)
 
 
 def _line(look: Look) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from benchmarks.sustained_stage import MAXIMUM, MB, Stage
 
 LIMIT = 4  # MB/s read back, the default of migrate_swap_in_mb
+FREE = 0.1  # of the host's memory that must be available when its shortage is over
+SEEN = 0.9  # of the looks that must have read each guest: what was not read cannot be found below its reservation
 
 
 def checks(stage: Stage, options: argparse.Namespace) -> list[tuple[str, str, bool]]:
@@ -18,9 +20,16 @@ def checks(stage: Stage, options: argparse.Namespace) -> list[tuple[str, str, bo
     move = next((m for m in stage.moves.values() if m.status == 'completed'), None)
     last, back = stage.looks[-1][first], stage.swap_in(first, -stage.tail)
     asked, others = (sum('to be moved' in line for line in stage.words[name]) for name in (first, second))
-    missed = sum(stage.hearts.missed(name) for name in stage.servers)
+    missed, read = sum(stage.hearts.missed(name) for name in stage.servers), stage.seen()
+    low, before = stage.short(first, move.begun) if move else (0.0, float('nan'))
+    within = {name: stage.hearts.oom.get(name, 'unknown') for name in stage.servers}
+    refused = [f'{name}: {words}' for name in stage.servers for words in sorted(stage.hearts.refused[name])]
     return [
         ('guests asked away', f'{asked} by {first}, {others} by {second}', (asked, others) == (1, 0)),
+        ('short before it moved', f'in the {options.after} s before at most a fifth available in {low:.0%} of looks'
+         f' (at least half), {before:.1f} MB/s read back (or over {LIMIT})', low >= 0.5 or before > LIMIT),
+        (f'asked after {options.after} s at the earliest', f'{move.begun:.0f} s' if move else '-',
+         move is not None and move.begun >= options.after),
         ('nova has moved', '; '.join(f'{m.guest} {m.source} -> {m.target}: {m.status}' for m in stage.moves.values())
          or 'nobody', len(stage.moves) == 1 and move is not None and move.target == second),
         ('it is one that writes little', move.guest if move else '-', bool(move and move.guest != 'writer')),
@@ -29,8 +38,13 @@ def checks(stage: Stage, options: argparse.Namespace) -> list[tuple[str, str, bo
         ('guests killed', f'{stage.kills} by the kernel, {len(stage.alive)} of {len(stage.servers)} live',
          stage.kills == 0 and len(stage.alive) == len(stage.servers)),
         ('below their reservation', '; '.join(stage.below()[:3]) or 'nobody', not stage.below()),
-        ('the shortage is over', f'{last.level}, {last.available // MB} MB available, {back:.1f} MB/s read back in the '
-         f'last {stage.tail} s (limit {LIMIT})', last.level in ('CLEAR', 'SOFT') and back < LIMIT)]
+        ('seen', f'the least seen guest in {read:.0%} of the looks (at least {SEEN:.0%})', read >= SEEN),
+        ('out of memory within', ', '.join(f'{n}: {killed}' for n, killed in within.items() if killed != 0) or 'nobody',
+         set(within.values()) == {0}),
+        ('refused', '; '.join(refused[:3]) or 'nobody', not refused),
+        ('the shortage is over', f'{last.level}, {last.available // MB} MB available (at least {FREE:.0%}), '
+         f'{back:.1f} MB/s read back in the last {stage.tail} s (limit {LIMIT})', last.level in ('CLEAR', 'SOFT')
+         and back < LIMIT and last.available >= FREE * options.host_memory * MB)]
 
 
 def row(stage: Stage) -> tuple[str, ...]:
@@ -50,7 +64,7 @@ def table(stages: list[Stage]) -> str:
 
 
 def last_line(stages: list[Stage]) -> str:
-    words = []
+    words = [] if any(stage.policy == 'ovc' for stage in stages) else ['ovc=not-judged']
     for stage in stages:
         done = [m for m in stage.moves.values() if m.status == 'completed' and m.ended is not None]
         words += [f'{stage.policy}: moved={len(done)} killed={stage.kills} alive={len(stage.alive)} '

@@ -13,6 +13,9 @@ from benchmarks.scenes.table import Scene
 
 MECHANISMS = ('balloon', 'ksm', 'swap')
 PACE_SECONDS = 20
+WALL = 4 * MB  # available: a host with less is at its limit, and its kernel swaps whatever it finds
+AT_WALL = 0.1  # of the looks that may find it so: a plain nova's host is there in 30 to 80 % of them
+SEEN = 0.9  # of the looks that must have read a guest
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +23,9 @@ class Outcome:
     """``freed`` by mechanism is the mean over the scene's last seconds; ``swap_in`` by guest; all in bytes.
 
     ``killed`` are guests that ran and do not any more, or what the kernel counts, whichever is more. ``full`` is how
-    often the host met its limit. ``pace`` is what busy guests got done in the end of what they were to, from 0 to 1.
-    ``below`` are guests seen below their reservation.
+    often the host met its limit, ``at_wall`` the share of the looks in which it had next to nothing available. ``pace``
+    is what busy guests got done in the end of what they were to, from 0 to 1. ``below`` are guests seen below their
+    reservation.
     """
 
     killed: int
@@ -33,6 +37,7 @@ class Outcome:
     swap_in: dict[str, int]
     lowest: int
     full: int
+    at_wall: float
     pace: float | None
     silent: float
     gap: float
@@ -63,7 +68,8 @@ def outcome(scene: Scene, record: Record) -> Outcome:
         swap_in={n: max((g.swap_in or 0 for look in looks if (g := look.guests[n])), default=0)
                  - min((g.swap_in for look in looks if (g := look.guests[n]).swap_in is not None), default=0)
                  for n in names},
-        lowest=min(look.available for look in looks), full=looks[-1].full, pace=_pace(scene, record),
+        lowest=min(look.available for look in looks), full=looks[-1].full,
+        at_wall=statistics.fmean(look.available < WALL for look in looks), pace=_pace(scene, record),
         silent=max((g.silent or 0.0 for look in looks for g in look.guests.values() if g.running), default=0.0),
         gap=max((b.gap for b in record.beats.values()), default=0.0),
         probe=max((b.probe for b in record.beats.values()), default=0.0))
@@ -103,13 +109,41 @@ def _pace(scene: Scene, record: Record) -> float | None:
     return statistics.fmean(paces) if paces else None
 
 
+def seen(record: Record) -> dict[str, float]:
+    """By guest, the share of the looks at it while it ran that have read its balloon's size and its memory: what was
+    not read cannot be found below a reservation. 0 for one that never ran."""
+    found = {}
+    for name in record.maximum:
+        ran = [g for look in record.looks if (g := look.guests[name]).running]
+        read = sum(None not in (g.actual, g.resident, g.swapped) for g in ran)
+        found[name] = read / len(ran) if ran else 0.0
+    return found
+
+
+def untold(scene: Scene, record: Record) -> list[str]:
+    """Commands that guests were not told, and what they said that they could not do."""
+    missing = [f'{guest.name}: {command}' for guest in scene.guests if guest.name in record.maximum
+               for _, command in guest.steps
+               if not any(f' {guest.name} told "{command}"' in event for event in record.events)]
+    return missing + [event for event in record.events if ': refused ' in event]
+
+
 def checks(scene: Scene, record: Record) -> list[tuple[str, str, bool]]:
     """(what, figure, whether it holds) for each thing that must hold with our rules."""
-    one = outcome(scene, record)
+    one, missed, read = outcome(scene, record), untold(scene, record), min(seen(record).values(), default=0.0)
+    within = {n: 'unknown' if (beats := record.beats.get(n)) is None or beats.oom is None else beats.oom
+              for n in record.maximum}
     rows = [('guests placed', f'{len(record.maximum)} of {len(scene.guests)}', not one.missing),
             ('guests killed', f'{one.killed}', one.killed == 0),
             ('guests alive at the end', f'{len(record.maximum) - one.dead} of {len(record.maximum)}', one.dead == 0),
-            ('below their reservation', '; '.join(one.below[:3]) or 'nobody', not one.below)]
+            ('below their reservation', '; '.join(one.below[:3]) or 'nobody', not one.below),
+            ('untold or refused', '; '.join(missed[:3]) or 'nobody', not missed),
+            ('seen', f'the least seen guest in {read:.0%} of the looks (at least {SEEN:.0%})', read >= SEEN),
+            ('out of memory within', ', '.join(f'{n}: {k}' for n, k in within.items() if k != 0) or 'nobody',
+             set(within.values()) <= {0})]
+    if 'swap' in scene.carried_by:  # a kernel that is left alone swaps as well, but not before the host is full
+        rows.append(('kept from its limit', f'met {one.full} times, at it in {one.at_wall:.0%} of the looks (at most '
+                     f'{AT_WALL:.0%})', one.full == 0 or one.at_wall <= AT_WALL))
     freed = ', '.join(f'{m} {one.freed[m] / MB:.0f} MB' for m in MECHANISMS)
     if scene.only:
         others = sum(one.swapped.values()) - one.swapped.get(scene.only, 0)

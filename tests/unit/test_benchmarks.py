@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -131,3 +132,49 @@ def test_the_agent_that_is_measured_is_the_command_itself(tmp_path, monkeypatch)
     monkeypatch.setattr(speed, 'agent', lambda *words: called.append(words) or 7)
     monkeypatch.setattr(sys, 'argv', [command, option, config, record])
     assert speed.main() == 7 and called == [(str(tmp_path / 'ovc.conf'), str(tmp_path / 'record'))]
+
+
+def test_an_action_that_failed_or_freed_nothing_is_no_first_action():
+    """The shock's answer is timed by what was done, and not by what was tried."""
+    ended = []
+
+    def refuses(*_):
+        raise RuntimeError('libvirt is busy')
+    with pytest.raises(RuntimeError):
+        speed_agent.timed(refuses, ended)('action', 'hypervisor')
+    entry = types.SimpleNamespace(freed=0)
+    speed_agent.timed(lambda *_: None, ended, speed_agent.freed)('self', [entry], True)  # keeps its errors to itself
+    assert not ended
+    speed_agent.timed(lambda *_: None, ended)('action', 'hypervisor')
+    speed_agent.timed(lambda _self, going, _urgent: setattr(going[0], 'freed', 4096), ended, speed_agent.freed)(
+        'self', [entry], True)
+    assert len(ended) == 2 and entry.freed == 4096
+
+
+@pytest.mark.parametrize('failed, held', [
+    ([], True), (['OSError: no such group'], False), (['TimeoutError: the guest took long over a size lately'], True),
+    (['LookupError: no group', 'TimeoutError: the guest took long over a size lately'], False)])
+def test_a_shock_whose_actions_failed_is_told_as_failed(failed, held, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    import rested
+    monkeypatch.setattr(rested, 'told', lambda *_: ('a page', '', '', None))
+    calm = speed_agent.Quiet(percent=0.1, passes=2, agent=80, helper=30, bare=20, added=50)
+    hit = speed_scene.Shock(rate=200, before=450 * MB, crossed=1, passed=0.3, acted=0.4, lowest=0, back=9, stuck=1,
+                            killed=0, lost=[], points=[], levels=[(0, 0)], failed=failed)
+    rows = {row[0]: row[3] for row in speed_told.rows(types.SimpleNamespace(host_memory=1500, quiet=60, rate=200),
+                                                      calm, hit)}
+    assert rows.pop('actions that failed') is held
+    assert False not in rows.values()
+
+
+@pytest.mark.parametrize('acted', [None, 0.001, 0.4])
+def test_the_speed_of_a_shock_is_told_however_early_the_first_action_comes(acted):
+    points = [(10 + n / 10, 400 * MB - n * 20 * MB, 0) for n in range(20)]  # 200 MB/s
+    assert speed_scene.filled(points, 10.0, acted) == pytest.approx(200)
+    assert speed_scene.filled(points[::10], 10.0, acted) == pytest.approx(200)  # a machine that looks once a second
+    assert speed_scene.filled(points[:1], 10.0, acted) == speed_scene.filled([], 10.0, acted) == 0
+
+
+def test_kills_are_counted_after_the_group_of_the_killed_is_gone(tmp_path):
+    (tmp_path / 'vmstat').write_text('nr_free_pages 1\noom_kill 3\n')
+    assert speed_scene.all_kills(tmp_path / 'vmstat') == 3

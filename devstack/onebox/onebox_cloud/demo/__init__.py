@@ -22,7 +22,8 @@ Brings the one-machine cloud up three times on fresh hosts: stock nova with ram_
 data of its own. Shows what happens, and ends with a table, a picture and one line of figures.
 
 Exit status 0: the accident happened at the high ratio, and with the plugin nobody was killed, every placed guest is
-alive, nobody is below its reservation, and the hosts calmed down in time. 1: one of these did not hold (it is named).
+alive and none was short of memory within, they were seen throughout and nobody is below its reservation, and the hosts
+calmed down in time. 1: one of these did not hold (it is named).
 """
 
 

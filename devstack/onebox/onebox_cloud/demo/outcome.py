@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 MB = 1 << 20
 CALM_WITHIN = 60.0
+SEEN = 0.9  # of the looks that must have read a guest: what was not read cannot be found below its reservation
 #: What two hosts of 1,500 + 1,280 MB can promise to guests that cost some 610 MB when full: four each.
 PROMISED_BY_DEFAULT = 8
 TITLES = {'ratio1': 'stock nova, ratio 1.0', 'ratio4': 'stock nova, ratio {high:g}', 'ovc': 'ovc_plugin'}
@@ -64,6 +65,10 @@ def _ovc(accident: Accident, run: Run) -> list[str]:
         found.append(f'the plugin placed {run.total} guests < {PROMISED_BY_DEFAULT} that these hosts can promise')
     if run.below:
         found.append(f'below the reservation: {", ".join(run.below)}')
+    if run.seen < SEEN:
+        found.append(f'guests could be read in {run.seen:.0%} of the looks at them only, which is less than {SEEN:.0%}')
+    if run.within:
+        found.append(f'out of memory within: {", ".join(run.within)}')
     if run.touched_at is None:
         found.append(f'not every guest had filled its memory within {accident.limit} s')
     elif run.calm_after is None or run.calm_after > CALM_WITHIN:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cloud import Cloud
 from ..progress import Progress
-from .watch import Sample, Watcher
+from .watch import NO_ANSWER, Sample, Watcher
 
 if TYPE_CHECKING:
     from . import Accident
@@ -28,8 +28,9 @@ class Run:
 
     ``killed`` are placed guests that do not run any more, ``kernel_kills`` what the kernel counts. ``calm_after`` is
     how long after the last touch every host was at SOFT or better and stayed so; ``None`` when that did not happen,
-    or without the plugin. ``why`` is nova's word on the first guest it refused, ``reasons`` ours, by where they
-    are to be read.
+    or without the plugin. ``within`` are guests whose own kernels killed for want of memory, ``seen`` is the share of
+    the looks at a guest that read its size and its memory, with the plugin. ``why`` is nova's word on the first guest
+    it refused, ``reasons`` ours, by where they are to be read.
     """
 
     part: str
@@ -41,6 +42,8 @@ class Run:
     touched_at: float | None
     calm_after: float | None
     below: list[str]
+    within: list[str]
+    seen: float
     why: str | None
     reasons: dict[str, str]
     samples: list[Sample]
@@ -83,14 +86,14 @@ def _accident(part: str, accident: Accident, cloud: Cloud, say: Progress) -> Run
     samples, touched_at = _watch(watcher, placed, accident, say, part)
     running = {uuid for host in cloud.hosts for uuid in _running(host, connection)}
     counts = {h.name: sum(host == h.name for host in placed.values()) for h in cloud.hosts}
-    reasons = _reasons(cloud, watcher)
+    reasons, within = _reasons(cloud, watcher), [name for name in placed if watcher.killed_within(name)]
     watcher.close()
     return Run(
         part=part, asked=accident.guests, placed=counts,
         killed=sum(servers[name] not in running for name in placed), kernel_kills=samples[-1].kernel_kills,
         alive=sum(servers[name] in running and watcher.beating(name) for name in placed), touched_at=touched_at,
         calm_after=_calm_after(samples, touched_at), below=sorted({b for s in samples for b in s.below}),
-        why=why, reasons=reasons, samples=samples)
+        within=within, seen=_seen(samples), why=why, reasons=reasons, samples=samples)
 
 
 def _reservation(accident: Accident) -> int:
@@ -163,14 +166,28 @@ def _running(host: Any, connection: Any) -> list[str]:
 
 
 def _calm_after(samples: list[Sample], touched_at: float | None) -> float | None:
-    """Seconds from the last touch until every host was calm and stayed so to the end."""
-    since = None
+    """Seconds from the last touch until every host was calm and stayed so to the end.
+
+    A host that did not answer in time has said nothing: such a look tells neither. Half of those since then must have
+    been answered by all, or nothing is known of them.
+    """
+    since, answered, looks = None, 0, 0
     for sample in samples:
-        calm = bool(sample.level) and all(level in CALM for level in sample.level.values())
-        since = (since if since is not None else sample.at) if calm else None
-    if since is None or touched_at is None:
+        told = [level for level in sample.level.values() if level != NO_ANSWER]
+        complete = bool(told) and len(told) == len(sample.level)
+        if any(level not in CALM for level in told):
+            since = None
+        elif since is None and complete:
+            since, answered, looks = sample.at, 0, 0
+        answered, looks = answered + complete, looks + 1
+    if since is None or touched_at is None or 2 * answered < looks:
         return None
     return max(0.0, since - touched_at)
+
+
+def _seen(samples: list[Sample]) -> float:
+    """Of the looks at a guest, the share that read it; 0 where there was none."""
+    return sum(s.seen for s in samples) / max(1, sum(s.guests for s in samples))
 
 
 def _reasons(cloud: Cloud, watcher: Watcher) -> dict[str, str]:

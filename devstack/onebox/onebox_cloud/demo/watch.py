@@ -15,6 +15,8 @@ from ..hosts import Host
 
 MB = 1 << 20
 PAGE = 4096
+#: In place of the level of a host that did not say it in time.
+NO_ANSWER = 'no answer'
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -25,7 +27,8 @@ class Sample:
     machine since the request. (A group's own counter is of no use: libvirt removes the victim's group with it.)
 
     ``below`` are guests whose balloon, as libvirt tells it, is below their reservation, or that were touched beyond
-    it and have less than it resident.
+    it and have less than it resident. ``guests`` were looked at for that, and ``seen`` are those of them whose size and
+    memory could be read; of the others nothing is known.
     """
 
     at: float
@@ -38,6 +41,8 @@ class Sample:
     level: dict[str, str]
     touched: int
     below: list[str]
+    guests: int
+    seen: int
 
 
 def swap_ins(host: Host) -> int:
@@ -80,30 +85,38 @@ class Watcher:
         running = {h.name: set(h.guests()) for h in hosts}
         for name, guests in running.items():
             self._seen.setdefault(name, set()).update(guests)
+        below, guests, seen = self.below(hosts)
         return Sample(
             at=time.monotonic() - self.began, used={h.name: h.memory_used() or 0 for h in hosts},
             swapped={h.name: h.swap_used() or 0 for h in hosts}, swap_ins={h.name: swap_ins(h) for h in hosts},
             kills={name: len(self._seen[name] - guests) for name, guests in running.items()},
             kernel_kills=kernel_kills() - self._kernel_kills, running={name: len(g) for name, g in running.items()},
-            level=levels, touched=sum(self.touched(s) for s in self.servers), below=self.below(hosts))
+            level=levels, touched=sum(self.touched(s) for s in self.servers), below=below,
+            guests=guests, seen=seen)
 
-    def below(self, hosts: list[Host]) -> list[str]:
+    def killed_within(self, server: str) -> int:
+        """Processes that the guest's own kernel has killed for want of memory."""
+        return max((beat.oom for beat in self.console(server).beats()), default=0)
+
+    def below(self, hosts: list[Host]) -> tuple[list[str], int, int]:
+        """Guests below what they are owed, in words; how many were looked at, and how many of these were read."""
         if self.reservation is None:
-            return []
-        found = []
+            return [], 0, 0
+        found, guests, seen = [], 0, 0
         for host in hosts:
             sizes = _balloons(host)
             for name, group in host.guests().items():
                 usage, swapped = _usage(group)
+                guests, seen = guests + 1, seen + (name in sizes and usage is not None)
                 if sizes.get(name, self.reservation) < self.reservation:
                     found.append(f'{name} on {host.name}: balloon at {sizes[name] // MB} MB')
                 elif usage is not None and usage < self.reservation <= usage + swapped:
                     found.append(f'{name} on {host.name}: {usage // MB} MB resident')
-        return found
+        return found, guests, seen
 
     def levels(self) -> dict[str, str]:
         answers = self.ask()
-        return {host: answer['report']['level'] if isinstance(answer, dict) and answer.get('report') else 'no answer'
+        return {host: answer['report']['level'] if isinstance(answer, dict) and answer.get('report') else NO_ANSWER
                 for host, answer in answers.items()}
 
     def close(self) -> None:
