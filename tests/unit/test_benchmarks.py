@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -91,6 +92,76 @@ def test_an_ordinary_guest_that_gave_nothing_proves_nothing(monkeypatch):
     kind = bench.Kind(name='ordinary', why=None)
     assert not bench.row(kind, before, before, told)['ok']
     assert bench.row(kind, before, dataclasses.replace(before, size=100 * MB), told)['ok']
+
+
+def test_what_was_taken_for_a_moment_and_given_back_was_taken(monkeypatch):
+    bench = load('untouchables', monkeypatch)
+    whole = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
+    meanwhile = [dataclasses.replace(whole, limits=('1048576',)), dataclasses.replace(whole, size=100 * MB, swapped=5),
+                 dataclasses.replace(whole, merged=7, backed=9 * MB)]
+    assert bench.worst([whole, *meanwhile, whole]) == bench.Look(
+        size=100 * MB, swapped=5, backed=9 * MB, huge=0, merged=7, limits=('1048576',))
+    told = {'maximum': 192 * MB, 'overhead': 64 * MB, 'reservation': 48 * MB, 'untouchable': 'locked memory'}
+    kind = bench.Kind(name='locked', why='locked memory')
+    assert bench.row(kind, whole, bench.worst([whole, whole]), told)['ok']
+    for one in meanwhile:
+        assert not bench.row(kind, whole, bench.worst([one, whole]), told)['ok']
+
+
+@pytest.mark.parametrize('ordinary, mute, nothing_by', [
+    ({'size': 100 * MB, 'merged': 9000}, {'swapped': 20 * MB}, None),
+    ({'merged': 9000}, {'swapped': 20 * MB}, 'balloon'), ({'size': 100 * MB, 'merged': 9000}, {}, 'swap'),
+    ({'size': 100 * MB}, {'swapped': 20 * MB}, 'sharing')])
+def test_a_mechanism_that_takes_nothing_from_anybody_ends_the_measurement(ordinary, mute, nothing_by, monkeypatch):
+    bench = load('untouchables', monkeypatch)
+    whole = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
+    guests = {'ordinary': dataclasses.replace(whole, **ordinary),
+              'ordinary too': dataclasses.replace(whole, merged=9000),
+              'no balloon driver': dataclasses.replace(whole, **mute)}
+    now = [0.0]
+    controller = types.SimpleNamespace(run_pass=lambda: None, status=lambda: {'told': 1}, stop=lambda: None)
+    monkeypatch.setattr(bench.assembly, 'build', lambda *_, **__: controller)
+    monkeypatch.setattr(bench, 'look', lambda host, name: guests[name])
+    monkeypatch.setattr(bench, 'time', types.SimpleNamespace(
+        monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)))
+    host = types.SimpleNamespace(name='h', group='/g', root=pathlib.Path('/r'), connection=None)
+
+    def shortage():
+        options = bench.parser().parse_args(['--patience', '30'])
+        return bench.shortage(host, options, {name: name for name in guests}, lambda text: None)
+    if nothing_by:
+        with pytest.raises(SystemExit, match=f'nothing was taken by: {nothing_by}$'):
+            shortage()
+    else:
+        status, looks = shortage()
+        assert status == {'told': 1} and all(len(seen) > 20 for seen in looks.values())
+
+
+def test_a_suite_that_fails_before_nova_defines_a_guest_is_no_guest_untouched(monkeypatch):
+    bench = load('untouchables', monkeypatch)
+    done = subprocess.CompletedProcess([], 2, 'no such test', '')
+    monkeypatch.setattr(bench.subprocess, 'run', lambda *_, **__: done)
+    with pytest.raises(SystemExit, match='nova has defined no guest:\nno such test'):
+        bench.nova(lambda text: None)
+
+
+@pytest.mark.parametrize('sizes, full', [({}, False), ({'a': 512}, False), ({'a': 512, 'b': 512}, True),
+                                         ({'a': 512, 'b': 500}, False)])
+def test_nobody_has_its_full_size_where_a_guest_is_not_seen(sizes, full, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    turnoff = load('turnoff', monkeypatch)
+    assert turnoff.Look(step='', ratio=1.0, sizes=sizes, limits=0, ksm='0').all_full(2, 512) is full
+
+
+def test_sizes_are_asked_again_while_libvirt_is_busy(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    turnoff = load('turnoff', monkeypatch)
+    answers = [{}, {'a': 5}, {'a': 5, 'b': 6}]
+    monkeypatch.setattr(turnoff.watch, '_balloons', lambda host: answers.pop(0))
+    monkeypatch.setattr(turnoff.time, 'sleep', lambda seconds: None)
+    scene = turnoff.Scene.__new__(turnoff.Scene)
+    scene.host = types.SimpleNamespace(guests=lambda: {'a': None, 'b': None})
+    assert scene.sizes() == {'a': 5, 'b': 6} and not answers
 
 
 def test_frames_common_to_guests_of_two_tenants_are_counted(monkeypatch):
