@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+from benchmarks import backing
 from tests.waiting import LONG
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +38,75 @@ def test_every_kind_of_boundary_is_chosen_before_a_second_of_any(faults):
 def test_all_boundaries_are_killed_at_unless_fewer_are_wanted(faults):
     assert faults.parser().parse_args([]).kills is None
     assert faults.parser().parse_args(['--kills', '24']).kills == 24
+
+
+@pytest.mark.parametrize('wanted', ['0', '-3', 'x'])
+def test_no_kill_at_all_is_refused(faults, wanted, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        faults.parser().parse_args(['--kills', wanted])
+    assert '--kills' in capsys.readouterr().err
+
+
+def test_too_few_kills_and_a_kind_that_was_never_killed_at_are_told(faults):
+    every = list(faults.boundaries.KINDS)
+    too_few = faults.boundaries.too_few
+    assert too_few(16, 16, every, None) == too_few(120, 122, every, None) == too_few(2, 2, every[:2], 2) == []
+    assert too_few(0, 0, [], 1) == ['only 0 of 0 were killed']
+    assert too_few(0, 2, [], 2) == ['only 0 of 2 were killed']
+    assert too_few(22, 24, every, 24) == ['only 22 of 24 were killed']
+    assert too_few(119, 122, every, None) == ['only 119 of 122 were killed']
+    assert too_few(16, 16, every[1:], 16) == too_few(99, 99, every[1:], None) == [f'never killed {every[0]}']
+
+
+def test_kinds_that_a_run_in_another_order_did_not_meet_are_killed_at_by_name(faults, monkeypatch):
+    """In each run the last boundary counted is another one than when they were counted."""
+    kills, every = [], list(faults.boundaries.KINDS)
+
+    def start(scene, state, *, last=None, at=None, count=False, passes=0, stop=False):
+        if count:
+            return 0, {}, every if passes > faults.boundaries.PASSES else every[:3]
+        if stop:
+            return 0, {'targets': {}}, []
+        kills.append(at or last)
+        return -9, {}, [at or every[min(last, 14)]]
+    monkeypatch.setattr(faults.boundaries, 'start', start)
+    monkeypatch.setattr(faults.boundaries, 'broken', lambda *_: [])
+    row = faults.boundaries.killed_everywhere(Held(), lambda text: None, None)
+    assert kills == [*range(16), every[15]] and not row.lost and '16 kinds' in row.happened
+    monkeypatch.setattr(faults.boundaries, 'start', lambda *args, at=None, **more: (
+        (0, {'targets': {}}, []) if at else start(*args, **more)))
+    assert faults.boundaries.killed_everywhere(Held(), lambda text: None, None).lost == (f'never killed {every[15]}',)
+
+
+def test_swap_below_a_guarantee_is_lost_though_its_data_come_back(faults, monkeypatch, tmp_path):
+    """As the guest that has no balloon: swap takes from it, and who verifies its data has read it back."""
+    from faultlib import scene as scenes
+    MB, told = scenes.MB, []
+    for name, value in (('memory.usage_in_bytes', 100 * MB), ('memory.limit_in_bytes', scenes.UNLIMITED),
+                        ('memory.stat', f'total_swap {150 * MB}\ntotal_inactive_file {5 * MB}\ntotal_active_file 0')):
+        (tmp_path / name).write_text(f'{value}\n')
+
+    def verify(domain, what, timeout):
+        told.append(what)
+        (tmp_path / 'memory.stat').write_text('total_swap 0\ntotal_inactive_file 0\ntotal_active_file 0\n')
+        return scenes.client.DONE
+    monkeypatch.setattr(scenes.client, 'do', verify)
+    monkeypatch.setattr(scenes, 'kernel_kills', lambda: 0)
+    scene = scenes.Scene.__new__(scenes.Scene)
+    scene.kills, scene.seen_oom, scene.owed = 0, {'stuck': 0}, {'stuck': 96 * MB}
+    scene.consoles = {'stuck': types.SimpleNamespace(events=lambda name: [])}
+    domain = types.SimpleNamespace(isActive=lambda: True)
+    scene.connect = lambda: types.SimpleNamespace(lookupByName=lambda name: domain)
+    scene.domains = {'stuck': domain}
+    scene.host = types.SimpleNamespace(guest_group=lambda domain: tmp_path, pid=lambda domain: 'self')
+    assert scene.lost() == ['stuck has 95 MB in memory and 150 MB in swap, guaranteed 96'] and told == ['verify']
+    assert scene.lost() == []
+
+
+@pytest.mark.parametrize('resident, merged, swapped, below', [
+    (95, 0, 150, True), (96, 0, 150, False), (60, 40, 150, False), (60, 0, 0, False), (60, 0, 20, False)])
+def test_a_guarantee_is_backed_by_memory(resident, merged, swapped, below):
+    assert backing.Held(resident=resident, merged=merged, swapped=swapped).below(96) is below
 
 
 def test_what_a_forked_watchdog_crosses_is_no_boundary_of_the_controller(faults, tmp_path):
@@ -108,6 +179,9 @@ class Held:
 
     def lost(self):
         return []
+
+    def reset(self):
+        pass
 
 
 def test_a_process_ends_at_the_boundary_that_it_was_told(faults, tmp_path):

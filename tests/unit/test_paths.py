@@ -50,6 +50,21 @@ def test_a_broken_promise_is_seen_in_the_hosts_own_figures(monkeypatch):
     assert 'guarantees need 956 MB > 936 MB' in told(500, 500)
 
 
+def test_a_guest_whose_guarantee_is_in_swap_is_a_promise_broken(monkeypatch, tmp_path):
+    group = tmp_path / 'group'
+    group.mkdir()
+    (group / 'cgroup.procs').write_text('1\n')
+    (group / 'memory.usage_in_bytes').write_text(f'{250 * MB}\n')
+    (group / 'memory.stat').write_text(f'total_swap {100 * MB}\ntotal_inactive_file {10 * MB}\ntotal_active_file 0\n'
+                                       'total_rss 0\n')
+    host = types.SimpleNamespace(name='h1', memory=9000 * MB, swap=500 * MB, guests=lambda: {'a': group})
+    monkeypatch.setattr(paths_watch, 'domains', lambda host: [('a', 'a', 500 * MB, 500 * MB)])
+    looked = paths_watch.Watch(types.SimpleNamespace(hosts=[host]), {'a': 300 * MB})
+    assert list(looked._of(host)) == ['a has 240 MB in memory, the rest in swap < its reservation of 300 MB']
+    looked.owed['a'] = 240 * MB
+    assert list(looked._of(host)) == []
+
+
 @pytest.mark.parametrize('silent, counted', [(3, 0), (99, 1)])
 def test_a_host_that_stays_silent_after_a_step_is_no_promise_kept(silent, counted, monkeypatch):
     monkeypatch.setattr(paths_watch.time, 'sleep', lambda seconds: None)
