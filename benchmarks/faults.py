@@ -42,8 +42,8 @@ def parser() -> argparse.ArgumentParser:
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument('fault', nargs='*', metavar='FAULT', help='only these (default: all)')
     top.add_argument('--kills', type=arguments.number(int, 1), metavar='N',
-                     help='most boundaries at which the controller is killed, each kind at least once where N allows it '
-                     '(default: all; how many there are is told before the first)')
+                     help='most boundaries at which the controller is killed, each kind at least once where N allows '
+                     'it (default: all; how many there are is told before the first)')
     return top
 
 

@@ -165,6 +165,27 @@ def test_only_helpers_of_ones_own_are_halted_and_killed(faults):
             one.communicate()
 
 
+def test_a_helper_is_not_left_halted_by_an_interruption(faults):
+    looks = iter([True])
+
+    def begun():
+        try:
+            return next(looks)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+    one = subprocess.Popen([sys.executable, '-c', 'print("up", flush=True); input()'], text=True,
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        one.stdout.readline()
+        with pytest.raises(KeyboardInterrupt):
+            faults.onhelper.halted_within(one.pid, begun, LONG)
+        one.communicate('go on\n', timeout=LONG)
+        assert one.returncode == 0
+    finally:
+        one.kill()
+        one.communicate()
+
+
 class Held:
     """A scene whose guests have these limits at so many looks."""
 
