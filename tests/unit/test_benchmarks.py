@@ -164,6 +164,28 @@ def test_sizes_are_asked_again_while_libvirt_is_busy(monkeypatch):
     assert scene.sizes() == {'a': 5, 'b': 6} and not answers
 
 
+def test_two_more_scans_have_a_time_of_their_own_and_are_waited_for(monkeypatch, tmp_path):
+    """Merging may take all of --patience: what the kernel merges across tenants it does in the scans after it."""
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    trust = load('trust', monkeypatch)
+    now, scans = [0.0], iter(range(5, 99))
+
+    def sleep(seconds):
+        now[0] += seconds
+        if now[0] > 300:
+            (tmp_path / 'full_scans').write_text(str(next(scans)))
+    monkeypatch.setattr(trust, 'time', types.SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(trust, 'Look', lambda pids: now[0])
+    monkeypatch.setattr(trust, 'KSM', tmp_path)
+    (tmp_path / 'full_scans').write_text('4')
+    scene = trust.Scene.__new__(trust.Scene)
+    scene.options, scene.pids = types.SimpleNamespace(patience=120), dict
+    assert trust.settled(scene, lambda look: look >= 119) > 300 and (tmp_path / 'full_scans').read_text() == '6'
+    scans = iter([6] * 9999)
+    with pytest.raises(SystemExit, match='two more full scans'):
+        trust.settled(scene, lambda look: True)
+
+
 def test_frames_common_to_guests_of_two_tenants_are_counted(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     trust = load('trust', monkeypatch)
