@@ -262,11 +262,8 @@ def main() -> int:
     options = parser().parse_args()
     say = Progress()
     cloud = Cloud(options=Options(hosts=1, host_memory_mb=options.host_memory, host_swap_mb=options.host_swap), say=say)
-    cloud.up()
-    try:
+    with cloud.while_up():
         rows, line = play(cloud, options, say)
-    finally:
-        cloud.wipe()
     for what, figure, held in rows:
         print(f'{what:32}  {figure:54}  {"holds" if held else "FAILS"}')
     print(line)

@@ -121,12 +121,8 @@ def main() -> int:
         hosts=3, host_memory_mb=options.host_memory, host_swap_mb=options.host_swap,
         settings=(('ovc', 'report_max_age', str(STALE_AFTER)), ('DEFAULT', 'service_down_time', '900'),
                   ('DEFAULT', 'update_resources_interval', str(AUDIT)), ('ovc_host', 'tick', str(TICK)))))
-    cloud.up()
-    try:
+    with cloud.while_up(keep=options.keep):
         table, looked = play(cloud, options, say)
-    finally:
-        if not options.keep:
-            cloud.wipe()
     failed = 0
     for path in PATHS:
         cells = {state: column[path] for state, column in table.items() if path in column}

@@ -241,15 +241,12 @@ def main() -> int:
     options = parser().parse_args()
     say = Progress()
     cloud = Cloud(options=cloud_options(options, 'auto'), say=say)
-    cloud.up()
-    scene = None
-    try:
+    with cloud.while_up():
         scene = Scene(cloud, options, say)
-        rows, line = play(scene)
-    finally:
-        if scene is not None:
+        try:
+            rows, line = play(scene)
+        finally:
             scene.watcher.close()
-        Cloud(options=None, say=say).wipe()
     for what, figure, held in rows:
         print(f'{what:54}  {figure:24}  {"holds" if held else "FAILS"}')
     print(line)

@@ -270,10 +270,9 @@ def main() -> int:
     ksm_before = KSM.read_text().strip()
     KSM.write_text('0')  # so that it shows whether the plugin leaves it as it was
     try:
-        cloud.up()
-        looks, held, line = play(Scene(cloud, options, say))
+        with cloud.while_up():
+            looks, held, line = play(Scene(cloud, options, say))
     finally:
-        cloud.wipe()
         KSM.write_text(ksm_before)
     rows = [('step', 'ratio', 'too small', 'MB lacking', 'limits', 'ksm run'),
             *(one.row(options.guest_memory * MB) for one in looks)]

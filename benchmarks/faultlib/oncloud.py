@@ -146,8 +146,8 @@ def without(world: World, part: Part, word: str) -> Row:
     level = alone[-1].plan.level.name if alone else '-'
     return Row(fault=f'{word} killed for {AWAY:.0f} s', kind='real (cloud)', lost=tuple(lost + world.lost()),
                happened=f'{len(alone)} passes recorded meanwhile with {acted(alone)} actions done (level {level}, '
-                        f'state kept: {saved["ladder"]["level"]}); status again {answers + fresh:.0f} s after its return, a '
-                        f'new guest beats {booted:.0f} s later')
+                        f'state kept: {saved["ladder"]["level"]}); status again {answers + fresh:.0f} s after its '
+                        f'return, a new guest beats {booted:.0f} s later')
 
 
 def run(wanted: list[str], say: typing.Callable[[str], None]) -> list[Row]:
@@ -156,8 +156,7 @@ def run(wanted: list[str], say: typing.Callable[[str], None]) -> list[Row]:
     known = {'rabbitmq': (parts.rabbit, 'RabbitMQ'), 'placement': (
         lambda runner: next(part for part in parts.web_services(runner) if part.name == 'placement'), 'placement')}
     rows = []
-    cloud.up()
-    try:
+    with cloud.while_up():
         world = World(cloud, say)
         for name in wanted:
             find, word = known[name]
@@ -167,6 +166,4 @@ def run(wanted: list[str], say: typing.Callable[[str], None]) -> list[Row]:
                 rows.append(Row(fault=name, kind='?', happened='not shown', lost=(f'{type(error).__name__}: {error}',)))
             say(f'{name}: {"; ".join(rows[-1].lost) or "nothing lost"}')
         world.watcher.close()
-    finally:
-        cloud.wipe()
     return rows
