@@ -168,7 +168,7 @@ def real(options: argparse.Namespace, say: Progress) -> list[dict]:
             except libvirt.libvirtError as error:
                 rows.append({'kind': kind.name, 'how': f'cannot be started here: {error}', 'ok': None})
         for kind, _, console in started.values():
-            wait(lambda console=console: console.events('touched'), 180, f'{kind.name} to fill')
+            wait(lambda console=console: console.events('touched'), 600, f'{kind.name} to fill')
         say(f'{len(started)} guests run and are filled')
         before = {name: look(host, domain) for name, (_, domain, _) in started.items()}
         status, looks = shortage(host, options, {name: domain for name, (_, domain, _) in started.items()}, say)

@@ -193,7 +193,7 @@ def group_vanishes(scene: Scene) -> Row:
     """A guest is ended between the plan and its execution: its group, and the guest, are gone when their turn comes."""
     with scene.controller() as (controller, _):
         scene.boot('leaving', 128, 'ovc.balloon=off ovc.touch=60', '0')
-        scene.consoles['leaving'].wait_event('touched', timeout=60)
+        scene.consoles['leaving'].wait_event('touched', timeout=600)
         uuid, apply = scene.domains['leaving'].UUIDString(), controller._actuator.apply
         ended: list[str] = []
 

@@ -3,6 +3,7 @@
 """benchmarks/faults: which boundaries it kills at, and that its table shows what was lost."""
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import types
@@ -11,6 +12,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import backing
+from ovc_plugin.decide.replay import Pass
+from ovc_plugin.decide.state import LadderState
+from ovc_plugin.model import Level, Outcome, Plan, SetBalloon
+from ovc_plugin.record import Recorder
+from ovc_plugin.settings import Settings
+from tests.builders import NOW, a_host
 from tests.waiting import LONG
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +114,40 @@ def test_swap_below_a_guarantee_is_lost_though_its_data_come_back(faults, monkey
     (95, 0, 150, True), (96, 0, 150, False), (60, 40, 150, False), (60, 0, 0, False), (60, 0, 20, False)])
 def test_a_guarantee_is_backed_by_memory(resident, merged, swapped, below):
     assert backing.Held(resident=resident, merged=merged, swapped=swapped).below(96) is below
+
+
+def test_every_boundary_that_is_watched_is_of_a_kind_that_is_required(faults):
+    text = Path(faults.boundaries.__file__).read_text()
+    assert sorted(re.findall(r"countdown\.wrap\(.*, '([a-z ]+)'\)", text)) == sorted(faults.boundaries.DONE)
+
+
+def test_a_process_ends_at_the_first_boundary_of_a_kind(faults, tmp_path):
+    code = (f'import sys; sys.path.insert(0, {str(ROOT / "benchmarks")!r})\n'
+            'from pathlib import Path\nfrom faultlib.boundaries import Countdown\n'
+            f'count = Countdown(None, Path({str(tmp_path / "names")!r}), "after it")\n'
+            'for name in ("before it", "between", "after it", "later"):\n    count.cross(name)\n')
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=LONG).returncode == -9
+    assert (tmp_path / 'names').read_text().splitlines() == ['before it', 'between', 'after it']
+
+
+def a_pass(at, *outcomes):
+    return Pass(at=at, state=LadderState(level=Level.SOFT), snapshot=a_host(), outcomes=outcomes,
+                plan=Plan(level=Level.SOFT, actions=(), reason=''))
+
+
+def test_passes_count_as_recorded_again_by_when_they_were_made(faults, tmp_path):
+    recorder = Recorder(tmp_path / 'record', 'h1', 1 << 20)
+    for at in (NOW, NOW + 9):
+        assert recorder.add(a_pass(at), Settings()) is None
+        assert faults.onhost.recorded(tmp_path)[-1] == at  # though the file is still open
+    assert faults.onhost.recorded(tmp_path) == [NOW, NOW + 9]
+
+
+def test_what_failed_without_the_bus_is_no_work_done(faults):
+    from faultlib import oncloud
+    ask = SetBalloon(guest='u1', target=1, previous=2, reason='')
+    assert oncloud.acted([]) == oncloud.acted([a_pass(NOW), a_pass(NOW, Outcome(action=ask, done=False))]) == 0
+    assert oncloud.acted([a_pass(NOW, Outcome(action=ask, done=True)), a_pass(NOW)]) == 1
 
 
 def test_what_a_forked_watchdog_crosses_is_no_boundary_of_the_controller(faults, tmp_path):
