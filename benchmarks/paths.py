@@ -31,9 +31,9 @@ HARD          a process on the third host locks its memory, so that it reports H
 Where the guest landed is told by nova. While all this happens, and after each step, the hosts themselves are asked
 (libvirt's domains, their memory groups, the kernel's count of kills; not our report) whether on each of them the sum of
 reservation + overhead is within memory - reserve, the sum of memory + overhead within memory - reserve + swap, each
-guest's size at or above its reservation, nothing of that in swap, and nobody killed. Overhead is
-{OVERHEAD // MB} MB or, where more, what the guest really takes. A guest counts from when its QEMU runs to when it does not. Exit status 0: every guest landed where
-it may, no promise was ever broken, and after each step every host answered.
+guest's size at or above its reservation, nothing of that in swap, and nobody killed. Overhead is {OVERHEAD // MB} MB
+or, where more, what the guest really takes. A guest counts from when its QEMU runs to when it does not. Exit status 0:
+every guest landed where it may, no promise was ever broken, and after each step every host answered.
 """
 
 
