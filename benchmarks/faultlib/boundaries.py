@@ -185,14 +185,16 @@ def counted(scene: Scene) -> tuple[list[str], int]:
     return names, passes
 
 
-def killed_once(scene: Scene, state: Path, passes: int, last: int | None,
+def killed_once(scene: Scene, directory: Path, passes: int, last: int | None,
                 at: str | None) -> tuple[str | None, list[str]]:
     """Where it was killed (``None``: nowhere), and what is not as it should be after the next start.
 
     What is done differs a little from run to run: passes go on until the boundary is reached, and one that is not for
-    all that is tried again.
+    all that is tried again from the start: one that remembers a guest on its way asks none away.
     """
-    for _ in range(TRIES):
+    for number in range(TRIES):
+        state = directory / f'{number}'
+        state.mkdir()
         code, _, crossed = start(scene, state, last=last, at=at, passes=passes)
         if code:
             break

@@ -80,9 +80,15 @@ def test_kinds_that_a_run_in_another_order_did_not_meet_are_killed_at_by_name(fa
     monkeypatch.setattr(faults.boundaries, 'broken', lambda *_: [])
     row = faults.boundaries.killed_everywhere(Held(), lambda text: None, None)
     assert kills == [*range(16), every[15]] and not row.lost and '16 kinds' in row.happened
-    monkeypatch.setattr(faults.boundaries, 'start', lambda *args, at=None, **more: (
-        (0, {'targets': {}}, []) if at else start(*args, **more)))
+    fresh = []
+
+    def reaches_none(scene, state, *, at=None, **more):
+        if at:
+            fresh.append((state.name, [*state.iterdir()]))
+        return (0, {'targets': {}}, []) if at else start(scene, state, **more)
+    monkeypatch.setattr(faults.boundaries, 'start', reaches_none)
     assert faults.boundaries.killed_everywhere(Held(), lambda text: None, None).lost == (f'never killed {every[15]}',)
+    assert fresh == [('0', []), ('1', []), ('2', [])]
 
 
 def test_swap_below_a_guarantee_is_lost_though_its_data_come_back(faults, monkeypatch, tmp_path):
