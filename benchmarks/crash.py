@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -148,13 +149,19 @@ def kill_helper(scene: Scene, helper: int, patience: float = 90.0) -> int:
         enough = begun if waited > patience / 2 else lowered
         if not enough():
             continue
-        os.kill(helper, signal.SIGSTOP)
-        while Path(f'/proc/{helper}/stat').read_text().rpartition(')')[2].split()[0] != 'T':
-            time.sleep(0.001)
-        if enough() and (count := begun()):
-            scene.say(f'root helper (pid {helper}) halted and killed within a swap; limits: {scene.limits() or "none"}')
-            os.kill(helper, signal.SIGKILL)
-            return count
+        try:
+            os.kill(helper, signal.SIGSTOP)
+            while Path(f'/proc/{helper}/stat').read_text().rpartition(')')[2].split()[0] != 'T':
+                time.sleep(0.001)
+            if enough() and (count := begun()):
+                scene.say(f'root helper (pid {helper}) halted and killed within a swap; '
+                          f'limits: {scene.limits() or "none"}')
+                os.kill(helper, signal.SIGKILL)
+                return count
+        except BaseException:  # an interruption: whoever cleans up would wait for it for ever
+            with contextlib.suppress(OSError):
+                os.kill(helper, signal.SIGCONT)
+            raise
         os.kill(helper, signal.SIGCONT)
     raise SystemExit(f'crash: in {patience:g} s the helper could not be met within a swap')
 
@@ -255,11 +262,8 @@ def main() -> int:
     options = parser().parse_args()
     say = Progress()
     cloud = Cloud(options=Options(hosts=1, host_memory_mb=options.host_memory, host_swap_mb=options.host_swap), say=say)
-    cloud.up()
-    try:
+    with cloud.while_up():
         rows, line = play(cloud, options, say)
-    finally:
-        cloud.wipe()
     for what, figure, held in rows:
         print(f'{what:32}  {figure:54}  {"holds" if held else "FAILS"}')
     print(line)

@@ -18,6 +18,8 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox'), str(CHECKO
 from faultlib import boundaries, onhelper, onhost  # noqa: E402
 from faultlib.scene import Row, Scene  # noqa: E402
 
+from benchmarks import arguments  # noqa: E402
+
 MB = 1 << 20
 CLOUD = ('rabbitmq', 'placement')
 KILLS = 'kills'
@@ -39,9 +41,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog='benchmarks/faults', description=DESCRIPTION,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument('fault', nargs='*', metavar='FAULT', help='only these (default: all)')
-    top.add_argument('--kills', type=int, metavar='N',
-                     help='most boundaries at which the controller is killed, each kind at least once (default: all; '
-                     'how many there are is told before the first)')
+    top.add_argument('--kills', type=arguments.number(int, 1), metavar='N',
+                     help='most boundaries at which the controller is killed, each kind at least once where N allows '
+                     'it (default: all; how many there are is told before the first)')
     return top
 
 

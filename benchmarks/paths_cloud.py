@@ -97,14 +97,16 @@ class Stage:
         uuids = list(uuids)
         for uuid in uuids:
             self.compute.delete_server(uuid, ignore_missing=True)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            left = {server.id for server in self.compute.servers(details=False)}
-            if not left & set(uuids):
+        deadline = time.monotonic() + 300
+        while True:
+            left = {server.id for server in self.compute.servers(details=False)} & set(uuids)
+            for uuid in set(uuids) - left:  # one that is still there is owed what it was
+                self.owed.pop(uuid, None)
+            if not left:
                 break
+            if time.monotonic() > deadline:
+                raise TimeoutError(f'waited 300 s in vain for {len(left)} guests to be deleted')
             time.sleep(0.5)
-        for uuid in uuids:
-            self.owed.pop(uuid, None)
         self.fresh()
 
     def fresh(self) -> None:

@@ -7,9 +7,12 @@ import threading
 import time
 import typing
 
+from onebox_cloud import cgroup
 from onebox_cloud.cloud import Cloud
 from onebox_cloud.demo import watch
 from onebox_cloud.hosts import Host
+
+from benchmarks import backing
 
 MB = 1 << 20
 RESERVE, OVERHEAD = 64 * MB, 128 * MB  # nova's reserved_host_memory_mb there, and [ovc] default_overhead_mb
@@ -77,6 +80,9 @@ class Watch(threading.Thread):
             touchable += maximum + cost
             if size is not None and size < owed:
                 yield f'{name} has {size // MB} MB < its reservation of {owed // MB} MB'
+            if (held := backed(host, name)) and held.below(owed):
+                yield (f'{name} has {held.resident // MB} MB in memory, the rest in swap < its reservation of '
+                       f'{owed // MB} MB')
         room = host.memory - RESERVE
         self.fullest['guaranteed'] = max(self.fullest['guaranteed'], guaranteed / room)
         self.fullest['backed'] = max(self.fullest['backed'], touchable / (room + host.swap))
@@ -101,6 +107,15 @@ def domains(host: Host) -> list[tuple[str, str, int, int | None]]:
         return found
     finally:
         connection.close()
+
+
+def backed(host: Host, name: str) -> backing.Held | None:
+    """What the host has given the guest; ``None`` when it has ended."""
+    group = host.guests().get(name)
+    try:
+        return backing.held(group, cgroup.pids(group)[0]) if group else None
+    except (OSError, IndexError):
+        return None
 
 
 def real_size(host: Host, name: str) -> int:

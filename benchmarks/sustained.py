@@ -66,21 +66,20 @@ def play(policy: str, options: argparse.Namespace, say: Progress) -> Stage:
     cloud = Cloud(options=Options(hosts=2, host_memory_mb=options.host_memory, host_swap_mb=options.host_swap,
                                   ratio=None if policy == 'ovc' else RATIO,
                                   settings=settings if policy == 'ovc' else ()), say=say)
-    try:
-        cloud.up()
-        stage = Stage(cloud, options, say, policy)
-        stage.begin()
-        stage.watch()
-        stage.end()
-        return stage
-    finally:
+
+    def keep_logs() -> None:
         logs = options.logs / policy
         shutil.rmtree(logs, ignore_errors=True)
         if (cloud.state / 'log').exists():
             shutil.copytree(cloud.state / 'log', logs)
             for console in cloud.state.dir.glob('instances/*/console.log'):
                 shutil.copy(console, logs / f'console-{console.parent.name}.log')
-        cloud.wipe()
+    with cloud.while_up(last=keep_logs):
+        stage = Stage(cloud, options, say, policy)
+        stage.begin()
+        stage.watch()
+        stage.end()
+        return stage
 
 
 def main() -> int:

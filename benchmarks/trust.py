@@ -78,10 +78,10 @@ class Scene:
             self.servers[name] = compute.create_server(name=name, image_id=self.image.id, flavor_id=self.flavor.id,
                                                        networks='none').id
         for name in names:
-            server = compute.wait_for_server(compute.get_server(self.servers[name]), wait=120)
+            server = compute.wait_for_server(compute.get_server(self.servers[name]), wait=300)
             if server.status != 'ACTIVE':
                 raise SystemExit(f'trust: {name} did not start: {server.fault}')
-        self.until(lambda: all(self.watcher.touched(name) for name in names), 120, 'the guests to fill')
+        self.until(lambda: all(self.watcher.touched(name) for name in names), 600, 'the guests to fill')
         self.say(f'{tenant}: {len(names)} guests started and filled')
 
     def end(self, tenant: str) -> None:
@@ -89,7 +89,7 @@ class Scene:
         for name in [name for name in self.servers if name.startswith(tenant)]:
             server = compute.get_server(self.servers.pop(name))
             compute.delete_server(server)
-            compute.wait_for_delete(server, wait=60)
+            compute.wait_for_delete(server, wait=300)
 
     def names(self) -> dict[str, str]:
         """libvirt's name of each guest, by ours."""
@@ -175,15 +175,17 @@ def tenant(name: str) -> str:
 
 
 def settled(scene: Scene, good) -> Look:
-    """The look once the kernel has merged what it will: ``good`` holds, and two full scans later."""
+    """The look once the kernel has merged what it will: ``good`` holds, and two full scans later.
+
+    However slowly it scans by then: the controller lets it trickle where there is no more to find.
+    """
     deadline = time.monotonic() + scene.options.patience
     look = Look(scene.pids())
     while not good(look) and time.monotonic() < deadline:
         time.sleep(2)
         look = Look(scene.pids())
     scans = int((KSM / 'full_scans').read_text())
-    while int((KSM / 'full_scans').read_text()) < scans + 2 and time.monotonic() < deadline:
-        time.sleep(1)
+    scene.until(lambda: int((KSM / 'full_scans').read_text()) >= scans + 2, 1800, 'two more full scans')
     return Look(scene.pids())
 
 
@@ -239,15 +241,12 @@ def main() -> int:
     options = parser().parse_args()
     say = Progress()
     cloud = Cloud(options=cloud_options(options, 'auto'), say=say)
-    cloud.up()
-    scene = None
-    try:
+    with cloud.while_up():
         scene = Scene(cloud, options, say)
-        rows, line = play(scene)
-    finally:
-        if scene is not None:
+        try:
+            rows, line = play(scene)
+        finally:
             scene.watcher.close()
-        Cloud(options=None, say=say).wipe()
     for what, figure, held in rows:
         print(f'{what:54}  {figure:24}  {"holds" if held else "FAILS"}')
     print(line)

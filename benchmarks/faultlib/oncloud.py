@@ -9,6 +9,7 @@ import signal
 import time
 import typing
 
+from guest.client import GuestError, tell
 from onebox_cloud import parts
 from onebox_cloud.cloud import Cloud
 from onebox_cloud.demo import watch
@@ -22,6 +23,7 @@ from ovc_plugin.decide.replay import Pass
 from .scene import MB, UNLIMITED, Row
 
 AWAY = 62.0  # the log has a pass a minute where nothing is done
+MORE = 35    # MB that each guest fills in each fault: twice that leaves it enough
 
 
 class World:
@@ -34,7 +36,7 @@ class World:
         for name in ('one', 'two', 'three'):
             self.boot(name, 'ovc.touch=330')
         self.watcher = watch.Watcher(cloud, self.servers, 512 * MB // 4)
-        self.until(lambda: all(self.watcher.touched(name) for name in self.servers), 150, 'guests to fill')
+        self.until(lambda: all(self.watcher.touched(name) for name in self.servers), 600, 'guests to fill')
 
     def boot(self, name: str, start: str) -> None:
         image = self.cloud.ensure_image(f'image-{name}', f'console=ttyS0 quiet {start}')
@@ -42,12 +44,29 @@ class World:
         self.servers[name] = self.cloud.connect().compute.create_server(
             name=name, image_id=image.id, flavor_id=flavor.id, networks='none').id
 
+    def fill_more(self) -> list[str]:
+        """Tell each guest to fill more, which makes work for the controller; who was told. One that does not answer in
+        time is not told again: it might have heard."""
+        import libvirt
+        told = []
+        connection = libvirt.open(self.host.uri)
+        try:
+            for name, uuid in self.servers.items():
+                try:
+                    tell(connection.lookupByUUIDString(uuid), f'touch {MORE} rate=2')
+                    told.append(name)
+                except (GuestError, libvirt.libvirtError) as error:
+                    self.say(f'{name} could not be told to fill more: {error}')
+        finally:
+            connection.close()
+        return told
+
     def delete(self, name: str) -> None:
         """And wait until it is gone: the next fault must not meet nova in the middle of it."""
         compute = self.cloud.connect().compute
         server = self.servers.pop(name)
         compute.delete_server(server)
-        self.until(lambda: compute.find_server(server) is None, 90, f'{name} to be deleted')
+        self.until(lambda: compute.find_server(server) is None, 300, f'{name} to be deleted')
 
     def booted(self, name: str) -> bool:
         """:raises RuntimeError: nova has given it up; with its word."""
@@ -88,12 +107,22 @@ class World:
         return found + self.watcher.below([self.host])
 
 
+def acted(passes: list[Pass]) -> int:
+    """How many actions these passes have done."""
+    return sum(outcome.done for one in passes for outcome in one.outcomes)
+
+
 def without(world: World, part: Part, word: str) -> Row:
     """Kill a server, let the controller go on without it, start it again, and boot a guest."""
     began = time.time()
     os.kill(world.cloud.pid(part.name) or 0, signal.SIGKILL)
-    # A guest that goes on filling makes work for the controller meanwhile.
+    # Guests that go on filling make work for the controller meanwhile.
+    told = world.fill_more()
     time.sleep(AWAY)
+    try:
+        world.until(lambda: acted(world.passes(began)), 180, 'an action without it')
+    except TimeoutError:
+        pass  # said below
     alone = world.passes(began)
     saved = json.loads((world.cloud.state / 'ovc' / f'{world.host.name}.json').read_text())
     running = len(world.host.guests())
@@ -102,16 +131,21 @@ def without(world: World, part: Part, word: str) -> Row:
     fresh = world.until(lambda: (s := world.status()) and s['tick']['age'] < 15, 60, 'a fresh report')
     name = f'after-{part.name}'
     world.boot(name, 'ovc.touch=20')
-    booted = world.until(lambda: world.booted(name), 120, 'a guest to boot')
+    booted = world.until(lambda: world.booted(name), 600, 'a guest to boot')
     errors = {o.error for one in alone for o in one.outcomes if o.error}
     lost = [f'an action failed: {error}' for error in sorted(errors)[:1]]
+    if not told:
+        lost.append('no guest could be told to fill more')
+    if not acted(alone):
+        lost.append('nothing was done without it')
     if not alone:
         lost.append('no pass was recorded without it')
     if running != len(world.servers) - 1:
         lost.append(f'{running} of {len(world.servers) - 1} guests ran')
     world.delete(name)
+    level = alone[-1].plan.level.name if alone else '-'
     return Row(fault=f'{word} killed for {AWAY:.0f} s', kind='real (cloud)', lost=tuple(lost + world.lost()),
-               happened=f'{len(alone)} passes recorded meanwhile (level {alone[-1].plan.level.name if alone else "-"}, '
+               happened=f'{len(alone)} passes recorded meanwhile with {acted(alone)} actions done (level {level}, '
                         f'state kept: {saved["ladder"]["level"]}); status again {answers + fresh:.0f} s after its '
                         f'return, a new guest beats {booted:.0f} s later')
 
@@ -122,8 +156,7 @@ def run(wanted: list[str], say: typing.Callable[[str], None]) -> list[Row]:
     known = {'rabbitmq': (parts.rabbit, 'RabbitMQ'), 'placement': (
         lambda runner: next(part for part in parts.web_services(runner) if part.name == 'placement'), 'placement')}
     rows = []
-    cloud.up()
-    try:
+    with cloud.while_up():
         world = World(cloud, say)
         for name in wanted:
             find, word = known[name]
@@ -133,6 +166,4 @@ def run(wanted: list[str], say: typing.Callable[[str], None]) -> list[Row]:
                 rows.append(Row(fault=name, kind='?', happened='not shown', lost=(f'{type(error).__name__}: {error}',)))
             say(f'{name}: {"; ".join(rows[-1].lost) or "nothing lost"}')
         world.watcher.close()
-    finally:
-        cloud.wipe()
     return rows

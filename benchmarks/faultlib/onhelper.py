@@ -42,11 +42,16 @@ def halted_within(pid: int, begun: typing.Callable[[], bool], seconds: float) ->
     while time.monotonic() < deadline:
         if not begun():
             continue
-        os.kill(pid, signal.SIGSTOP)
-        while Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'T':
-            time.sleep(0.001)
-        if begun():
-            return True
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            while Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'T':
+                time.sleep(0.001)
+            if begun():
+                return True
+        except BaseException:  # an interruption: whoever cleans up would wait for it for ever
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGCONT)
+            raise
         os.kill(pid, signal.SIGCONT)
     return False
 
@@ -71,8 +76,10 @@ def helper_killed(scene: Scene) -> Row:
         (pid,) = helpers()
         _halt(scene, controller, pid)
         # The kernel sets a limit once it has freed enough: most often the lease alone is met.
-        held, lowered = leases(), len(scene.limits())
-        os.kill(pid, signal.SIGKILL)
+        try:
+            held, lowered = leases(), len(scene.limits())
+        finally:
+            os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
         while (left := leases() or len(scene.limits())) and time.monotonic() - began < LIFTED_WITHIN:
             time.sleep(0.01)

@@ -92,17 +92,18 @@ def guest_reboots(scene: Scene) -> Row:
     with scene.controller(swap=False) as (controller, _):
         shrunk(scene, controller, lambda size: size < 300 * MB, 'the guest to be shrunk')
         small = scene.size('willing')
-        starts = len(scene.consoles['willing'].events('start'))
+        console = scene.consoles['willing']
+        starts, fills = len(console.events('start')), len(console.events('touched'))
         scene.domain('willing').reset(0)
         errors = []
         began = time.monotonic()
 
         def back() -> bool:
             errors.extend(o.error for o in run(controller) if o.error)
-            return len(scene.consoles['willing'].events('start')) > starts
-        until(back, 90, 'the guest to be up again')
+            return len(console.events('start')) > starts
+        until(back, 600, 'the guest to be up again')
         up = time.monotonic() - began
-        scene.consoles['willing'].wait_event('touched', len(scene.consoles['willing'].events('touched')) + 0, 60)
+        until(lambda: (run(controller), len(console.events('touched')) > fills)[1], 600, 'the guest to fill again')
         shrunk(scene, controller, lambda size: size <= small, 'it to be shrunk again')
         again = time.monotonic() - began
         target = guests(controller)['willing']['target']
@@ -167,24 +168,32 @@ def balloon_lies(scene: Scene) -> Row:
         return dataclasses.replace(facts, **lies[turn[0]]) if facts.name == 'willing' else facts
     with scene.controller() as (controller, _):
         twist(controller, lie)
-        uuid, told, asked, before = scene.domains['willing'].UUIDString(), 0, 0, scene.size('willing')
+        uuid, before = scene.domains['willing'].UUIDString(), scene.size('willing')
+        told = asked = swapped = 0
         for turn[0] in range(len(lies)):
             done = run(controller, 2)
             told += notes(controller, 'not believed')
             asked += sum(isinstance(o.action, SetBalloon) and o.action.guest == uuid for o in done)
+            swapped += sum(isinstance(o.action, ReclaimGuest) and o.done for o in done)
+        began = time.monotonic()
+        while not swapped and time.monotonic() - began < 120:  # the last lie goes on
+            done = run(controller)
+            asked += sum(isinstance(o.action, SetBalloon) and o.action.guest == uuid for o in done)
+            swapped += sum(isinstance(o.action, ReclaimGuest) and o.done for o in done)
         after = scene.size('willing')
-    lost = [f'{asked} balloon targets asked on a lie'] * bool(asked) + missing(told == len(lies), 'a note for each lie')
+    lost = [f'{asked} balloon targets asked on a lie'] * bool(asked) + missing(
+        told == len(lies), 'a note for each lie') + missing(swapped > 0, 'swap that carries it')
     return Row(fault=f'balloon reports nonsense ({len(lies)} kinds)', kind='injected',
                lost=tuple(lost + missing(after == before, 'its size') + scene.lost()),
                happened=f'noted each time, the guest not shrunk by its word ({after // MB} MB throughout); swap '
-                        'carried it')
+                        f'carried it in {swapped} squeezes')
 
 
 def group_vanishes(scene: Scene) -> Row:
     """A guest is ended between the plan and its execution: its group, and the guest, are gone when their turn comes."""
     with scene.controller() as (controller, _):
         scene.boot('leaving', 128, 'ovc.balloon=off ovc.touch=60', '0')
-        scene.consoles['leaving'].wait_event('touched', timeout=60)
+        scene.consoles['leaving'].wait_event('touched', timeout=600)
         uuid, apply = scene.domains['leaving'].UUIDString(), controller._actuator.apply
         ended: list[str] = []
 
@@ -253,7 +262,13 @@ def disk_full(scene: Scene) -> Row:
         try:
             return _disk_full(scene, Path(directory))
         finally:
-            subprocess.run(['umount', directory], check=True)
+            subprocess.run(['umount', '-l', directory], check=True)  # lazily: else whoever has it open keeps it
+
+
+def recorded(disk: Path) -> list[float]:
+    """When the passes were made that can be read from the decision log."""
+    return sorted(line['pass']['at'] for path in (disk / 'record').iterdir() for line in record.Lines(path)
+                  if 'pass' in line)
 
 
 def _disk_full(scene: Scene, disk: Path) -> Row:
@@ -261,6 +276,7 @@ def _disk_full(scene: Scene, disk: Path) -> Row:
     try:
         with scene.controller(state=str(disk)) as (controller, log):
             run(controller, 2)
+            full_at = time.time()
             (disk / 'ballast').write_bytes(b'')
             with open(disk / 'ballast', 'wb', buffering=0) as ballast:
                 try:
@@ -274,15 +290,19 @@ def _disk_full(scene: Scene, disk: Path) -> Row:
             state = notes(controller, 'cannot be written')
             said = log.count('decisions are not recorded')
             (disk / 'ballast').unlink()
-            until(lambda: (run(controller), not notes(controller, 'are not recorded'))[1], 30, 'recording again')
-        kept = sum('pass' in line for path in sorted((disk / 'record').iterdir()) for line in record.Lines(path))
+            room_at = time.time()
+            until(lambda: (run(controller), not notes(controller, 'are not recorded'))[1], 60, 'recording again')
+            until(lambda: (run(controller), recorded(disk)[-1:] >= [room_at])[1], 180, 'a pass in the record again')
+        kept = recorded(disk)
+        before, after = sum(at < full_at for at in kept), sum(at >= room_at for at in kept)
     finally:
         record.RETRY_SECONDS = retry
     lost = missing(told, 'the note') + missing(said == 1, f'one log line ({said})') + [
-        f'failed: {o.error}' for o in done if o.error][:1] + missing(kept > 0, 'the passes recorded before and after')
+        f'failed: {o.error}' for o in done if o.error][:1] + missing(
+            before > 0, 'the passes recorded before') + missing(after > 0, 'the passes recorded afterwards')
     return Row(fault='disk full at decision log and state file', kind='real (tmpfs)', lost=tuple(lost + scene.lost()),
-               happened=f'30 passes without a record{" and a state file" * state}, noted in one line; {kept} passes of '
-                        'before and after can be read')
+               happened=f'30 passes without a record{" and a state file" * state}, noted in one line; {before} passes '
+                        f'of before and {after} of afterwards can be read')
 
 
 FAULTS: dict[str, typing.Callable[[Scene], Row]] = {

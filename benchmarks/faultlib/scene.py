@@ -18,6 +18,7 @@ from guest import client
 from libvirt_host import LibvirtHost
 from onebox_cloud.demo.watch import kernel_kills
 
+from benchmarks import backing
 from ovc_plugin import assembly
 from ovc_plugin.controller import Controller
 from ovc_plugin.hypervisor.connection import Connection
@@ -69,7 +70,7 @@ class Scene:
         for name, size, owed, start in GUESTS:
             self.boot(name, size, start, f'{owed}')
         for name in self.domains:
-            self.consoles[name].wait_event('touched', timeout=120)
+            self.consoles[name].wait_event('touched', timeout=600)
         self.kills = kernel_kills()
         self.seen_oom = {name: len(console.events('oom')) for name, console in self.consoles.items()}
 
@@ -122,12 +123,22 @@ class Scene:
 
     def lost(self) -> list[str]:
         """What a fault has cost: guests, bytes in them, their guarantees, limits left lowered."""
-        found = [f'limit {text} left on {name}' for name, text in self.limits().items()]
+        # First of all: whoever checks his data reads it back from swap.
+        found = [what for name in self.domains for what in self._paged_out(name)]
+        found += [f'limit {text} left on {name}' for name, text in self.limits().items()]
         if killed := kernel_kills() - self.kills:
             found.append(f'{killed} processes killed by the kernel')
         for name in self.domains:
             found += self._lost_of(name)
         return found
+
+    def _paged_out(self, name: str) -> list[str]:
+        domain = self.domain(name)
+        if not domain.isActive():
+            return []  # which is told as its death
+        held, owed = backing.held(self.host.guest_group(domain), self.host.pid(domain)), self.owed[name]
+        return [f'{name} has {held.resident // MB} MB in memory and {held.swapped // MB} MB in swap, guaranteed '
+                f'{owed // MB}'] if held.below(owed) else []
 
     def _lost_of(self, name: str) -> list[str]:
         domain = self.domain(name)
@@ -137,7 +148,7 @@ class Scene:
         if name != 'stuck' and (size := self.size(name)) < self.owed[name]:
             found.append(f'{name} has {size // MB} MB, guaranteed {self.owed[name] // MB}')
         try:
-            if client.do(domain, 'verify', 120) != client.DONE:
+            if client.do(domain, 'verify', 600) != client.DONE:
                 found.append(f'{name} lost data')
         except client.GuestError as error:
             found.append(f'{name} does not answer ({error})'[:120])
@@ -149,9 +160,9 @@ class Scene:
         """Every guest at its full size, with its memory read back from swap."""
         for name in self.domains:
             self.domain(name).setMemoryFlags(self.most[name] // 1024, 1)
-        until(lambda: all(self.size(n) == self.most[n] for n in self.domains if n != 'stuck'), 60, 'full sizes')
+        until(lambda: all(self.size(n) == self.most[n] for n in self.domains if n != 'stuck'), 300, 'full sizes')
         for name in self.domains:
-            client.do(self.domain(name), 'verify', 120)
+            client.do(self.domain(name), 'verify', 600)
 
 
 def until(look: typing.Callable[[], typing.Any], seconds: float, what: str) -> typing.Any:

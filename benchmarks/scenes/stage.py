@@ -103,15 +103,12 @@ class Stage:
                                            ratio=None if policy == 'ovc' else RATIO), say=say)
 
     def __enter__(self) -> Stage:
-        try:
-            self.cloud.up()
-        except BaseException:
-            self.cloud.wipe()
-            raise
+        self._up = self.cloud.while_up()
+        self._up.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.cloud.wipe()
+    def __exit__(self, *raised: typing.Any) -> None:
+        self._up.__exit__(*raised)
 
     def play(self, scene: Scene) -> Record:
         """Raises OneboxError."""

@@ -94,6 +94,98 @@ def test_an_ordinary_guest_that_gave_nothing_proves_nothing(monkeypatch):
     assert bench.row(kind, before, dataclasses.replace(before, size=100 * MB), told)['ok']
 
 
+def test_what_was_taken_for_a_moment_and_given_back_was_taken(monkeypatch):
+    bench = load('untouchables', monkeypatch)
+    whole = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
+    meanwhile = [dataclasses.replace(whole, limits=('1048576',)), dataclasses.replace(whole, size=100 * MB, swapped=5),
+                 dataclasses.replace(whole, merged=7, backed=9 * MB)]
+    assert bench.worst([whole, *meanwhile, whole]) == bench.Look(
+        size=100 * MB, swapped=5, backed=9 * MB, huge=0, merged=7, limits=('1048576',))
+    told = {'maximum': 192 * MB, 'overhead': 64 * MB, 'reservation': 48 * MB, 'untouchable': 'locked memory'}
+    kind = bench.Kind(name='locked', why='locked memory')
+    assert bench.row(kind, whole, bench.worst([whole, whole]), told)['ok']
+    for one in meanwhile:
+        assert not bench.row(kind, whole, bench.worst([one, whole]), told)['ok']
+
+
+@pytest.mark.parametrize('ordinary, mute, nothing_by', [
+    ({'size': 100 * MB, 'merged': 9000}, {'swapped': 20 * MB}, None),
+    ({'merged': 9000}, {'swapped': 20 * MB}, 'balloon'), ({'size': 100 * MB, 'merged': 9000}, {}, 'swap'),
+    ({'size': 100 * MB}, {'swapped': 20 * MB}, 'sharing')])
+def test_a_mechanism_that_takes_nothing_from_anybody_ends_the_measurement(ordinary, mute, nothing_by, monkeypatch):
+    bench = load('untouchables', monkeypatch)
+    whole = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
+    guests = {'ordinary': dataclasses.replace(whole, **ordinary),
+              'ordinary too': dataclasses.replace(whole, merged=9000),
+              'no balloon driver': dataclasses.replace(whole, **mute)}
+    now = [0.0]
+    controller = types.SimpleNamespace(run_pass=lambda: None, status=lambda: {'told': 1}, stop=lambda: None)
+    monkeypatch.setattr(bench.assembly, 'build', lambda *_, **__: controller)
+    monkeypatch.setattr(bench, 'look', lambda host, name: guests[name])
+    monkeypatch.setattr(bench, 'time', types.SimpleNamespace(
+        monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)))
+    host = types.SimpleNamespace(name='h', group='/g', root=pathlib.Path('/r'), connection=None)
+
+    def shortage():
+        options = bench.parser().parse_args(['--patience', '30'])
+        return bench.shortage(host, options, {name: name for name in guests}, lambda text: None)
+    if nothing_by:
+        with pytest.raises(SystemExit, match=f'nothing was taken by: {nothing_by}$'):
+            shortage()
+    else:
+        status, looks = shortage()
+        assert status == {'told': 1} and all(len(seen) > 20 for seen in looks.values())
+
+
+def test_a_suite_that_fails_before_nova_defines_a_guest_is_no_guest_untouched(monkeypatch):
+    bench = load('untouchables', monkeypatch)
+    done = subprocess.CompletedProcess([], 2, 'no such test', '')
+    monkeypatch.setattr(bench.subprocess, 'run', lambda *_, **__: done)
+    with pytest.raises(SystemExit, match='nova has defined no guest:\nno such test'):
+        bench.nova(lambda text: None)
+
+
+@pytest.mark.parametrize('sizes, full', [({}, False), ({'a': 512}, False), ({'a': 512, 'b': 512}, True),
+                                         ({'a': 512, 'b': 500}, False)])
+def test_nobody_has_its_full_size_where_a_guest_is_not_seen(sizes, full, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    turnoff = load('turnoff', monkeypatch)
+    assert turnoff.Look(step='', ratio=1.0, sizes=sizes, limits=0, ksm='0').all_full(2, 512) is full
+
+
+def test_sizes_are_asked_again_while_libvirt_is_busy(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    turnoff = load('turnoff', monkeypatch)
+    answers = [{}, {'a': 5}, {'a': 5, 'b': 6}]
+    monkeypatch.setattr(turnoff.watch, '_balloons', lambda host: answers.pop(0))
+    monkeypatch.setattr(turnoff.time, 'sleep', lambda seconds: None)
+    scene = turnoff.Scene.__new__(turnoff.Scene)
+    scene.host = types.SimpleNamespace(guests=lambda: {'a': None, 'b': None})
+    assert scene.sizes() == {'a': 5, 'b': 6} and not answers
+
+
+def test_two_more_scans_have_a_time_of_their_own_and_are_waited_for(monkeypatch, tmp_path):
+    """Merging may take all of --patience: what the kernel merges across tenants it does in the scans after it."""
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    trust = load('trust', monkeypatch)
+    now, scans = [0.0], iter(range(5, 99))
+
+    def sleep(seconds):
+        now[0] += seconds
+        if now[0] > 300:
+            (tmp_path / 'full_scans').write_text(str(next(scans)))
+    monkeypatch.setattr(trust, 'time', types.SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(trust, 'Look', lambda pids: now[0])
+    monkeypatch.setattr(trust, 'KSM', tmp_path)
+    (tmp_path / 'full_scans').write_text('4')
+    scene = trust.Scene.__new__(trust.Scene)
+    scene.options, scene.pids = types.SimpleNamespace(patience=120), dict
+    assert trust.settled(scene, lambda look: look >= 119) > 300 and (tmp_path / 'full_scans').read_text() == '6'
+    scans = iter([6] * 9999)
+    with pytest.raises(SystemExit, match='two more full scans'):
+        trust.settled(scene, lambda look: True)
+
+
 def test_frames_common_to_guests_of_two_tenants_are_counted(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     trust = load('trust', monkeypatch)

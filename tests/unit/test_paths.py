@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'devstack' / 'onebox')]
 
-from benchmarks import paths, paths_cells, paths_watch  # noqa: E402
+from benchmarks import paths, paths_cells, paths_cloud, paths_watch  # noqa: E402
 
 MB = 1 << 20
 NOWHERE = 'no host (ERROR)'
@@ -48,6 +48,36 @@ def test_a_broken_promise_is_seen_in_the_hosts_own_figures(monkeypatch):
     assert told(500, 500) == ['guests may touch 1256 MB > 1236 MB']
     looked.owed['b'] = 400 * MB
     assert 'guarantees need 956 MB > 936 MB' in told(500, 500)
+
+
+def test_a_guest_whose_guarantee_is_in_swap_is_a_promise_broken(monkeypatch, tmp_path):
+    group = tmp_path / 'group'
+    group.mkdir()
+    (group / 'cgroup.procs').write_text('1\n')
+    (group / 'memory.usage_in_bytes').write_text(f'{250 * MB}\n')
+    (group / 'memory.stat').write_text(f'total_swap {100 * MB}\ntotal_inactive_file {10 * MB}\ntotal_active_file 0\n'
+                                       'total_rss 0\n')
+    host = types.SimpleNamespace(name='h1', memory=9000 * MB, swap=500 * MB, guests=lambda: {'a': group})
+    monkeypatch.setattr(paths_watch, 'domains', lambda host: [('a', 'a', 500 * MB, 500 * MB)])
+    looked = paths_watch.Watch(types.SimpleNamespace(hosts=[host]), {'a': 300 * MB})
+    assert list(looked._of(host)) == ['a has 240 MB in memory, the rest in swap < its reservation of 300 MB']
+    looked.owed['a'] = 240 * MB
+    assert list(looked._of(host)) == []
+
+
+def test_a_guest_that_nova_has_yet_to_delete_is_still_owed_what_it_was(monkeypatch):
+    stage, now = paths_cloud.Stage.__new__(paths_cloud.Stage), [0.0]
+    stage.owed, asked = {'gone': 1, 'slow': 2, 'other': 3}, []
+    stage.compute = types.SimpleNamespace(
+        delete_server=lambda uuid, ignore_missing: asked.append(uuid),
+        servers=lambda details: [types.SimpleNamespace(id='slow'), types.SimpleNamespace(id='other')])
+    monkeypatch.setattr(paths_cloud, 'time', types.SimpleNamespace(
+        monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)))
+    with pytest.raises(TimeoutError, match='1 guests to be deleted'):
+        stage.delete(['gone', 'slow'])
+    assert asked == ['gone', 'slow'] and stage.owed == {'slow': 2, 'other': 3}
+    stage.delete(['gone'])
+    assert stage.owed == {'slow': 2, 'other': 3}
 
 
 @pytest.mark.parametrize('silent, counted', [(3, 0), (99, 1)])

@@ -3,6 +3,8 @@
 """Cloud: what the command line, the demo and the tests use."""
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ class Cloud:
         self.state = State(state_dir or default_state_dir())
         self._options = options
         self.say = say or Progress()
+        self._ours = False
 
     @property
     def options(self) -> Options:
@@ -44,14 +47,34 @@ class Cloud:
     def hosts(self) -> list[Host]:
         return hosts.all_hosts(self.runner, self.options)
 
-    def up(self) -> bool:
-        """Bring it up, or what of it is missing; False when all of it was up already."""
+    @contextlib.contextmanager
+    def while_up(self, *, keep: bool = False, last: Callable[[], None] | None = None) -> Iterator[None]:
+        """A fresh cloud for a block, gone afterwards unless it is kept, whatever ended it, its start included.
+
+        ``last`` is called before it goes. A cloud that is there already is somebody's: it is refused, and stays.
+        """
+        try:
+            self.up(fresh=True)
+            yield
+        finally:
+            try:
+                if self._ours and last:
+                    last()
+            finally:
+                if self._ours and not keep:
+                    self.wipe()
+
+    def up(self, *, fresh: bool = False) -> bool:
+        """Bring it up, or what of it is missing; False when all of it was up already. ``fresh``: only where none is."""
         ending.as_interrupted()
         with only_one():
+            if fresh and wipe.is_anything_there(self.state):
+                raise OneboxError(f"there is a cloud in {self.state.dir}, perhaps somebody's: run 'onebox wipe' first")
             options = self._options or self.state.options() or Options()
             runner = self.runner
             if self._refuse_or_is_up(runner, options):
                 return False
+            self._ours = True
             self.state.create()
             self.state.save(options)
             steps.prepare_machine(runner, options, self.say)

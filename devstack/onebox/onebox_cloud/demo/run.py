@@ -58,14 +58,12 @@ def play(part: str, accident: Accident, ratio: float | None, out: Path, say: Pro
     cloud = Cloud(options=accident.options(ratio), say=say)
     title = f'stock nova, ram_allocation_ratio {ratio:g}' if ratio else 'the plugin in charge'
     say(f'== {part}: {title}')
-    cloud.up()
-    try:
+
+    def logs() -> None:
+        if (cloud.state / 'log').exists():
+            shutil.copytree(cloud.state / 'log', out / f'logs-{part}', dirs_exist_ok=True)
+    with cloud.while_up(keep=keep, last=logs):
         return _accident(part, accident, cloud, say)
-    finally:
-        logs = out / f'logs-{part}'
-        shutil.copytree(cloud.state / 'log', logs, dirs_exist_ok=True)
-        if not keep:
-            cloud.wipe()
 
 
 def _accident(part: str, accident: Accident, cloud: Cloud, say: Progress) -> Run:
