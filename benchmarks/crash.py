@@ -20,6 +20,7 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox')]
 from onebox_cloud import cgroup  # noqa: E402
 from onebox_cloud.cloud import Cloud  # noqa: E402
 from onebox_cloud.demo import run, watch  # noqa: E402
+from onebox_cloud.errors import finish  # noqa: E402
 from onebox_cloud.options import Options  # noqa: E402
 from onebox_cloud.progress import Progress  # noqa: E402
 
@@ -271,4 +272,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    finish('crash', main)

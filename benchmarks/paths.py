@@ -13,6 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox')]
 
 from onebox_cloud.cloud import Cloud  # noqa: E402
+from onebox_cloud.errors import finish  # noqa: E402
 from onebox_cloud.options import Options  # noqa: E402
 from onebox_cloud.progress import Progress  # noqa: E402
 
@@ -145,4 +146,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    finish('paths', main)

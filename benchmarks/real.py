@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox')]
 
 from onebox_cloud import ending  # noqa: E402
-from onebox_cloud.errors import OneboxError  # noqa: E402
+from onebox_cloud.errors import finish  # noqa: E402
 from onebox_cloud.progress import Progress  # noqa: E402
 from onebox_cloud.state import cache_dir  # noqa: E402
 
@@ -143,7 +143,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except OneboxError as error:
-        sys.exit(f'real: {error}')
+    finish('real', main)

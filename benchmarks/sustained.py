@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / 'devstack' / 'onebox')]
 
 from onebox_cloud.cloud import Cloud  # noqa: E402
-from onebox_cloud.errors import OneboxError  # noqa: E402
+from onebox_cloud.errors import finish  # noqa: E402
 from onebox_cloud.options import Options  # noqa: E402
 from onebox_cloud.progress import Progress  # noqa: E402
 from onebox_cloud.state import cache_dir  # noqa: E402
@@ -105,7 +105,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except OneboxError as error:
-        sys.exit(f'sustained: {error}')
+    finish('sustained', main)

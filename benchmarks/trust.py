@@ -19,6 +19,7 @@ from guest import client  # noqa: E402
 from onebox_cloud import cgroup  # noqa: E402
 from onebox_cloud.cloud import Cloud  # noqa: E402
 from onebox_cloud.demo import watch  # noqa: E402
+from onebox_cloud.errors import finish  # noqa: E402
 from onebox_cloud.options import Options  # noqa: E402
 from onebox_cloud.progress import Progress  # noqa: E402
 
@@ -254,4 +255,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    finish('trust', main)

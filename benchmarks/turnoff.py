@@ -21,6 +21,7 @@ from onebox_cloud import parts  # noqa: E402
 from onebox_cloud.cloud import Cloud  # noqa: E402
 from onebox_cloud.config import VENV, nova_arguments  # noqa: E402
 from onebox_cloud.demo import watch  # noqa: E402
+from onebox_cloud.errors import finish  # noqa: E402
 from onebox_cloud.options import Options  # noqa: E402
 from onebox_cloud.progress import Progress  # noqa: E402
 
@@ -285,4 +286,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    finish('turnoff', main)

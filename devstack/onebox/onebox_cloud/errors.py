@@ -3,11 +3,22 @@
 """What can go wrong, said with the thing and the remedy."""
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 
 class OneboxError(Exception):
     """Something the user can act on; its text is the whole message."""
+
+
+def finish(name: str, main: Callable[[], int]) -> NoReturn:
+    """End the program with what ``main`` returns; what the user can act on is told without a traceback."""
+    try:
+        sys.exit(main())
+    except OneboxError as error:
+        sys.exit(f"{name}: error: {error}")
 
 
 def last_lines(path: Path, count: int = 15) -> str:
