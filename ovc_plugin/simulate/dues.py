@@ -29,7 +29,7 @@ class Owed:
     """A guest that somebody else has shrunk below its reservation, and that can be asked, is given all of that first.
 
     In no pass is anybody else given memory while one of them is not, but for one that was asked for a size within the
-    last ``HEARD`` seconds: it may have been on its way. And once as much is free, beyond the minimum and the reserve,
+    last ``HEARD`` seconds, or was seen nearer to it within them: it may have been on its way. And once as much is free, beyond the minimum and the reserve,
     as it and those that lack less need together, for ``patience`` seconds, it has been asked to have its reservation.
     What guests are still taking up is not free, nor what merged pages may take back: all of them, as nothing is
     promised sooner. So long may last what is not seen at once: that a guest which was given memory does not take it
@@ -41,6 +41,7 @@ class Owed:
         self.patience = settings.stuck_after + HEARD
         self._since: dict[str, float] = {}
         self._asked: dict[str, float] = {}
+        self._nearest: dict[str, int] = {}
 
     def restarted(self, *, kept: bool) -> None:
         """The rules began anew, and have been away."""
@@ -49,9 +50,11 @@ class Owed:
     def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
         lacking = sorted((missing, g.uuid) for g in snapshot.guests if g.actual is not None
                          and g.actual < g.reservation and g.can_balloon and (missing := _lacks(true[g.uuid])) > 0)
+        self._approach(snapshot, time)
         asked = self._asked
         if plan.actions:
             self._asked = asked | {a.guest: time for a in plan.actions if isinstance(a, SetBalloon)}
+            self._nearest |= {a.guest: a.previous for a in plan.actions if isinstance(a, SetBalloon)}
         if not lacking:
             self._since.clear()
             return
@@ -75,6 +78,13 @@ class Owed:
             self._holds(OWED, time - since <= self.patience, time,
                         f'{_names({uuid}, true)} lacks {missing // MIB} MB of its reservation for '
                         f'{time - since:.0f} s, though {(free + missing) // MIB} MB are free')
+
+    def _approach(self, snapshot: HostSnapshot, time: float) -> None:
+        """Who was asked to grow and is larger than it was ever seen since: as far as anybody can see, it is coming."""
+        for guest in snapshot.guests:
+            nearest = self._nearest.get(guest.uuid)
+            if nearest is not None and guest.actual is not None and guest.actual > nearest:
+                self._nearest[guest.uuid], self._asked[guest.uuid] = guest.actual, time
 
 
 def _lacks(guest: Guest) -> int:
