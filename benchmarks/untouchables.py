@@ -88,13 +88,11 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Look:
-    """One guest at one time: balloon, swap and backed memory in bytes, what of that is in huge pages, merged pages,
-    limits that stand on its group."""
+    """One guest at one time: balloon, swap and backed memory in bytes, merged pages, limits that stand on its group."""
 
     size: int
     swapped: int
     backed: int
-    huge: int
     merged: int
     limits: tuple[str, ...]
 
@@ -106,16 +104,23 @@ def look(host: LibvirtHost, domain) -> Look:
     huge = sum(int(rolled.get(name, 0)) for name in ('Shared_Hugetlb:', 'Private_Hugetlb:')) * 1024
     limit = (group / 'memory.limit_in_bytes').read_text().strip()
     return Look(size=domain.memoryStats()['actual'] * 1024, swapped=int(stat['total_swap']),
-                backed=int(rolled['Rss:']) * 1024 + huge, huge=huge,
+                backed=int(rolled['Rss:']) * 1024 + huge,
                 merged=int(Path(f'/proc/{pid}/ksm_merging_pages').read_text()),
                 limits=() if limit == '9223372036854771712' else (limit,))
 
 
 def worst(looks: list[Look]) -> Look:
-    """The least that a guest had and the most that was taken from it at any of these looks; ``huge`` as at the last."""
+    """The least that a guest had and the most that was taken from it at any of these looks."""
     return Look(size=min(one.size for one in looks), swapped=max(one.swapped for one in looks),
-                backed=min(one.backed for one in looks), huge=looks[-1].huge,
+                backed=min(one.backed for one in looks),
                 merged=max(one.merged for one in looks), limits=tuple(sorted({x for one in looks for x in one.limits})))
+
+
+def in_pool() -> int:
+    """Bytes of the machine's huge pages that somebody has, or has been promised before he touches them."""
+    told = dict(line.split(':') for line in Path('/proc/meminfo').read_text().splitlines())
+    pages, free, promised = (int(told[f'HugePages_{name}']) for name in ('Total', 'Free', 'Rsvd'))
+    return (pages - free + promised) * int(told['Hugepagesize'].split()[0]) * 1024
 
 
 @contextlib.contextmanager
@@ -161,7 +166,7 @@ def real(options: argparse.Namespace, say: Progress) -> list[dict]:
     rows, memory = [], options.guest_memory * MB
     with hugepages(options.guest_memory // 2 + 8), tempfile.TemporaryDirectory() as folder, \
             libvirt_host(memory=5000 * MB, swap=1500 * MB) as host:
-        images, started = direct.build(Path(folder)), {}
+        images, started, pooled = direct.build(Path(folder)), {}, -in_pool()
         for kind in kinds(memory):
             try:
                 started[kind.name] = (kind, *boot(host, kind, images, options))
@@ -170,6 +175,7 @@ def real(options: argparse.Namespace, say: Progress) -> list[dict]:
         for kind, _, console in started.values():
             wait(lambda console=console: console.events('touched'), 600, f'{kind.name} to fill')
         say(f'{len(started)} guests run and are filled')
+        pooled += in_pool()
         before = {name: look(host, domain) for name, (_, domain, _) in started.items()}
         status, looks = shortage(host, options, {name: domain for name, (_, domain, _) in started.items()}, say)
         # What was taken meanwhile and given back at the stop was taken all the same.
@@ -179,7 +185,7 @@ def real(options: argparse.Namespace, say: Progress) -> list[dict]:
             rows.append(row(kind, before[name], after[name], told[domain.name()]))
         # The group that bounds these guests holds no huge pages: they come from the machine's pool, and are owed there.
         owed = sum((g['maximum'] if g['untouchable'] else g['reservation']) + g['overhead'] for g in told.values())
-        owed -= sum(seen.huge for seen in after.values())
+        owed -= pooled
         if owed != status['report']['reserved']:
             raise SystemExit(f'untouchables: the report says {status["report"]["reserved"]} bytes are owed, not {owed}')
     return rows
@@ -196,7 +202,7 @@ def shortage(host: LibvirtHost, options: argparse.Namespace, domains: dict,
              say: Progress) -> tuple[dict, dict[str, list[Look]]]:
     """Let the controller believe that far too little is available, until all mechanisms have taken something.
 
-    Its status, and by guest the looks after each pass. Exits where one mechanism took nothing: what untouchable guests
+    It swaps only once pages are shared: what is in swap cannot be, and in such a shortage all soon is. Its status, and by guest the looks after each pass. Exits where one mechanism took nothing: what untouchable guests
     have kept then proves nothing.
     """
     with tempfile.TemporaryDirectory() as state:
@@ -204,14 +210,16 @@ def shortage(host: LibvirtHost, options: argparse.Namespace, domains: dict,
             dry_run=False, boundary=str(host.group), tick=1.0, run_path=str(host.root / 'run' / 'qemu'),
             state_path=state, level_scale=200.0))
         controller = assembly.build(host.name, settings, lambda: host.connection, reserve=0)
-        began, seen = time.monotonic(), {name: [] for name in domains}
+        began, seen, taken = time.monotonic(), {name: [] for name in domains}, {}
         try:
             while True:
+                controller.settings = dataclasses.replace(
+                    settings, host=dataclasses.replace(settings.host, swap=taken.get('sharing', False)))
                 controller.run_pass()
                 for name, domain in domains.items():
                     seen[name].append(look(host, domain))
                 took = time.monotonic() - began
-                taken = given({name: looks[-1] for name, looks in seen.items()}, options)
+                taken = given({name: worst(looks) for name, looks in seen.items()}, options)
                 if all(taken.values()) and took > 20:
                     say(f'balloon, swap and sharing have all taken something after {took:.0f} s of shortage')
                     return controller.status(), seen

@@ -29,10 +29,10 @@ class Owed:
     """A guest that somebody else has shrunk below its reservation, and that can be asked, is given all of that first.
 
     In no pass is anybody else given memory while one of them is not, but for one that was asked for a size within the
-    last ``HEARD`` seconds, or was seen nearer to it within them: it may have been on its way. And once as much is free, beyond the minimum and the reserve,
-    as it and those that lack less need together, for ``patience`` seconds, it has been asked to have its reservation.
-    What guests are still taking up is not free, nor what merged pages may take back: all of them, as nothing is
-    promised sooner. So long may last what is not seen at once: that a guest which was given memory does not take it
+    last ``HEARD`` seconds, or was seen nearer to it within them: it may have been on its way. And once as much is free,
+    beyond the minimum and the reserve, as it and those that lack less need together, for ``patience`` seconds, it has
+    been asked to have its reservation. What guests are still taking up is not free, nor what merged pages may take
+    back: all of them, as nothing is promised sooner. So long may last what is not seen at once: that a guest which was given memory does not take it
     (``stuck_after``), and that one which was asked lately has been shrunk (``HEARD``).
     """
 

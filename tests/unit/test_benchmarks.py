@@ -79,7 +79,7 @@ def test_a_root_helpers_processor_time_is_counted_while_it_lives(monkeypatch):
     ({'backed': 10 * MB}, 'locked memory', False)])
 def test_an_untouchable_guest_that_lost_anything_is_told_as_touched(changes, why, ok, monkeypatch):
     bench = load('untouchables', monkeypatch)
-    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
+    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, merged=0, limits=())
     told = {'maximum': 192 * MB, 'overhead': 64 * MB, 'reservation': 48 * MB, 'untouchable': why}
     kind = bench.Kind(name='locked', why='locked memory')
     assert bench.row(kind, before, dataclasses.replace(before, **changes), told)['ok'] == ok
@@ -87,7 +87,7 @@ def test_an_untouchable_guest_that_lost_anything_is_told_as_touched(changes, why
 
 def test_an_ordinary_guest_that_gave_nothing_proves_nothing(monkeypatch):
     bench = load('untouchables', monkeypatch)
-    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
+    before = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, merged=0, limits=())
     told = {'maximum': 192 * MB, 'overhead': 64 * MB, 'reservation': 48 * MB, 'untouchable': None}
     kind = bench.Kind(name='ordinary', why=None)
     assert not bench.row(kind, before, before, told)['ok']
@@ -96,11 +96,11 @@ def test_an_ordinary_guest_that_gave_nothing_proves_nothing(monkeypatch):
 
 def test_what_was_taken_for_a_moment_and_given_back_was_taken(monkeypatch):
     bench = load('untouchables', monkeypatch)
-    whole = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
+    whole = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, merged=0, limits=())
     meanwhile = [dataclasses.replace(whole, limits=('1048576',)), dataclasses.replace(whole, size=100 * MB, swapped=5),
                  dataclasses.replace(whole, merged=7, backed=9 * MB)]
     assert bench.worst([whole, *meanwhile, whole]) == bench.Look(
-        size=100 * MB, swapped=5, backed=9 * MB, huge=0, merged=7, limits=('1048576',))
+        size=100 * MB, swapped=5, backed=9 * MB, merged=7, limits=('1048576',))
     told = {'maximum': 192 * MB, 'overhead': 64 * MB, 'reservation': 48 * MB, 'untouchable': 'locked memory'}
     kind = bench.Kind(name='locked', why='locked memory')
     assert bench.row(kind, whole, bench.worst([whole, whole]), told)['ok']
@@ -114,7 +114,7 @@ def test_what_was_taken_for_a_moment_and_given_back_was_taken(monkeypatch):
     ({'size': 100 * MB}, {'swapped': 20 * MB}, 'sharing')])
 def test_a_mechanism_that_takes_nothing_from_anybody_ends_the_measurement(ordinary, mute, nothing_by, monkeypatch):
     bench = load('untouchables', monkeypatch)
-    whole = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, huge=0, merged=0, limits=())
+    whole = bench.Look(size=192 * MB, swapped=0, backed=150 * MB, merged=0, limits=())
     guests = {'ordinary': dataclasses.replace(whole, **ordinary),
               'ordinary too': dataclasses.replace(whole, merged=9000),
               'no balloon driver': dataclasses.replace(whole, **mute)}
