@@ -202,8 +202,9 @@ def shortage(host: LibvirtHost, options: argparse.Namespace, domains: dict,
              say: Progress) -> tuple[dict, dict[str, list[Look]]]:
     """Let the controller believe that far too little is available, until all mechanisms have taken something.
 
-    It swaps only once pages are shared: what is in swap cannot be, and in such a shortage all soon is. Its status, and by guest the looks after each pass. Exits where one mechanism took nothing: what untouchable guests
-    have kept then proves nothing.
+    It swaps only once pages are shared: what is in swap cannot be, and in such a shortage all soon is. Gives its status,
+    and by guest the looks after each pass. Exits where one mechanism took nothing: what untouchable guests have kept
+    then proves nothing.
     """
     with tempfile.TemporaryDirectory() as state:
         settings = Settings(shared=SharedSettings(default_overhead=64 * MB), host=HostSettings(

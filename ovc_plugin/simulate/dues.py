@@ -32,8 +32,8 @@ class Owed:
     last ``HEARD`` seconds, or was seen nearer to it within them: it may have been on its way. And once as much is free,
     beyond the minimum and the reserve, as it and those that lack less need together, for ``patience`` seconds, it has
     been asked to have its reservation. What guests are still taking up is not free, nor what merged pages may take
-    back: all of them, as nothing is promised sooner. So long may last what is not seen at once: that a guest which was given memory does not take it
-    (``stuck_after``), and that one which was asked lately has been shrunk (``HEARD``).
+    back: all of them, as nothing is promised sooner. So long may last what is not seen at once: that a guest which was
+    given memory does not take it (``stuck_after``), and that one which was asked lately has been shrunk (``HEARD``).
     """
 
     def __init__(self, settings: HostSettings, holds: Holds) -> None:
