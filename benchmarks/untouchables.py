@@ -202,7 +202,7 @@ def shortage(host: LibvirtHost, options: argparse.Namespace, domains: dict,
              say: Progress) -> tuple[dict, dict[str, list[Look]]]:
     """Let the controller believe that far too little is available, until all mechanisms have taken something.
 
-    It swaps only once pages are shared: what is in swap cannot be, and in such a shortage all soon is. Gives its status,
+    It swaps only once pages are shared: what is in swap cannot be, and soon all is. Gives the status,
     and by guest the looks after each pass. Exits where one mechanism took nothing: what untouchable guests have kept
     then proves nothing.
     """
