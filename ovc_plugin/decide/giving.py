@@ -119,7 +119,8 @@ def wants(snapshot: HostSnapshot, state: LadderState, settings: HostSettings,
         if size is None or size >= guest.maximum:
             continue
         missing = guest.reservation - size
-        lack = balloon.floor(guest, Level.SOFT, settings, state.needs.get(guest.uuid)) - size
+        known = state.needs.get(guest.uuid)
+        lack = balloon.floor(guest, Level.SOFT, settings, known) - size if need.heard(known) else 0
         if missing > 0:
             if guest.can_balloon and not guest.busy:
                 owed.append((guest, size, max(lack, missing) if need.fresh(guest, settings) else missing))

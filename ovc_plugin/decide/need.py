@@ -22,6 +22,7 @@ _LATER = 0.5          # seconds by which a word must differ to be another one
 _SHRUNK = 4 * MIB
 _PAGE = 4096
 _FORGETS = 0.2        # how much slower it is forgotten that a guest had too little
+_FORGOTTEN = 0.05     # of its maximum: less counts for nothing, else the last of it was taken bit by bit, for an hour
 _AGAIN = 0.25         # of its maximum: what a guest that grew by itself will want next
 
 
@@ -81,7 +82,7 @@ def spoken(guest: GuestSnapshot, settings: HostSettings) -> str:
 def estimate(guest: GuestSnapshot, known: Need | None, now: float) -> Estimate:
     """For reports. Trust in a word halves each minute. A guest that says nothing is taken to need what its host backs,
     which it has touched at some time: that deserves a quarter of trust, and nobody is shrunk by it (promise 6)."""
-    if known is not None:
+    if heard(known):
         return Estimate(amount=amount(guest, known), confidence=0.5 ** (max(0.0, now - known.heard_at) / 60))
     if guest.resident is None:
         return Estimate(amount=guest.maximum, confidence=0.0)
@@ -95,6 +96,11 @@ def amount(guest: GuestSnapshot, known: Need | None) -> int:
         return guest.maximum
     found = int(known.slow + known.raised)
     return found if found < guest.maximum else guest.maximum
+
+
+def heard(known: Need | None) -> typing.TypeGuard[Need]:
+    """Whether it has said anything at a size that it had then for sure."""
+    return known is not None and known.heard_at > 0
 
 
 def understood(guest: GuestSnapshot, known: Need | None, settings: HostSettings, now: float) -> float | None:
@@ -138,8 +144,9 @@ def harm(guest: GuestSnapshot, settings: HostSettings) -> str | None:
 
 def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, Need], asked: typing.Mapping[str, Asked],
            settings: HostSettings, now: float, since: float = 0.0) -> dict[str, Need]:
-    """The needs of these guests after what they said since; those that never spoke are missing. So are those that are
-    found smaller than they can be, and have not spoken after ``since``, when looking began: somebody has shrunk them.
+    """The needs of these guests after what they said since; those that never spoke are missing. Those that are found
+    smaller than they can be need all that they can have until they speak again at the size that they were found with,
+    where somebody has looked ``since`` some time: they may be on their way, and have spoken of another size.
 
     A word that is older than the guest's last change of size tells of another size, and is not used: a word comes
     rarely, actual is known at once. Others may change it, too.
@@ -164,14 +171,20 @@ def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, N
                 known, slow=max(known.slow, (guest.actual or 0) + _AGAIN * guest.maximum))
             continue
         if known is None or max(known.heard_at, known.sized_at) > now:  # the first word, or a clock that was set back
-            if known is not None or heard_at > since or (guest.actual or 0) >= guest.maximum - _SHRUNK:
-                found[uuid] = Need(slow=float(said), raised=0.0, heard_at=heard_at, size=guest.actual or 0)
+            found[uuid] = _first(guest, said, heard_at, now if since and known is None else None)
         elif (heard_at < known.heard_at + _LATER or heard_at <= known.sized_at
               or (mine is not None and heard_at <= mine.moved_at)):
             found[uuid] = known
         else:
             found[uuid] = _heard(guest, known, said, heard_at, settings)
     return found
+
+
+def _first(guest: GuestSnapshot, said: int, heard_at: float, found_at: float | None) -> Need:
+    size = guest.actual or 0
+    if found_at is not None and guest.published is None and size < guest.maximum - _SHRUNK:
+        return Need(slow=float(guest.maximum), raised=0.0, heard_at=0.0, size=size, sized_at=found_at)
+    return Need(slow=float(said), raised=0.0, heard_at=heard_at, size=size)
 
 
 def _sized(known: Need, actual: int, now: float) -> Need:
@@ -184,9 +197,11 @@ def _sized(known: Need, actual: int, now: float) -> Need:
 
 def _heard(guest: GuestSnapshot, known: Need, said: int, heard_at: float, settings: HostSettings) -> Need:
     actual = guest.actual or 0
+    if not known.heard_at:
+        return Need(slow=float(said), raised=0.0, heard_at=heard_at, size=known.size, sized_at=known.sized_at)
     kept = math.exp((known.heard_at - heard_at) / settings.need_slow) if settings.need_slow else 0.0
     slow = said + (known.slow - said) * kept if known.slow > said else float(said)
-    raised = known.raised * kept ** _FORGETS if known.raised else 0.0
+    raised = known.raised * kept ** _FORGETS if known.raised > _FORGOTTEN * guest.maximum else 0.0
     if actual < guest.maximum - _SHRUNK and harm(guest, settings) is not None:
         raised = max(raised, actual - slow)  # what it calls usable is in use: its need is all that it has
     return Need(slow=slow, raised=raised, heard_at=heard_at, size=known.size, sized_at=known.sized_at)

@@ -37,8 +37,8 @@ class Asked:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """What a guest could not give up without swapping itself. ``slow`` follows what it says, fast up and slowly down;
-    ``raised`` is what its faults add: bytes. ``heard_at`` is when it spoke. ``size`` is what it had when that was last
-    seen to change, at ``sized_at``; 0 where that was never looked at."""
+    ``raised`` is what its faults add: bytes. ``heard_at`` is when it spoke, 0 where it has not since it was found.
+    ``size`` is what it had when that was last seen to change, at ``sized_at``; 0 where that was never looked at."""
 
     slow: float
     raised: float

@@ -50,8 +50,9 @@ def has(guest: GuestSnapshot, state: LadderState, settings: HostSettings, now: f
 
 def _needs(guest: GuestSnapshot, known: Need | None, settings: HostSettings, now: float) -> str:
     found = need.estimate(guest, known, now)
-    how = (f'by what it said {max(0.0, now - known.heard_at):.0f} s ago' if known is not None else
-           'its size is not known at all' if guest.resident is None else 'by what its host backs, as it says nothing')
+    how = (f'by what it said {max(0.0, now - known.heard_at):.0f} s ago' if need.heard(known) else
+           'its size is not known at all' if guest.resident is None else 'by what its host backs, as it says nothing'
+           if known is None else 'by what its host backs, as it has yet to speak of the size that it was found with')
     suffers, more = need.harm(guest, settings), int(known.raised) if known is not None else 0
     raised = f', raised by {_mb(more)} since it suffered' if more >= MIB else ''
     return (f'it needs {_mb(found.amount)} ({how}{raised}; confidence {found.confidence:.2f})'

@@ -182,17 +182,41 @@ def test_a_guest_that_cannot_help_itself_is_given_what_it_lacks_at_hard_too(stal
     assert {a.guest for a in plan.actions if isinstance(a, SetBalloon) and a.target > a.previous} == relieved
 
 
-def test_what_a_guest_said_before_looking_began_may_be_of_another_size():
+def test_what_a_guest_said_before_it_was_found_may_be_of_another_size():
     """Whoever was there before, also we ourselves with another memory, may have shrunk it since it spoke."""
     shrunk = a_guest(actual=254 * MIB, usable=221 * MIB, stats_age=3.0)  # it said that of a size of 410 MB
-    assert need.follow([shrunk], {}, {}, OPTIONS, NOW, since=NOW) == {}
-    assert need.follow([shrunk], {}, {}, OPTIONS, NOW, since=NOW - 4)['uuid-g1'].slow == 33 * MIB
+    found = need.follow([shrunk], {}, {}, OPTIONS, NOW, since=NOW - 9)
+    assert not need.heard(found['uuid-g1']) and need.amount(shrunk, found['uuid-g1']) == shrunk.maximum
+    assert need.understood(shrunk, found['uuid-g1'], OPTIONS, NOW) is None
     spoken = a_guest(actual=254 * MIB, usable=66 * MIB, stats_age=1.0)
-    known = need.follow([spoken], {}, {}, OPTIONS, NOW + 9, since=NOW)
-    assert known['uuid-g1'].slow == 188 * MIB
-    assert 'uuid-g1' in need.follow([a_guest()], {}, {}, OPTIONS, NOW, since=NOW), 'whole: nobody has shrunk it'
+    known = need.follow([spoken], found, {}, OPTIONS, NOW + 9, since=NOW - 9)
+    assert known['uuid-g1'].slow == 188 * MIB and need.understood(spoken, known['uuid-g1'], OPTIONS, NOW + 9)
+    assert need.heard(need.follow([a_guest()], {}, {}, OPTIONS, NOW, since=NOW)['uuid-g1']), 'whole: nobody shrunk it'
+    assert need.heard(need.follow([shrunk], {}, {}, OPTIONS, NOW)['uuid-g1']), 'the only look that there is'
+    published = a_guest(actual=254 * MIB, published=99 * MIB, published_age=3.0)
+    assert need.heard(need.follow([published], {}, {}, OPTIONS, NOW, since=NOW)['uuid-g1']), 'that goes by no size'
     # of whom something is known, also a change of size since: that is seen by itself
     assert need.follow([shrunk], known, {}, OPTIONS, NOW, since=NOW)['uuid-g1'].heard_at == NOW - 3
+
+
+def test_a_guest_that_is_found_on_its_way_is_believed_once_it_has_spoken_where_it_stands():
+    """World 2.4877: a controller that had lost its memory found it shrinking still."""
+    known = {}
+    for seconds, actual, age in ((0, 400, 9.0), (1, 380, 0.5), (6, 300, 5.5), (12, 300, 1.5)):
+        moving = a_guest(actual=actual * MIB, usable=200 * MIB, stats_age=age)
+        known = need.follow([moving], known, {}, OPTIONS, NOW + seconds, since=NOW - 2)
+        assert need.heard(known['uuid-g1']) == (seconds == 12)
+    assert known['uuid-g1'].slow == 100 * MIB
+
+
+def test_the_last_of_what_a_guest_suffered_is_forgotten_at_once():
+    """World 2.4824: it was taken in steps of the dead band, the last of them after half an hour."""
+    known, sizes = {'uuid-g1': Need(slow=300.0 * MIB, raised=400.0 * MIB, heard_at=NOW, size=768 * MIB)}, []
+    for seconds in range(10, 3000, 10):
+        guest = a_guest(actual=768 * MIB, usable=468 * MIB, stats_age=0.0)
+        known = need.follow([guest], known, {}, OPTIONS, NOW + seconds)
+        sizes.append(known['uuid-g1'].raised / MIB)
+    assert min(size for size in sizes if size) > 0.04 * 1024 and sizes[-1] == 0
 
 
 def test_nobody_is_shrunk_before_he_spoke_to_those_who_look_now_also_where_the_clock_is_set_back():
