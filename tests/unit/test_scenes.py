@@ -241,7 +241,9 @@ def test_an_interrupted_real_lets_its_child_clean_up(tmp_path) -> None:
     child.write_text(f'#!/bin/bash\ntrap \'sleep 1; touch {tmp_path}/clean; exit 1\' TERM\ntouch {tmp_path}/up\n'
                      'for _ in {1..600}; do sleep 0.1; done\n')
     child.chmod(0o755)
-    code = (f'import pathlib, sys\nfrom benchmarks import real\nreal.SUSTAINED_COMMAND = pathlib.Path({str(child)!r})\n'
+    # Where these tests run in the background, SIGINT is ignored by all that they start.
+    code = (f'import pathlib, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n'
+            f'from benchmarks import real\nreal.SUSTAINED_COMMAND = pathlib.Path({str(child)!r})\n'
             f'sys.argv = ["real", "sustained", "--samples", {str(tmp_path)!r}]\nreal.main()')
     for ending in (signal.SIGTERM, signal.SIGINT):
         with subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
