@@ -104,7 +104,10 @@ class World:
                 time.sleep(2)  # a chunk of a swap under way is the limit of a moment
                 if (group / 'memory.limit_in_bytes').read_text().strip() == text:
                     found.append(f'limit {text} left on {name}')
-        return found + self.watcher.below([self.host])
+        below, guests, seen = self.watcher.below([self.host])
+        if seen < guests:
+            found.append(f'{guests - seen} of {guests} guests could not be looked at')
+        return found + below
 
 
 def acted(passes: list[Pass]) -> int:
