@@ -24,16 +24,16 @@ from benchmarks.sustained_told import checks, draw, last_line, table  # noqa: E4
 DESCRIPTION = """\
 Two hosts, the second one empty. Three guests on the first touch more than it has, and go on touching it: its memory is
 short for as long as they live. Balloons have nothing to give, so swap carries it, and pages come back all the time.
-Once that has lasted --after seconds the host's controller asks nova to move one guest; nova's scheduler chooses where
-to.
+Once that has lasted --after seconds (at level CRITICAL a fifth of it, as migrate_after does) the host's controller asks
+nova to move one guest; nova's scheduler chooses where to.
 
 Everything is watched from outside: memory groups, nova's own record of the migration, and each guest's console, on
-which it beats every 0.2 s. Checked: exactly one guest moves, not the one that writes, to the other host, after --after
-seconds at the earliest, and by the kernel's own word the host was short until then; no heartbeat pauses for more than
---pause seconds; nobody is killed, short of memory within, or below its reservation, and all were seen throughout;
-afterwards the first host is out of its shortage: at SOFT or better, a tenth of its memory available, and less is read
-back from swap than the limit. Exit status 0: all of that held. The same guests under MOM's policy beside a plain nova
-(mom), and under a plain nova (nothing), are shown and not judged.
+which it beats every 0.2 s. Checked: exactly one guest moves, not the one that writes, to the other host, a fifth of
+--after seconds after the start at the earliest, and by the kernel's own word the host was short until then; no
+heartbeat pauses for more than --pause seconds; nobody is killed, short of memory within, or below its reservation, and
+all were seen throughout; afterwards the first host is out of its shortage: at SOFT or better, a tenth of its memory
+available, and less is read back from swap than the limit. Exit status 0: all of that held. The same guests under MOM's
+policy beside a plain nova (mom), and under a plain nova (nothing), are shown and not judged.
 
 The product waits ten minutes by default (migrate_after in [ovc_host]); here it is told to wait --after seconds, so that
 the scene takes minutes.

@@ -130,7 +130,7 @@ def test_a_guest_that_moved_out_of_a_shortage_holds():
 
 @pytest.mark.parametrize('changes, what', [
     ({'before': {'available': 700 * MB}}, 'short before it moved'),  # moved for nothing
-    ({'begun': 40}, 'asked after 60 s at the earliest'),
+    ({'begun': 9}, 'asked after 12 s at the earliest'),
     ({'after': {'available': 100 * MB}}, 'the shortage is over'),  # its own word says CLEAR
     ({'after': {'level': 'HARD'}}, 'the shortage is over'),
     ({'guest': {'swap_in': None}}, 'the shortage is over'),
