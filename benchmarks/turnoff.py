@@ -187,8 +187,9 @@ def play(scene: Scene) -> tuple[list[Look], dict[str, bool], str]:
     held['all guests are there'] = len(looks[0].sizes) == there > options.leave
     held['there is something to undo'] = (
         looks[0].ratio > 1.0 and looks[0].ksm == '1' != scene.ksm_before and looks[0].lacking(scene.full) > 0)
-    # Somebody else takes what a clean stop could give back, and what the controller frees until it is stopped.
-    taken = hog.lock(scene.host, 60 * MB, go_on=True)
+    # Somebody else takes what a clean stop could give back, and what the controller frees until it is stopped: but for
+    # less than guests lack.
+    taken = hog.lock(scene.host, min(60 * MB, looks[0].lacking(scene.full) // 3), go_on=True)
     try:
         held |= killed(scene, looks) if options.kill else stopped(scene, looks)
         crowded, text = scene.inside('release', '--wait', '4')
