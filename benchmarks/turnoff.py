@@ -100,9 +100,9 @@ class Scene:
         """Of every guest whose QEMU runs: libvirt leaves out those that are busy, and is asked again; then as it is."""
         deadline = time.monotonic() + patience
         while True:
-            found = watch._balloons(self.host)
-            if set(found) >= set(self.host.guests()) or time.monotonic() > deadline:
-                return found
+            found, running = watch._balloons(self.host), self.host.guests()
+            if set(found) >= set(running) or time.monotonic() > deadline:
+                return {name: size for name, size in found.items() if name in running}
             time.sleep(1)
 
     def ratio(self) -> float:
