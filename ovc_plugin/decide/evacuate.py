@@ -58,7 +58,9 @@ def evacuate(snapshot: HostSnapshot, level: Level, departing: Departing, setting
              now: float) -> AskMigration | None:
     """The guest to ask away now, if any: the one that costs least for each byte of relief that this host needs."""
     lasted = _lasted(departing, now)
-    if (closed(snapshot, departing, settings, now) or lasted < wait(departing, settings, now)
+    # A moment of calm does not end a shortage, but nobody goes in it: it may be the end.
+    calm = departing.short_at < now
+    if (closed(snapshot, departing, settings, now) or lasted < wait(departing, settings, now) or calm
             or _getting_better(level, departing)):
         return None
     lacking = max(MIB, _lacking(snapshot, settings))

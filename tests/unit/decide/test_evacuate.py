@@ -86,6 +86,17 @@ def test_a_moment_of_calm_does_not_end_a_shortage():
     assert action
 
 
+def test_nobody_goes_in_a_moment_of_calm():
+    """A guest was asked back by the host that it had come to: 20 s of HARD on its arrival, and 40 s of CLEAR since."""
+    watched = Watched(dataclasses.replace(SETTINGS, migrate_after=60.0), level=Level.HARD)
+    host = a_host(a_mover(), departures=(), swap_in=0.4 * MIB)
+    watched.run(host, 20)
+    watched.level = Level.CLEAR
+    assert watched.run(host, 55) == (None, None)
+    watched.level = Level.HARD
+    assert watched.look(host), 'the shortage goes on'
+
+
 def test_level_hard_is_a_shortage_without_any_swap():
     action, after = Watched(level=Level.HARD).run(a_host(a_mover(), departures=(), swap_in=0.0), 1000)
     assert action and after >= 600
