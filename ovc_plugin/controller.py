@@ -134,7 +134,7 @@ class Controller(Answers):
 
     def recall(self) -> None:
         """Read back the targets and the level of the run before, so that nothing is asked twice."""
-        self._state = dataclasses.replace(self._kept.recall() or self._state, since=self._clock())
+        self._state = dataclasses.replace(self._kept.recall() or self._state, watching=True)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

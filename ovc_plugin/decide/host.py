@@ -69,10 +69,9 @@ def _by_itself(snapshot: HostSnapshot, given: int) -> HostSnapshot:
 
 def _followed(state: LadderState, snapshot: HostSnapshot, settings: HostSettings, now: float) -> LadderState:
     """With what is known after this look."""
-    since = min(state.since, now)  # a clock may have been set back
     return dataclasses.replace(
-        state, since=since, unclear_at=_unclear_at(state, now),
-        needs=need.follow(snapshot.running, state.needs, state.asked, settings, now, since),
+        state, unclear_at=_unclear_at(state, now),
+        needs=need.follow(snapshot.running, state.needs, state.asked, settings, now, state.watching),
         probes=swap.follow(snapshot, state.probes, settings, now),
         evaporation=evaporation.follow(state.evaporation, snapshot, settings),
         scanning=scanning.follow(state.scanning, snapshot, state.level, settings))

@@ -143,10 +143,10 @@ def harm(guest: GuestSnapshot, settings: HostSettings) -> str | None:
 
 
 def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, Need], asked: typing.Mapping[str, Asked],
-           settings: HostSettings, now: float, since: float = 0.0) -> dict[str, Need]:
+           settings: HostSettings, now: float, watching: bool = False) -> dict[str, Need]:
     """The needs of these guests after what they said since; those that never spoke are missing. Those that are found
     smaller than they can be need all that they can have until they speak again at the size that they were found with,
-    where somebody has looked ``since`` some time: they may be on their way, and have spoken of another size.
+    where that can be waited for (``watching``): they may be on their way, and have spoken of another size.
 
     A word that is older than the guest's last change of size tells of another size, and is not used: a word comes
     rarely, actual is known at once. Others may change it, too.
@@ -171,7 +171,7 @@ def follow(guests: typing.Iterable[GuestSnapshot], before: typing.Mapping[str, N
                 known, slow=max(known.slow, (guest.actual or 0) + _AGAIN * guest.maximum))
             continue
         if known is None or max(known.heard_at, known.sized_at) > now:  # the first word, or a clock that was set back
-            found[uuid] = _first(guest, said, heard_at, now if since and known is None else None)
+            found[uuid] = _first(guest, said, heard_at, now if watching and known is None else None)
         elif (heard_at < known.heard_at + _LATER or heard_at <= known.sized_at
               or (mine is not None and heard_at <= mine.moved_at)):
             found[uuid] = known

@@ -64,8 +64,8 @@ class Probe:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LadderState:
     """``better_since`` is when the host first looked better than its level, ``None`` while it does not; ``soft_at``
-    when it last looked no better than SOFT, ``None`` where it never did. ``since`` is when looking began: whoever was
-    there before may have shrunk a guest after its last word.
+    when it last looked no better than SOFT, ``None`` where it never did. ``watching``: this is not the only look,
+    so a guest's next word may be waited for.
 
     ``unclear_at`` is when it was last not CLEAR, ``None`` where it was never seen so. ``asked``, ``needs`` and
     ``probes`` are by uuid; a guest of which nothing is known is missing. ``evaporation`` is how fast sharing has
@@ -75,7 +75,7 @@ class LadderState:
     level: Level = Level.CLEAR
     better_since: float | None = None
     soft_at: float | None = None
-    since: float = 0.0
+    watching: bool = False
     unclear_at: float | None = None
     asked: typing.Mapping[str, Asked] = dataclasses.field(default_factory=dict)
     needs: typing.Mapping[str, Need] = dataclasses.field(default_factory=dict)

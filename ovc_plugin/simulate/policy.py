@@ -56,7 +56,7 @@ class Ours:
     def __init__(self, settings: HostSettings | None = None) -> None:
         self.settings = settings or HostSettings()
         self.tick = self.settings.tick
-        self.state = self.before = state.LadderState()
+        self.state = self.before = state.LadderState(watching=True)
         self._snapshot: HostSnapshot | None = None
 
     def decide(self, reading: Reading, now: float) -> Plan:
@@ -73,7 +73,7 @@ class Ours:
 
     def restarted(self, now: float, *, kept: bool) -> None:
         known = state.from_dict(json.loads(json.dumps(state.to_dict(self.state)))) if kept else state.LadderState()
-        self.state = dataclasses.replace(known, since=now)
+        self.state = dataclasses.replace(known, watching=True)
         self._snapshot = None
 
     def wakes(self, recent: Recent, total: int, since: float) -> bool:

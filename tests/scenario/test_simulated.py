@@ -264,7 +264,7 @@ def test_a_controller_that_is_started_anew_comes_back_with_what_it_kept_or_with_
     assert before.asked and before.level
     world.run(1)
     assert [one.kept for one in began] == [kept] and not world.kernel.orders
-    assert world.policy.state.asked == (before.asked if kept else {}) and world.policy.state.since == world.now + 10
+    assert world.policy.state.asked == (before.asked if kept else {}) and world.policy.state.watching
     world.run(12)
     (time, first), = [one for one in passes if 16 <= one[0] < 28][:1]
     assert time == 26 and first.swap_in is None and first.evaporation is None

@@ -185,18 +185,18 @@ def test_a_guest_that_cannot_help_itself_is_given_what_it_lacks_at_hard_too(stal
 def test_what_a_guest_said_before_it_was_found_may_be_of_another_size():
     """Whoever was there before, also we ourselves with another memory, may have shrunk it since it spoke."""
     shrunk = a_guest(actual=254 * MIB, usable=221 * MIB, stats_age=3.0)  # it said that of a size of 410 MB
-    found = need.follow([shrunk], {}, {}, OPTIONS, NOW, since=NOW - 9)
+    found = need.follow([shrunk], {}, {}, OPTIONS, NOW, watching=True)
     assert not need.heard(found['uuid-g1']) and need.amount(shrunk, found['uuid-g1']) == shrunk.maximum
     assert need.understood(shrunk, found['uuid-g1'], OPTIONS, NOW) is None
     spoken = a_guest(actual=254 * MIB, usable=66 * MIB, stats_age=1.0)
-    known = need.follow([spoken], found, {}, OPTIONS, NOW + 9, since=NOW - 9)
+    known = need.follow([spoken], found, {}, OPTIONS, NOW + 9, watching=True)
     assert known['uuid-g1'].slow == 188 * MIB and need.understood(spoken, known['uuid-g1'], OPTIONS, NOW + 9)
-    assert need.heard(need.follow([a_guest()], {}, {}, OPTIONS, NOW, since=NOW)['uuid-g1']), 'whole: nobody shrunk it'
+    assert need.heard(need.follow([a_guest()], {}, {}, OPTIONS, NOW, watching=True)['uuid-g1']), 'nobody shrunk it'
     assert need.heard(need.follow([shrunk], {}, {}, OPTIONS, NOW)['uuid-g1']), 'the only look that there is'
     published = a_guest(actual=254 * MIB, published=99 * MIB, published_age=3.0)
-    assert need.heard(need.follow([published], {}, {}, OPTIONS, NOW, since=NOW)['uuid-g1']), 'that goes by no size'
+    assert need.heard(need.follow([published], {}, {}, OPTIONS, NOW, watching=True)['uuid-g1']), 'that goes by no size'
     # of whom something is known, also a change of size since: that is seen by itself
-    assert need.follow([shrunk], known, {}, OPTIONS, NOW, since=NOW)['uuid-g1'].heard_at == NOW - 3
+    assert need.follow([shrunk], known, {}, OPTIONS, NOW, watching=True)['uuid-g1'].heard_at == NOW - 3
 
 
 def test_a_guest_that_is_found_on_its_way_is_believed_once_it_has_spoken_where_it_stands():
@@ -204,7 +204,7 @@ def test_a_guest_that_is_found_on_its_way_is_believed_once_it_has_spoken_where_i
     known = {}
     for seconds, actual, age in ((0, 400, 9.0), (1, 380, 0.5), (6, 300, 5.5), (12, 300, 1.5)):
         moving = a_guest(actual=actual * MIB, usable=200 * MIB, stats_age=age)
-        known = need.follow([moving], known, {}, OPTIONS, NOW + seconds, since=NOW - 2)
+        known = need.follow([moving], known, {}, OPTIONS, NOW + seconds, watching=True)
         assert need.heard(known['uuid-g1']) == (seconds == 12)
     assert known['uuid-g1'].slow == 100 * MIB
 
@@ -219,11 +219,11 @@ def test_the_last_of_what_a_guest_suffered_is_forgotten_at_once():
     assert min(size for size in sizes if size) > 0.04 * 1024 and sizes[-1] == 0
 
 
-def test_nobody_is_shrunk_before_he_spoke_to_those_who_look_now_also_where_the_clock_is_set_back():
+def test_nobody_is_shrunk_before_he_spoke_to_those_who_go_on_looking():
     small = a_guest(actual=768 * MIB, usable=600 * MIB)
-    state, host = LadderState(since=NOW + 3600), a_host(small, available=500 * MIB)
+    state, host = LadderState(watching=True), a_host(small, available=500 * MIB)
     plan, state = decide_host(host, state, OPTIONS, NOW)
-    assert not [a for a in plan.actions if isinstance(a, SetBalloon)] and state.since == NOW
+    assert not [a for a in plan.actions if isinstance(a, SetBalloon)] and state.watching
     spoken = a_host(small, available=500 * MIB, taken_at=NOW + 5)
     plan, _ = decide_host(spoken, state, OPTIONS, NOW + 5)
     assert [a.guest for a in plan.actions if isinstance(a, SetBalloon)] == ['uuid-g1']
