@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks import worlds
+from benchmarks import worlds, worlds_told
 from benchmarks.policies import POLICIES
 from benchmarks.policies.esx import Esx, minimum
 from benchmarks.policies.mom import Mom
@@ -136,8 +136,8 @@ def test_all_policies_run_on_the_same_worlds():
 def test_who_is_better_is_named_with_the_part_that_makes_it_so():
     ours, other = (worlds.run(worlds.setting(4, seed=3, seconds=300.0), 'ovc') for _ in range(2))
     other = dataclasses.replace(other, policy='mom', slowdown=0.0)
-    none = dict.fromkeys(worlds.PARTS, 0.0)
+    none = dict.fromkeys(worlds_told.PARTS, 0.0)
     ours = dataclasses.replace(ours, slowdown=0.02, parts=none | {'paged': 0.02})
     other = dataclasses.replace(other, parts=none)
-    lines = worlds.reasons([ours, other], {'cache': {'ovc': 0.02, 'mom': 0.0}})
+    lines = worlds_told.reasons([ours, other], {'cache': {'ovc': 0.02, 'mom': 0.0}})
     assert 'mom 0.000% < ours 2.000%' in lines[0] and 'more by 2.000% paged; less by nothing' in lines[0]
