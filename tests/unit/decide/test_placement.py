@@ -2,6 +2,7 @@
 # Copyright ovc_plugin contributors
 """Admission: each promise after adding the guest, with both numbers in the reason."""
 import dataclasses
+import pathlib
 import re
 
 import pytest
@@ -214,3 +215,25 @@ def test_no_sequence_of_admissions_breaks_a_promise(total, swap, reserve, wanted
     if taken:
         assert sum(r.reservation for r in taken) + overhead <= room
         assert sum(r.memory for r in taken) + overhead <= room + report.swap_usable
+
+
+def filled(swap, ratio):
+    """How many guests of 8 GB a host of 256 GB takes, by its filter and by placement's ratio (0: by any)."""
+    held, request = a_report(total=256 * GIB, reserve=4 * GIB, available=256 * GIB, swap_usable=swap), Request(
+        memory=8 * GIB, reservation=4 * GIB)
+    while verdict(held, request).ok and (not ratio or (held.claimed + 8 * GIB) / (252 * GIB) <= ratio):
+        held = dataclasses.replace(
+            held, guests=held.guests + 1, claimed=held.claimed + 8 * GIB,
+            committed=held.committed + 8 * GIB + SHARED.default_overhead,
+            reserved=held.reserved + 4 * GIB + SHARED.default_overhead)
+    return held.guests
+
+
+def test_the_example_in_the_readme_is_what_the_rules_say():
+    readme = (pathlib.Path(__file__).parents[3] / 'README.rst').read_text()
+    alone, most = filled(0, 0), filled(1000 * GIB, 0)
+    empty = a_report(total=256 * GIB, reserve=4 * GIB, swap_usable=124 * GIB)
+    ratio = placement.permitted_ratio(empty, 252 * GIB, HOST, SHARED)
+    told = (f'takes {alone} guests of 8 GB without swap, and with 124 GB of it {filled(124 * GIB, ratio)}, '
+            f'at a ratio of {ratio:g}; the guarantees, half of their memory each, would let {most} in')
+    assert told in ' '.join(readme.split()), told
