@@ -37,9 +37,11 @@ def relieve(situation: Situation) -> Part:
         if guest.uuid in situation.turned or (not amount and size < guest.reservation):
             continue
         if not (guest.gives_way and (waits or situation.level is Level.HARD)):
-            more = min(-(-(lack - amount) // balloon.PAGE), spare // balloon.PAGE) * balloon.PAGE
+            # What it has above its target, stuck or on its way, it keeps: that takes nothing of what is free.
+            has = max(0, (guest.actual or 0) - size - amount)
+            more = min(-(-(lack - amount) // balloon.PAGE), (spare + has) // balloon.PAGE) * balloon.PAGE
             if more >= _piece(guest, lack - amount, situation.state.needs.get(guest.uuid), situation.settings):
-                spare -= more
+                spare -= max(0, more - has)
                 amount += more
         if amount:
             actions.append(SetBalloon(

@@ -49,7 +49,7 @@ class Need:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """How many bytes of a guest may be swapped in one pass, and when that last changed.
+    """How many bytes of a guest may be swapped in one pass, when that last changed, and how many were moved since.
 
     ``misses`` is how often in a row nothing of it was moved when that was tried, ``until`` when that is to be tried
     again (``swap.resting``).
@@ -59,6 +59,7 @@ class Probe:
     at: float
     misses: int = 0
     until: float = 0.0
+    moved: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,10 @@
 # Copyright ovc_plugin contributors
 """Per-guest reclaim to swap: what always works, for when the balloon cannot help. Never below the reservation.
 
-How much of a guest may go at once is probed as senpai does: a guest that does not read back gives a little more each
-time, one that does gives far less at once. One of which nothing could be moved, again and again, rests for longer each
+How much of a guest may go at once is probed as senpai does: one that reads back gives far less at once, and a little
+more each time that it then gives as much without reading back. Of one of which nothing was asked meanwhile nothing is
+known: it is trusted with more again only slowly, else each lull was followed by a whole step of which all is read back.
+One of which nothing could be moved, again and again, rests for longer each
 time: whatever keeps its pages where they are, it must not be counted on while others could give.
 """
 from __future__ import annotations
@@ -21,6 +23,8 @@ from ovc_plugin.settings import HostSettings
 _LEAST = 4 * MIB
 _CRUMB = 16 * MIB    # rounding to whole MiB leaves the like of this; the next pass sees whether it is still missing
 _UP, _DOWN = 1.25, 0.25
+_TRIED = 0.5         # of a step: what must have been moved for it to count as borne
+_UNTRIED = 600.0     # seconds after which a step that was not tried grows as well
 _PART = 100          # of a large guest's maximum one part at once, where that is more than swap_step
 _HASTE = 4           # steps at once at CRITICAL, and of guests from which nothing else can be had
 _SPEED = 100 * MIB   # bytes a second that a disk is trusted to take
@@ -70,9 +74,11 @@ def follow(snapshot: HostSnapshot, before: typing.Mapping[str, Probe], settings:
             known = known or Probe(step=whole, at=now)
             found[guest.uuid] = _stepping(known, max(_LEAST, int(known.step * _DOWN)), now)
         elif known is not None and known.step < whole:
-            quiet = now - known.at >= settings.tick
-            step = min(whole, int(known.step * _UP)) if quiet else known.step
-            found[guest.uuid] = _stepping(known, step, now if quiet else min(known.at, now))
+            borne = known.moved >= _TRIED * known.step
+            if now - known.at >= (settings.tick if borne else _UNTRIED):
+                found[guest.uuid] = _stepping(known, min(whole, int(known.step * _UP)), now)
+            else:
+                found[guest.uuid] = known if known.at <= now else dataclasses.replace(known, at=now)
         elif known is not None and known.misses:
             found[guest.uuid] = known
     return found
@@ -92,8 +98,8 @@ def settle(state: LadderState, outcomes: typing.Iterable[Outcome], settings: Hos
         uuid = outcome.action.guest
         known = probes.get(uuid) or Probe(step=settings.swap_step, at=now)
         if outcome.freed:
-            if known.misses:
-                probes[uuid] = dataclasses.replace(known, misses=0, until=0.0)
+            if uuid in probes:
+                probes[uuid] = dataclasses.replace(known, misses=0, until=0.0, moved=known.moved + outcome.freed)
         elif outcome.freed is not None or outcome.error is not None:
             misses = known.misses + 1
             probes[uuid] = dataclasses.replace(known, misses=misses, until=now + _rest(misses, settings))

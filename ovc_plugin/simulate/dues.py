@@ -59,7 +59,7 @@ class Owed:
             self._since.clear()
             return
         raised = {a.guest: a.target for a in plan.actions if isinstance(a, SetBalloon)
-                  and a.target > max(true[a.guest].size, true[a.guest].target)}
+                  and a.target > max(true[a.guest].size, true[a.guest].target) + MIB}  # a target is rounded up
         waiting = {uuid for _, uuid in lacking if raised.get(uuid, 0) < true[uuid].habit.reservation
                    and time - asked.get(uuid, -HEARD) >= HEARD}
         others = raised.keys() - {uuid for _, uuid in lacking}

@@ -258,3 +258,23 @@ def test_a_guest_that_gave_back_what_it_took_out_of_its_balloon_has_what_it_has(
     state = dataclasses.replace(state, asked={'uuid-owed': dataclasses.replace(
         state.asked['uuid-owed'], gave_way_at=NOW - 60)})
     assert [target > again.actual for _, target in balloons(again, state=state)] == [True]
+
+
+@pytest.mark.parametrize('spare', [2 * MIB, 60 * MIB])
+def test_what_a_guest_is_stuck_above_its_target_with_is_left_to_it_in_one_piece(spare):
+    """Nothing of what is free is taken by that, so it need not wait for it. It was given piece by piece, pass by pass,
+    as often as what was free allowed, though nothing of it was ever taken up."""
+    stuck = a_guest(actual=GIB, target=GIB // 4, usable=GIB // 4, gives_way=True)
+    state = LadderState(asked={stuck.uuid: Asked(target=GIB // 4, at=NOW - 1e4, nearest=GIB,
+                                              moved_at=NOW - 1e4)})
+    needs = GIB * 3 // 4 + CUSHION - GIB // 4
+    assert needs <= relieved(stuck, spare, state) <= needs + MIB
+
+
+def test_what_a_stuck_guest_keeps_leaves_what_is_free_to_others():
+    stuck = a_guest(actual=GIB, target=GIB // 2, usable=GIB // 4, gives_way=True)
+    other = a_small_guest(uuid='other', name='other', usable=0, stats_age=1.0)
+    state = LadderState(asked={stuck.uuid: Asked(target=GIB // 2, at=NOW - 1e4, nearest=GIB,
+                                              moved_at=NOW - 1e4)})
+    plan, _ = decide_host(a_host(stuck, other, available=MINIMUM + CUSHION + 2 * MIB), state, OPTIONS, NOW)
+    assert {a.guest for a in plan.actions if isinstance(a, SetBalloon)} == {stuck.uuid, other.uuid}

@@ -122,3 +122,32 @@ def test_what_was_learned_is_kept_over_a_restart_and_in_the_record():
     assert codec.read(LadderState, codec.write(LadderState, state)) == state
     recorded = codec.write(LadderState, LadderState(probes={PINNED: Probe(step=4, at=5.0)}))
     assert recorded['probes'][PINNED] == {'step': 4, 'at': 5.0}, 'as an earlier release writes and reads it'
+
+
+def a_probe(**changes):
+    return {PINNED: Probe(**dict(step=8 * MIB, at=NOW) | changes)}
+
+
+def step_after(seconds, probes, **changes):
+    found = swap.follow(a_host(a_guest('pinned', **changes)), probes, OPTIONS, NOW + seconds)
+    return found[PINNED].step if PINNED in found else OPTIONS.swap_step
+
+
+def test_a_step_grows_as_it_is_borne_and_not_by_waiting():
+    """It grew back to a whole one while nothing was asked of the guest. Then each lull was followed by a whole step, of
+    which all was read back in a moment."""
+    borne = swap.settle(LadderState(probes=a_probe()), [outcome(4 * MIB)], OPTIONS, NOW).probes
+    assert step_after(OPTIONS.tick, borne) == 10 * MIB
+    assert step_after(OPTIONS.tick - 1, borne) == 8 * MIB
+    too_little = swap.settle(LadderState(probes=a_probe()), [outcome(3 * MIB)], OPTIONS, NOW).probes
+    for probes in (a_probe(), too_little):
+        assert step_after(OPTIONS.tick, probes) == step_after(500, probes) == 8 * MIB
+        assert step_after(601, probes) == 10 * MIB, 'what the guest does may be another thing by then'
+    again = swap.follow(a_host(a_guest('pinned')), borne, OPTIONS, NOW + OPTIONS.tick)
+    assert step_after(2 * OPTIONS.tick, again) == 10 * MIB, 'the larger one was not tried yet'
+
+
+def test_a_step_is_kept_where_the_clock_was_set_back():
+    for seconds in (-1e5, -1e5 + 599):
+        found = swap.follow(a_host(a_guest('pinned')), a_probe(), OPTIONS, NOW + seconds)
+        assert found[PINNED].step == 8 * MIB and found[PINNED].at <= NOW + seconds
