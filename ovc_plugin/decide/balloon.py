@@ -153,10 +153,11 @@ def _stern(situation: Situation) -> bool:
 
 
 def _may_turn(mine: Asked, spoke_at: float, situation: Situation, stern: bool) -> bool:
-    """Below HARD a word is spent once. Who was given memory keeps it for a while, unless there is no other way."""
+    """Below HARD a word is spent once. Who was given memory keeps it for a while, unless there is no other way,
+    or somebody lacks what it is guaranteed."""
     if stern:
         return True
-    if mine.change > 0 and situation.now - mine.at < situation.settings.turn_after:
+    if mine.change > 0 and not situation.owed and situation.now - mine.at < situation.settings.turn_after:
         return False
     return situation.level >= Level.HARD or spoke_at > mine.moved_at
 

@@ -88,16 +88,18 @@ def _situation(snapshot: HostSnapshot, state: LadderState, settings: HostSetting
     taken = (progress.taking(snapshot, state.asked, settings, now)
              + evaporation.reserve_against(snapshot, state.evaporation, settings))
     free = max(0, spare(snapshot, settings) - taken)
-    short, wanted, lacking = shortage(snapshot, state.level, settings), 0, None
+    short, wanted, lacking, owed = shortage(snapshot, state.level, settings), 0, None, False
     if state.level <= Level.SOFT:
         lacking = tuple(giving.wants(snapshot, state, settings, now))
         # On a clear host a guarantee alone is worth what others do not use.
-        due = giving.unkept(lacking) if state.level is Level.CLEAR else sum(lack for _, _, lack in lacking)
-        wanted = due - free if due > free else 0
+        kept = giving.unkept(lacking)
+        due = kept if state.level is Level.CLEAR else sum(lack for _, _, lack in lacking)
+        wanted, owed = due - free if due > free else 0, kept > free
     return Situation(
         snapshot=snapshot, level=state.level, short=short + wanted, wanted=wanted,
         until=exhaustion(snapshot, state.level), spare=free, backed=backed(snapshot),
-        surplus=max(0, surplus(snapshot, settings) - taken), state=state, settings=settings, now=now, lacking=lacking)
+        surplus=max(0, surplus(snapshot, settings) - taken), state=state, settings=settings, now=now, lacking=lacking,
+        owed=owed)
 
 
 def _forbidden(part: Part, situation: Situation) -> str | None:

@@ -103,7 +103,15 @@ def given(asked: typing.Mapping[str, Asked], settings: HostSettings, now: float)
 
 
 def taking(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], settings: HostSettings, now: float) -> int:
-    """Bytes that guests were given and are still taking up: they look free, and are handed out already (promise 5)."""
-    return sum(max(0, mine.target - guest.actual) for guest in snapshot.running
-               if guest.actual is not None and (mine := asked.get(guest.uuid)) is not None
-               and now - mine.moved_at < settings.stuck_after)
+    """Bytes that guests were given and are still taking up: they look free, and are handed out already (promise 5).
+    Of one whose size is not known any more that is what its host does not back: it cannot be seen to be stuck."""
+    coming = 0
+    for guest in snapshot.running:
+        if (mine := asked.get(guest.uuid)) is None:
+            continue
+        if guest.actual is None:
+            backed = (guest.resident or 0) + (guest.swapped or 0) + (guest.saved or 0) - guest.overhead
+            coming += max(0, mine.target - max(mine.nearest, backed)) if mine.change > 0 else 0
+        elif now - mine.moved_at < settings.stuck_after:
+            coming += max(0, mine.target - guest.actual)
+    return coming

@@ -24,7 +24,7 @@ class Situation:
     ``backed``: memory and swap hold all that guests may ever touch (promise 2), so that nobody can be killed.
     ``turned`` are the guests whose balloon was asked in this very pass: not to be asked again. ``lacking`` are the
     guests in need, with their size and what they lack (:func:`ovc_plugin.decide.giving.wants`); ``None`` where nobody
-    has looked for them yet.
+    has looked for them yet. ``owed``: what is free does not do for the reservations of those below theirs.
     """
 
     snapshot: HostSnapshot
@@ -40,6 +40,7 @@ class Situation:
     now: float
     turned: frozenset[str] = frozenset()
     lacking: tuple[tuple[GuestSnapshot, int, int], ...] | None = None
+    owed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

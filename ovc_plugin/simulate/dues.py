@@ -58,11 +58,12 @@ class Owed:
         if not lacking:
             self._since.clear()
             return
-        raised = {a.guest: a.target for a in plan.actions if isinstance(a, SetBalloon)
-                  and a.target > max(true[a.guest].size, true[a.guest].target) + MIB}  # a target is rounded up
-        waiting = {uuid for _, uuid in lacking if raised.get(uuid, 0) < true[uuid].habit.reservation
+        targets = {a.guest: a.target for a in plan.actions if isinstance(a, SetBalloon)}
+        waiting = {uuid for _, uuid in lacking if targets.get(uuid, 0) < true[uuid].habit.reservation
                    and time - asked.get(uuid, -HEARD) >= HEARD}
-        others = raised.keys() - {uuid for _, uuid in lacking}
+        raised = {uuid for uuid, target in targets.items()  # by more than a target that is asked again is rounded up
+                  if target > max(true[uuid].size, true[uuid].target) + MIB}
+        others = raised - {uuid for _, uuid in lacking}
         self._holds(OWED, not (waiting and others), time,
                     f'{_names(others, true)} is given memory while {_names(waiting, true)} lacks its reservation')
         free = snapshot.available - max(pressure.minimum(snapshot.total, self.settings.level_scale), snapshot.reserve)

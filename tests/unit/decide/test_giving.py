@@ -278,3 +278,26 @@ def test_what_a_stuck_guest_keeps_leaves_what_is_free_to_others():
                                               moved_at=NOW - 1e4)})
     plan, _ = decide_host(a_host(stuck, other, available=MINIMUM + CUSHION + 2 * MIB), state, OPTIONS, NOW)
     assert {a.guest for a in plan.actions if isinstance(a, SetBalloon)} == {stuck.uuid, other.uuid}
+
+
+def test_who_was_given_memory_gives_it_for_anothers_reservation_at_once():
+    """The guarantee waited for twenty minutes (turn_after) on a clear host, while another kept what it did not use."""
+    given = a_guest(actual=4 * GIB, target=4 * GIB, maximum=4 * GIB, usable=3 * GIB, unused=3 * GIB, resident=4 * GIB)
+    owed = a_small_guest(uuid='uuid-owed', name='owed', reservation=GIB, usable=GIB // 4, stats_age=1.0)
+    state = LadderState(asked={given.uuid: Asked(target=4 * GIB, at=NOW - 300, nearest=4 * GIB, moved_at=NOW - 300,
+                                                 change=GIB)})
+    plan, _ = decide_host(a_host(given, owed, available=MINIMUM + 8 * MIB), state, OPTIONS, NOW)
+    assert plan.level is Level.CLEAR
+    assert [a.target < 4 * GIB for a in plan.actions if isinstance(a, SetBalloon) and a.guest == given.uuid] == [True]
+    alone, _ = decide_host(a_host(given, available=MINIMUM + 8 * MIB), state, OPTIONS, NOW)
+    assert not alone.actions
+
+
+def test_what_a_guest_that_tells_no_size_any_more_was_given_is_not_free():
+    silent = a_guest(actual=None, usable=None, stats_age=None, target=GIB, resident=GIB // 2)
+    state = LadderState(asked={silent.uuid: Asked(target=GIB, at=NOW - 100, nearest=GIB // 4, moved_at=NOW - 90,
+                                                  change=GIB // 2)})
+    starved = a_small_guest(uuid='uuid-starved', name='starved', usable=0, stats_age=1.0)
+    for spare, given in ((GIB // 2 + 2 * CUSHION, True), (GIB // 2, False)):
+        plan, _ = decide_host(a_host(silent, starved, available=MINIMUM + spare), state, OPTIONS, NOW)
+        assert any(a.guest == starved.uuid for a in plan.actions if isinstance(a, SetBalloon)) is given
