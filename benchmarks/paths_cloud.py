@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from onebox_cloud.progress import Progress
 
 from benchmarks import hog
 from benchmarks.paths_watch import MB, RESERVE, Watch
+from ovc_plugin.report import STATS_KEY
 
 SMALL, SHARE = 192, 0.25             # MB, and what of it is guaranteed
 # Seconds. Reports of a quiet host are up to 6 ticks and an audit old, and older where the machine is busy.
@@ -35,6 +37,19 @@ class Kind:
     name: str
     mb: int
     share: float
+
+
+def reports(cloud: Cloud) -> dict[str, float]:
+    """When each host took the report that nova's database holds of it, in seconds of the epoch."""
+    asked = ['mariadb', '--no-defaults', '-uroot', '-S', str(cloud.state / 'mysql.sock'), '-N', '-B', '--raw', '-e',
+             'SELECT host, stats FROM nova_cell1.compute_nodes WHERE deleted = 0']
+    answer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    found = {}
+    for line in answer.splitlines():
+        host, _, stats = line.partition('\t')
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # none yet
+            found[host] = float(json.loads(json.loads(stats)[STATS_KEY])['taken_at'])
+    return found
 
 
 class Stage:
@@ -56,6 +71,7 @@ class Stage:
                                                        {'ovc:reservation': f'{kind.share:.0%}'})
                         for kind in (self.small, self.mid, self.half)}
         self.owed: dict[str, int] = {}
+        self.halted: set[str] = set()
         self.number = 0
         self.watch = Watch(cloud, self.owed)
         self.bus = watch.Watcher(cloud, {}, None)
@@ -111,8 +127,17 @@ class Stage:
         self.fresh()
 
     def fresh(self) -> None:
-        """Until every host that answers has reported what it holds now: a pass, then an audit."""
-        time.sleep(TICK + AUDIT + 1)
+        """Until every host that answers has reported what it holds now, as nova-scheduler reads it: a pass, which a
+        quiet host makes every few ticks, then an audit. The next request is judged by that."""
+        began, deadline = time.time(), time.monotonic() + 120
+        while True:
+            time.sleep(1)
+            told = reports(self.cloud)
+            late = [h.name for h in self.cloud.hosts if h.name not in self.halted and told.get(h.name, 0.0) < began]
+            if not late:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f'waited 120 s in vain for a new report of {", ".join(late)}')
 
     # -- the states -----------------------------------------------------------------------------------------------
     def host(self, name: str) -> Host:
@@ -120,10 +145,12 @@ class Stage:
 
     def halt(self, name: str) -> None:
         os.kill(self.cloud.pid(f'compute-{name}'), signal.SIGSTOP)
+        self.halted.add(name)
         time.sleep(STALE_AFTER + 5)
 
     def go_on(self, name: str) -> None:
         os.kill(self.cloud.pid(f'compute-{name}'), signal.SIGCONT)
+        self.halted.discard(name)
 
     def lock_memory(self, name: str, leave: int = 40 * MB) -> subprocess.Popen[str]:
         """A process in the host's group that locks all but ``leave`` bytes of what is there."""
@@ -139,6 +166,7 @@ class Stage:
     def crash(self, name: str) -> None:
         """The host is gone: its nova-compute and its guests are killed, and the operator says so."""
         os.kill(self.cloud.pid(f'compute-{name}'), signal.SIGKILL)
+        self.halted.add(name)
         for group in self.host(name).guests().values():
             for pid in cgroup.pids(group):
                 os.kill(pid, signal.SIGKILL)
@@ -155,6 +183,7 @@ class Stage:
         self.cloud.runner.start(part)
         self.cloud.runner.wait(part)
         self.force_down(name, False)
+        self.halted.discard(name)
         self.fresh()
         time.sleep(TICK + AUDIT)
 

@@ -24,6 +24,7 @@ _READ_BACK = 5.0         # times refault_limit, of the average guest, from which
 _CALMER = 3.0            # a level above SOFT falls to SOFT after the dwell divided by this: nothing is handed out there
 _PAUSE, _URGENT = 0.3, 1.0   # least seconds between two passes when it gets worse, and while it is HARD or worse
 _PAGE = 4096
+_TRIES = 60.0  # seconds: a guest that read back so long ago, and gave nothing since, may do so for hours
 _QUIET, _LONGEST = 6, 30.0  # ticks between two passes while nothing needs one, and the most seconds that they may take
 
 
@@ -82,7 +83,9 @@ def quiet(snapshot: HostSnapshot, plan: Plan, state: LadderState, settings: Host
     least = 2 * minimum(snapshot.total, settings.level_scale)
     if plan.level is not Level.CLEAR or plan.actions or snapshot.available < least:
         return None
-    if snapshot.arriving or state.departing.guest or state.departing.short_since or state.probes:
+    if snapshot.arriving or state.departing.guest or state.departing.short_since:
+        return None
+    if any(one.misses or abs(snapshot.taken_at - one.at) < _TRIES for one in state.probes.values()):
         return None
     if snapshot.ksm is not None and snapshot.ksm.run == 1:
         return None

@@ -3,6 +3,7 @@
 """What benchmarks/paths counts as right, and as a promise broken."""
 from __future__ import annotations
 
+import json
 import pathlib
 import sys
 import types
@@ -76,8 +77,31 @@ def test_a_guest_that_nova_has_yet_to_delete_is_still_owed_what_it_was(monkeypat
     with pytest.raises(TimeoutError, match='1 guests to be deleted'):
         stage.delete(['gone', 'slow'])
     assert asked == ['gone', 'slow'] and stage.owed == {'slow': 2, 'other': 3}
+    monkeypatch.setattr(stage, 'fresh', lambda: None, raising=False)
     stage.delete(['gone'])
     assert stage.owed == {'slow': 2, 'other': 3}
+
+
+def test_a_cell_begins_once_every_host_that_answers_has_reported_again(monkeypatch):
+    """A host at rest makes a pass every few ticks: its report of before said that a deleted guest was still there."""
+    stage, now = paths_cloud.Stage.__new__(paths_cloud.Stage), [100.0]
+    stage.halted = {'node3'}
+    stage.cloud = types.SimpleNamespace(hosts=[types.SimpleNamespace(name=f'node{n}') for n in (1, 2, 3)])
+    monkeypatch.setattr(paths_cloud, 'time', types.SimpleNamespace(
+        time=lambda: now[0], monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)))
+    monkeypatch.setattr(paths_cloud, 'reports', lambda cloud: {'node1': now[0] - 1, 'node2': max(90.0, now[0] - 12)})
+    stage.fresh()
+    assert now[0] == 112
+    stage.halted.clear()
+    with pytest.raises(TimeoutError, match='node3'):
+        stage.fresh()
+
+
+def test_when_a_host_took_its_report_is_read_from_novas_database(monkeypatch):
+    row = json.dumps({'ovc': json.dumps({'taken_at': 5.5}), 'num_instances': '1'})
+    ran = types.SimpleNamespace(stdout=f'node1\t{row}\nnode2\tNULL\nnode3\t{{}}\n')
+    monkeypatch.setattr(paths_cloud.subprocess, 'run', lambda *a, **k: ran)
+    assert paths_cloud.reports(types.SimpleNamespace(state=pathlib.Path('/run/x'))) == {'node1': 5.5}
 
 
 @pytest.mark.parametrize('silent, counted', [(3, 0), (99, 1)])

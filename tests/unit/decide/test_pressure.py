@@ -163,9 +163,15 @@ def test_a_host_is_quiet_while_nothing_is_short_taken_or_under_way_and_says_abov
     {'ksm': KsmState(run=1, saved=0, shared=0, pages_to_scan=100)},
     {'state': LadderState(departing=Departing(awaited=Awaited(guest='g1', at=NOW)))},
     {'state': LadderState(departing=Departing(short_since=NOW))},
-    {'state': LadderState(probes={'g1': Probe(step=MIB, at=NOW)})}])
+    {'state': LadderState(probes={'g1': Probe(step=MIB, at=NOW)})},
+    {'state': LadderState(probes={'g1': Probe(step=MIB, at=NOW - 1e4, misses=1)})}])
 def test_a_host_where_anything_is_going_on_is_not_quiet(change):
     assert quiet(**change) is None
+
+
+def test_a_guest_that_read_back_once_does_not_keep_its_host_from_being_quiet_for_hours():
+    """Its smaller step is kept until it has given as much without reading back, and nobody may ask that of it."""
+    assert quiet(state=LadderState(probes={'g1': Probe(step=MIB, at=NOW - 100)}))
 
 
 @pytest.mark.parametrize('tick, quiet, seconds', [(5, False, 5), (5, True, 30), (1, True, 6), (10, True, 30),
