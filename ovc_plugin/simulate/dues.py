@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Checks that need a memory of their own: guests below their reservation, guests that swap moves nothing of, and the
-level of the host.
+"""Checks that need a memory of their own: guests below their reservation, what is given, guests that swap moves nothing
+of, and the level of the host.
 
 All go by what is true in the model, and count for themselves: none of it is taken from the rules or their state.
 """
@@ -14,7 +14,7 @@ from ovc_plugin.model import MIB, HostSnapshot, Level, Outcome, Plan, ReclaimGue
 from ovc_plugin.settings import HostSettings
 from ovc_plugin.simulate.guest import Guest
 
-OWED, FRUITLESS, SETTLES = '1 owed first', '9 fruitless rests', '10 settles'
+OWED, GIVEN, FRUITLESS, SETTLES = '1 owed first', '5 free before give', '9 fruitless rests', '10 settles'
 HEARD = 10.0       # seconds
 _LEAST = 4 * MIB   # of which less is not worth swapping
 _MISSES = 2        # in a row, from which on a guest rests
@@ -95,6 +95,30 @@ def _lacks(guest: Guest) -> int:
 
 def _names(guests: typing.Iterable[str], true: dict[str, Guest]) -> str:
     return ', '.join(sorted(true[uuid].habit.name for uuid in guests))
+
+
+class Given:
+    """What is given was free before. Given is what a guest may have beyond its size and beyond what it was given;
+    what it was given and has not taken up yet is not free. What was given before the rules lost their memory, and is
+    under way then, nobody can see: libvirt tells of sizes, not of targets.
+    """
+
+    def __init__(self, holds: Holds) -> None:
+        self._holds, self._lost = holds, False
+        self._unseen: dict[str, int] = {}
+
+    def restarted(self, *, kept: bool) -> None:
+        self._lost = self._lost or not kept
+
+    def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
+        if self._lost:
+            self._lost, self._unseen = False, {uuid: g.target for uuid, g in true.items() if g.coming(time)}
+        given = sum(max(0, a.target - max(true[a.guest].size, true[a.guest].target))
+                    for a in plan.actions if isinstance(a, SetBalloon))
+        if given:
+            coming = sum(g.coming(time) for uuid, g in true.items() if self._unseen.get(uuid) != g.target)
+            self._holds(GIVEN, given + coming <= snapshot.available, time,
+                        f'{given // MIB} MB given, {coming // MIB} MB under way, {snapshot.available // MIB} MB free')
 
 
 class Fruitless:

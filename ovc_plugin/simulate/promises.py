@@ -37,7 +37,7 @@ NAMES = {
     dues.OWED: 'who is found below its reservation is given all of it first, once so much is free',
     '2 backed': 'maximums within memory and swap; nobody is killed',
     '3 floor': 'no target below the reservation, nor below need, nor below need and cushion before HARD',
-    '5 free before give': 'what is given was free before, counting what is still being taken up',
+    dues.GIVEN: 'what is given was free before, counting what is still being taken up',
     '6 unknown holds': 'who has not spoken is not shrunk and earns no credit; a stale report admits nobody',
     '7 untouchables': 'never ballooned, swapped or merged',
     '8 trust': 'sharing does not run while guests of two trust domains can merge',
@@ -69,7 +69,7 @@ class Watcher:
         self._looked = 0
         self._no_swap = dataclasses.replace(settings, swap=False)
         self._owed, self._fruitless = dues.Owed(settings, self._holds), dues.Fruitless(settings, self._holds)
-        self._levels = dues.Levels(settings, settled, self._holds)
+        self._levels, self._given = dues.Levels(settings, settled, self._holds), dues.Given(self._holds)
 
     def breach(self, promise: str, time: float, what: str) -> None:
         if promise not in self.breaches:
@@ -90,7 +90,7 @@ class Watcher:
         self._reported = {g.uuid for g in snapshot.guests}
         self._sums(world, time)
         seen, true = {g.uuid: g for g in snapshot.guests}, {g.uuid: g for g in world.guests if g.alive}
-        self._given(true, snapshot, plan, time)
+        self._given.look(true, snapshot, plan, time)
         self._owed.look(true, snapshot, plan, time)
         self._fruitless.look(true, snapshot, plan, world.outcomes, time)
         for action in plan.actions:
@@ -105,7 +105,7 @@ class Watcher:
         self._untouched(world, time)
 
     def restarted(self, restart: Restart) -> None:
-        for one in (self._owed, self._fruitless, self._levels):
+        for one in (self._owed, self._fruitless, self._levels, self._given):
             one.restarted(kept=restart.kept)
 
     def finish(self, world: World) -> None:
@@ -164,15 +164,6 @@ class Watcher:
         told = one.told_usable is not None or one.told_working is not None
         return (told and not one.babbles(time)
                 and time - one.told_at <= self.settings.stats_max_age)
-
-    def _given(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
-        """Given: what a guest may have beyond its size and beyond what it was given before."""
-        given = sum(max(0, a.target - max(true[a.guest].size, true[a.guest].target))
-                    for a in plan.actions if isinstance(a, SetBalloon))
-        if given:
-            coming = sum(g.coming(time) for g in true.values())
-            self._holds('5 free before give', given + coming <= snapshot.available, time,
-                        f'{given // MIB} MB given, {coming // MIB} MB under way, {snapshot.available // MIB} MB free')
 
     def _silent(self, true: dict[str, Guest], snapshot: HostSnapshot, known: LadderState, time: float) -> None:
         """Of guests that have not spoken, nothing is promised but what swap takes without asking."""
