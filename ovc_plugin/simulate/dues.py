@@ -30,15 +30,14 @@ class Owed:
 
     In no pass is anybody else given memory while one of them is not, but for one that was asked for a size within the
     last ``HEARD`` seconds, or was seen nearer to it within them: it may have been on its way. And once as much is free,
-    beyond the minimum and the reserve, as it and those that lack less need together, for ``patience`` seconds, it has
-    been asked to have its reservation. What guests are still taking up is not free, nor what merged pages may take
-    back: all of them, as nothing is promised sooner. So long may last what is not seen at once: that a guest which was
-    given memory does not take it (``stuck_after``), and that one which was asked lately has been shrunk (``HEARD``).
+    beyond the minimum and the reserve, as it and those that lack less need together, for ``HEARD`` seconds, it has been
+    asked to have its reservation: so long it may not be seen that one which was asked lately has been shrunk. What
+    guests are still taking up is not free, nor what merged pages may take back: all of them, as nothing is promised
+    sooner. Of one that was given memory it is not seen before ``stuck_after`` seconds that it does not take it.
     """
 
     def __init__(self, settings: HostSettings, holds: Holds) -> None:
         self.settings, self._holds = settings, holds
-        self.patience = settings.stuck_after + HEARD
         self._since: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         self._nearest: dict[str, int] = {}
@@ -67,7 +66,7 @@ class Owed:
         self._holds(OWED, not (waiting and others), time,
                     f'{_names(others, true)} is given memory while {_names(waiting, true)} lacks its reservation')
         free = snapshot.available - max(pressure.minimum(snapshot.total, self.settings.level_scale), snapshot.reserve)
-        free -= sum(g.coming(time) + g.merged for g in true.values())
+        free -= sum(self._coming(g, time) + g.merged for g in true.values())
         before, self._since = self._since, {}
         for missing, uuid in lacking:
             free -= missing + MIB  # a target is rounded up
@@ -76,9 +75,17 @@ class Owed:
             if uuid not in waiting or not true[uuid].habit.reachable:
                 continue
             self._since[uuid] = since = before.get(uuid, time)
-            self._holds(OWED, time - since <= self.patience, time,
+            self._holds(OWED, time - since <= HEARD, time,
                         f'{_names({uuid}, true)} lacks {missing // MIB} MB of its reservation for '
                         f'{time - since:.0f} s, though {(free + missing) // MIB} MB are free')
+
+    def _coming(self, guest: Guest, time: float) -> int:
+        """Bytes that a guest takes up, or may be taking up as far as anybody can see: one that takes nothing of what it
+        was given is known by that, after a while."""
+        asked_at = self._asked.get(guest.uuid)
+        if asked_at is not None and time - asked_at < self.settings.stuck_after:
+            return max(0, guest.target - guest.size)
+        return guest.coming(time)
 
     def _approach(self, snapshot: HostSnapshot, time: float) -> None:
         """Who was asked to grow and is larger than it was ever seen since: as far as anybody can see, it is coming."""
