@@ -105,14 +105,17 @@ def _names(guests: typing.Iterable[str], true: dict[str, Guest]) -> str:
 
 
 class Given:
-    """What is given was free before. Given is what a guest may have beyond its size and beyond what it was given;
-    what it was given and has not taken up yet is not free. What was given before the rules lost their memory, and is
-    under way then, nobody can see: libvirt tells of sizes, not of targets.
+    """What is given was free before. Given is what a guest may have beyond its size and beyond what it was given; what
+    it was given and has not taken up yet is not free, as far as that can be seen: while it was asked less than
+    ``stuck_after`` seconds ago, or has grown since the last look. What was given before the rules lost their memory,
+    and is under way then, nobody can see: libvirt tells of sizes, not of targets.
     """
 
-    def __init__(self, holds: Holds) -> None:
-        self._holds, self._lost = holds, False
+    def __init__(self, settings: HostSettings, holds: Holds) -> None:
+        self.settings, self._holds, self._lost = settings, holds, False
         self._unseen: dict[str, int] = {}
+        self._asked: dict[str, float] = {}
+        self._sizes: dict[str, int] = {}
 
     def restarted(self, *, kept: bool) -> None:
         self._lost = self._lost or not kept
@@ -120,12 +123,19 @@ class Given:
     def look(self, true: dict[str, Guest], snapshot: HostSnapshot, plan: Plan, time: float) -> None:
         if self._lost:
             self._lost, self._unseen = False, {uuid: g.target for uuid, g in true.items() if g.coming(time)}
-        given = sum(max(0, a.target - max(true[a.guest].size, true[a.guest].target))
-                    for a in plan.actions if isinstance(a, SetBalloon))
-        if given:
-            coming = sum(g.coming(time) for uuid, g in true.items() if self._unseen.get(uuid) != g.target)
+        asks = [a for a in plan.actions if isinstance(a, SetBalloon)]
+        if given := sum(max(0, a.target - max(true[a.guest].size, true[a.guest].target)) for a in asks):
+            coming = sum(g.coming(time) for uuid, g in true.items()
+                         if self._unseen.get(uuid) != g.target and self._seen(g, time))
             self._holds(GIVEN, given + coming <= snapshot.available, time,
                         f'{given // MIB} MB given, {coming // MIB} MB under way, {snapshot.available // MIB} MB free')
+        self._asked |= {a.guest: time for a in asks}
+        self._sizes = {uuid: g.size for uuid, g in true.items()}
+
+    def _seen(self, guest: Guest, time: float) -> bool:
+        asked_at, before = self._asked.get(guest.uuid), self._sizes.get(guest.uuid)
+        return before is None or guest.size > before or (
+            asked_at is not None and time - asked_at < self.settings.stuck_after)
 
 
 class Fruitless:

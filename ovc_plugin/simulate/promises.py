@@ -69,7 +69,7 @@ class Watcher:
         self._looked = 0
         self._no_swap = dataclasses.replace(settings, swap=False)
         self._owed, self._fruitless = dues.Owed(settings, self._holds), dues.Fruitless(settings, self._holds)
-        self._levels, self._given = dues.Levels(settings, settled, self._holds), dues.Given(self._holds)
+        self._levels, self._given = dues.Levels(settings, settled, self._holds), dues.Given(settings, self._holds)
 
     def breach(self, promise: str, time: float, what: str) -> None:
         if promise not in self.breaches:
