@@ -63,9 +63,8 @@ def yields(guest: GuestSnapshot) -> Yields:
     """By what the host backs for the guest: pages never touched, and those merged or in swap, free nothing."""
     actual, free = guest.actual or 0, guest.unused or 0
     free = free if free < actual else actual
-    if guest.resident is None:
+    if guest.resident is None or (backed := progress.backed(guest)) is None:
         return Yields(free, 1.0, 1.0)
-    backed = guest.resident + (guest.swapped or 0) + (guest.saved or 0)
     inside, resident = backed - guest.overhead, guest.resident / backed if backed else 0.0
     used = actual - free if actual > free else 1
     if inside >= actual > free:  # as mostly

@@ -198,9 +198,9 @@ def _unused(guest: GuestSnapshot) -> int:
     part more it would not put to use either. 0 where neither is known."""
     if guest.unused is not None:
         return guest.unused
-    if guest.actual is None or guest.resident is None:
+    if guest.actual is None or (backed := progress.backed(guest)) is None:
         return 0
-    return guest.actual - guest.resident - (guest.swapped or 0) - (guest.saved or 0)
+    return guest.actual - backed
 
 
 def _idle(guest: GuestSnapshot) -> float:

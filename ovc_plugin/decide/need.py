@@ -13,6 +13,7 @@ import dataclasses
 import math
 import typing
 
+from ovc_plugin.decide import progress
 from ovc_plugin.decide.state import Asked, Need
 from ovc_plugin.model import MIB, GuestSnapshot
 from ovc_plugin.settings import HostSettings
@@ -84,9 +85,8 @@ def estimate(guest: GuestSnapshot, known: Need | None, now: float) -> Estimate:
     which it has touched at some time: that deserves a quarter of trust, and nobody is shrunk by it (promise 6)."""
     if heard(known):
         return Estimate(amount=amount(guest, known), confidence=0.5 ** (max(0.0, now - known.heard_at) / 60))
-    if guest.resident is None:
+    if (backed := progress.backed(guest)) is None:
         return Estimate(amount=guest.maximum, confidence=0.0)
-    backed = guest.resident + (guest.swapped or 0) + (guest.saved or 0)
     return Estimate(amount=min(backed, guest.maximum), confidence=0.25)
 
 

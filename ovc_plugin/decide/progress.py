@@ -102,6 +102,12 @@ def given(asked: typing.Mapping[str, Asked], settings: HostSettings, now: float)
     return sum(one.change for one in asked.values() if one.change > 0 and now - one.moved_at < 2 * settings.tick)
 
 
+def backed(guest: GuestSnapshot) -> int | None:
+    """What the guest has made its host back, with memory of its own, with swap, or with a page that it shares: bytes,
+    with its overhead; ``None`` where that is not known."""
+    return None if guest.resident is None else guest.resident + (guest.swapped or 0) + (guest.saved or 0)
+
+
 def taking(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], settings: HostSettings, now: float) -> int:
     """Bytes that guests were given and are still taking up: they look free, and are handed out already (promise 5).
     Of one whose size is not known any more that is what its host does not back: it cannot be seen to be stuck."""
@@ -110,8 +116,8 @@ def taking(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], settings: 
         if (mine := asked.get(guest.uuid)) is None:
             continue
         if guest.actual is None:
-            backed = (guest.resident or 0) + (guest.swapped or 0) + (guest.saved or 0) - guest.overhead
-            coming += max(0, mine.target - max(mine.nearest, backed)) if mine.change > 0 else 0
+            inside = (backed(guest) or 0) - guest.overhead
+            coming += max(0, mine.target - max(mine.nearest, inside)) if mine.change > 0 else 0
         elif now - mine.moved_at < settings.stuck_after:
             coming += max(0, mine.target - guest.actual)
     return coming

@@ -137,7 +137,8 @@ def _waits(guest: GuestSnapshot, plan: Plan, asked: Asked | None, spare: int, se
         return (f'settling: it moved {now - asked.moved_at:.0f} s ago, and has said nothing of its memory since '
                 f'(for {word.age:.0f} s)')
     if asked.change > 0 and now - asked.at < settings.turn_after:
-        return f'it was given memory {now - asked.at:.0f} s ago < {settings.turn_after:.0f} s (turn_after)'
+        return (f'it was given memory {now - asked.at:.0f} s ago < {settings.turn_after:.0f} s (turn_after), and is '
+                'asked before that only where another guest lacks what it is guaranteed')
     return None
 
 
