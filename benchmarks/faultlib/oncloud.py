@@ -13,6 +13,7 @@ from guest.client import GuestError, tell
 from onebox_cloud import parts
 from onebox_cloud.cloud import Cloud
 from onebox_cloud.demo import watch
+from onebox_cloud.demo.run import refusals
 from onebox_cloud.options import Options
 from onebox_cloud.process import Part
 from onebox_cloud.progress import Progress
@@ -69,10 +70,12 @@ class World:
         self.until(lambda: compute.find_server(server) is None, 300, f'{name} to be deleted')
 
     def booted(self, name: str) -> bool:
-        """:raises RuntimeError: nova has given it up; with its word."""
+        """:raises RuntimeError: nova has given it up; with its word, and ours."""
         server = self.cloud.connect().compute.get_server(self.servers[name])
         if server.status == 'ERROR':
-            raise RuntimeError(f'nova: {(server.fault or {}).get("message", "no word of why")}')
+            said = refusals(self.cloud, self.watcher) or {'ours': 'nothing of why, so that placement offered no host'}
+            raise RuntimeError(f'nova: {(server.fault or {}).get("message", "no word of why")}; '
+                               + '; '.join(f'{where}: {what}' for where, what in said.items()))
         return self.watcher.beating(name)
 
     def until(self, look: typing.Callable[[], typing.Any], seconds: float, what: str) -> float:

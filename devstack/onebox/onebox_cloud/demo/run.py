@@ -84,7 +84,7 @@ def _accident(part: str, accident: Accident, cloud: Cloud, say: Progress) -> Run
     samples, touched_at = _watch(watcher, placed, accident, say, part)
     running = {uuid for host in cloud.hosts for uuid in _running(host, connection)}
     counts = {h.name: sum(host == h.name for host in placed.values()) for h in cloud.hosts}
-    reasons, within = _reasons(cloud, watcher), [name for name in placed if watcher.killed_within(name)]
+    reasons, within = refusals(cloud, watcher), [name for name in placed if watcher.killed_within(name)]
     watcher.close()
     return Run(
         part=part, asked=accident.guests, placed=counts,
@@ -188,7 +188,7 @@ def _seen(samples: list[Sample]) -> float:
     return sum(s.seen for s in samples) / max(1, sum(s.guests for s in samples))
 
 
-def _reasons(cloud: Cloud, watcher: Watcher) -> dict[str, str]:
+def refusals(cloud: Cloud, watcher: Watcher) -> dict[str, str]:
     """Our own words on refusals: the scheduler's and the hosts' logs, and what `ovc status` says of one more guest."""
     if not cloud.options.plugin:
         return {}
