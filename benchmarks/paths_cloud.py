@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -19,9 +18,8 @@ from onebox_cloud.hosts import Host
 from onebox_cloud.process import Part
 from onebox_cloud.progress import Progress
 
-from benchmarks import hog
+from benchmarks import hog, stored
 from benchmarks.paths_watch import MB, RESERVE, Watch
-from ovc_plugin.report import STATS_KEY
 
 SMALL, SHARE = 192, 0.25             # MB, and what of it is guaranteed
 # Seconds. Reports of a quiet host are up to 6 ticks and an audit old, and older where the machine is busy.
@@ -37,19 +35,6 @@ class Kind:
     name: str
     mb: int
     share: float
-
-
-def reports(cloud: Cloud) -> dict[str, float]:
-    """When each host took the report that nova's database holds of it, in seconds of the epoch."""
-    asked = ['mariadb', '--no-defaults', '-uroot', '-S', str(cloud.state / 'mysql.sock'), '-N', '-B', '--raw', '-e',
-             'SELECT host, stats FROM nova_cell1.compute_nodes WHERE deleted = 0']
-    answer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-    found = {}
-    for line in answer.splitlines():
-        host, _, stats = line.partition('\t')
-        with contextlib.suppress(KeyError, TypeError, ValueError):  # none yet
-            found[host] = float(json.loads(json.loads(stats)[STATS_KEY])['taken_at'])
-    return found
 
 
 class Stage:
@@ -132,7 +117,7 @@ class Stage:
         began, deadline = time.time(), time.monotonic() + 120
         while True:
             time.sleep(1)
-            told = reports(self.cloud)
+            told = {name: report.taken_at for name, report in stored.reports(self.cloud).items()}
             late = [h.name for h in self.cloud.hosts if h.name not in self.halted and told.get(h.name, 0.0) < began]
             if not late:
                 return

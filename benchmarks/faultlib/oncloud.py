@@ -18,8 +18,10 @@ from onebox_cloud.options import Options
 from onebox_cloud.process import Part
 from onebox_cloud.progress import Progress
 
+from benchmarks import stored
 from ovc_plugin import codec, record
 from ovc_plugin.decide.replay import Pass
+from ovc_plugin.model import Level
 
 from .scene import MB, UNLIMITED, Row
 
@@ -97,6 +99,12 @@ class World:
         answer = self.watcher.ask()[self.host.name]
         return answer if isinstance(answer, dict) and answer.get('report') else None
 
+    def takes_guests(self, since: float) -> bool:
+        """Whether nova-scheduler reads a report of the host taken since, by which it is not short of memory. One that
+        is takes nobody, and guests that fill bring it there and back: with a server that is gone or not."""
+        report = stored.reports(self.cloud).get(self.host.name)
+        return report is not None and report.taken_at >= since and report.level < Level.HARD
+
     def lost(self) -> list[str]:
         found = [f'{name} does not beat' for name in self.servers if not self.watcher.beating(name)]
         if killed := watch.kernel_kills() - self.kills:
@@ -139,6 +147,8 @@ def without(world: World, part: Part, word: str) -> Row:
     world.cloud.up()
     answers = world.until(world.status, 90, 'the host to answer')
     fresh = world.until(lambda: (s := world.status()) and s['tick']['age'] < 15, 60, 'a fresh report')
+    back = time.time()
+    calm = world.until(lambda: world.takes_guests(back), 180, 'nova to read a report of a host below HARD')
     name = f'after-{part.name}'
     world.boot(name, 'ovc.touch=20')
     booted = world.until(lambda: world.booted(name), 600, 'a guest to boot')
@@ -157,7 +167,8 @@ def without(world: World, part: Part, word: str) -> Row:
     return Row(fault=f'{word} killed for {AWAY:.0f} s', kind='real (cloud)', lost=tuple(lost + world.lost()),
                happened=f'{len(alone)} passes recorded meanwhile with {acted(alone)} actions done (level {level}, '
                         f'state kept: {saved["ladder"]["level"]}); status again {answers + fresh:.0f} s after its '
-                        f'return, a new guest beats {booted:.0f} s later')
+                        f'return, nova reads a host below HARD {calm:.0f} s later, a new guest beats after '
+                        f'{booted:.0f} s more')
 
 
 def run(wanted: list[str], say: typing.Callable[[str], None]) -> list[Row]:
