@@ -141,6 +141,8 @@ class Controller(Answers):
             try:
                 if self.settings.host.dry_run:
                     self._let_go()
+                elif self.settings.host.ksm == 'leave':
+                    self._kept.leave_ksm(self._tune_ksm, self._state)
                 self.run_pass()
                 self._wait()
             except Exception as error:  # the loop must outlive anything

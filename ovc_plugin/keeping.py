@@ -77,6 +77,14 @@ class Keeper:
         self._store.give_up()
         return before if done else None
 
+    def leave_ksm(self, write: typing.Callable[[str, int], None], remembered: state.LadderState) -> None:
+        """Page sharing is left to others from now on, as it was found: nobody watches any more whose pages meet
+        (promise 8). What cannot be put back is tried again by the next call."""
+        before = self.ksm_before
+        if before is not None and self.alone and self.restore_ksm(write, remembered) is None:
+            LOG.warning('%s: page sharing is put back to run=%d, as it was found: with [ovc_host] ksm = leave nobody '
+                        'watches whose pages meet', self._host, before.run)
+
     def recall(self) -> state.LadderState | None:
         """What the rules remembered, where that can be read."""
         self._written = None  # by whom, and when, is not known

@@ -16,14 +16,16 @@ import functools
 import os
 import pathlib
 import sys
+import typing
 
 from oslo_config import cfg
-from oslo_privsep import capabilities, priv_context
+from oslo_privsep import capabilities, comm, priv_context
 
 from ovc_plugin import leases, pages, squeeze
 
 KSM = pathlib.Path('/sys/kernel/mm/ksm')
 LEASES = pathlib.Path('/run/ovc-plugin')
+ANSWERS = 5.0  # seconds within which the helper must have done what takes it no time: a pass waits for it
 MOST_SECONDS = 10.0  # of one call, whatever is asked: far less than the watchdog waits (leases.DEADLINE)
 # run=2, which unmerges everything at once and needs the memory for it, is not in the list.
 KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1), 'use_zero_pages': (0, 1),
@@ -42,6 +44,26 @@ context = priv_context.PrivContext(
 # Apart, since it may read guests' memory: its helper is started only where pages are sampled ([ovc_host] sample_pages).
 reading = priv_context.PrivContext(
     'ovc_plugin', cfg_section=READING, pypath=f'{__name__}.reading', capabilities=CAPABILITIES[READING])
+
+
+Call = typing.TypeVar('Call', bound=typing.Callable[..., typing.Any])
+
+
+def _awaited(call: Call) -> Call:
+    """An entry point of the first helper that is not waited for without end, should it hang.
+
+    :raises TimeoutError: no answer within :data:`ANSWERS`; it may be carried out later.
+    """
+    ask = context.entrypoint_with_timeout(ANSWERS)(call)
+
+    @functools.wraps(ask)
+    def asked(*arguments: typing.Any) -> typing.Any:
+        try:
+            return ask(*arguments)
+        except comm.PrivsepTimeout:
+            raise TimeoutError(f'the root helper has not answered within {ANSWERS:g} s: look whether its process (or '
+                               'the sudo that starts it) hangs, and end it; another one is started then') from None
+    return typing.cast(Call, asked)
 
 
 def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
@@ -69,12 +91,12 @@ def prepare(conf: cfg.ConfigOpts, become_root: list[str] | None = None) -> None:
                 conf.set_default('helper_command', str(helper), group=group)
 
 
-@context.entrypoint
+@_awaited
 def set_ksm(name: str, value: int) -> None:
     """Write one KSM knob.
 
     :raises ValueError: not a knob of ours, or out of bounds.
-    :raises OSError: the kernel refuses.
+    :raises OSError: the kernel refuses, or the helper does not answer.
     """
     write_knob(KSM, name, value)
 
@@ -110,7 +132,7 @@ def _watchdog(directory: pathlib.Path) -> leases.Watchdog:
     return leases.Watchdog(directory)
 
 
-@context.entrypoint
+@_awaited
 def lift_leftovers() -> list[str]:
     """Put back every limit that a killed process left lowered; returns the groups."""
     return leases.lift(LEASES)
@@ -135,7 +157,7 @@ def page_hashes_of(proc: pathlib.Path, pid: int, size: int, first: int, count: i
                             lambda: pages.checked(root))
 
 
-@context.entrypoint
+@_awaited
 def merged_pages(pids: list[int]) -> dict[int, tuple[int, int]]:
     """Pages that page sharing holds of each process, (merging, zero); those that are gone are left out."""
     return merged_of(pathlib.Path('/proc'), pids)

@@ -181,14 +181,14 @@ def _getting_better(level: Level, departing: Departing) -> bool:
 
 def _over_before(snapshot: HostSnapshot, choice: Choice, settings: HostSettings) -> bool:
     """Whether memory becomes available so fast that the level is left before the guest would be."""
-    missing = pressure.goal(snapshot.total, settings) - snapshot.available
+    missing = pressure.goal(snapshot.total, settings, backed=pressure.backed(snapshot)) - snapshot.available
     gained = -(snapshot.growth or 0.0)
     return missing > 0 and gained > 0 and missing / gained < choice.seconds
 
 
 def _lacking(snapshot: HostSnapshot, settings: HostSettings) -> int:
     """Bytes that would have to go: what is missing now, and what those have in swap who keep reading from it."""
-    missing = max(0, pressure.goal(snapshot.total, settings) - snapshot.available)
+    missing = max(0, pressure.goal(snapshot.total, settings, backed=pressure.backed(snapshot)) - snapshot.available)
     return missing + sum(g.swapped or 0 for g in snapshot.running if g.refaults)
 
 

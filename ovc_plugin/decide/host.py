@@ -9,6 +9,7 @@ import typing
 
 from ovc_plugin.decide import balloon, evacuate, evaporation, giving, ksm, need, pressure, progress, scanning, swap
 from ovc_plugin.decide.departing import closed, stays
+from ovc_plugin.decide.pressure import backed
 from ovc_plugin.decide.rule import Part, Rule, Situation
 from ovc_plugin.decide.rules import BUILT_IN
 from ovc_plugin.decide.state import LadderState, Probe
@@ -35,7 +36,7 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     ask for, is passed over in this pass and named in the plan's notes.
     """
     asked = progress.follow(snapshot, state.asked, now)
-    snapshot = _by_itself(snapshot, progress.given(asked, settings, now))
+    snapshot = _by_itself(snapshot, progress.filled(state.asked, asked, settings, now))
     judged = pressure.judge(snapshot, state, settings, now)
     departing, snapshot = evacuate.look(snapshot, judged.level, state.departing, settings, now)
     state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since,
@@ -59,12 +60,12 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     return plan, situation.state
 
 
-def _by_itself(snapshot: HostSnapshot, given: int) -> HostSnapshot:
-    """The host without the growth that is our own doing: a guest may fill what it was given within a second. That was
-    taken of what is over; were it seen as a shortage, others would be shrunk for it."""
-    if not given or not snapshot.growth or snapshot.growth <= 0:
+def _by_itself(snapshot: HostSnapshot, filled: int) -> HostSnapshot:
+    """The host without the growth that is our own doing: a guest may fill what it was given within a second, for which
+    growth is told. That was taken of what is over; were it seen as a shortage, others would be shrunk for it."""
+    if not filled or not snapshot.growth or snapshot.growth <= 0:
         return snapshot
-    return dataclasses.replace(snapshot, growth=max(0.0, snapshot.growth - given))
+    return dataclasses.replace(snapshot, growth=max(0.0, snapshot.growth - filled))
 
 
 def _followed(state: LadderState, snapshot: HostSnapshot, settings: HostSettings, now: float) -> LadderState:
@@ -173,9 +174,11 @@ def _after(situation: Situation, part: Part) -> Situation:
     if not part.actions and not part.credit:
         return situation
     state, turned = situation.state, {}
+    guests = {g.uuid: g for g in situation.snapshot.running} if part.actions else {}
     for action in part.actions:
         if isinstance(action, SetBalloon):
-            turned[action.guest] = progress.asked_now(action, state.asked.get(action.guest), situation.now)
+            turned[action.guest] = progress.asked_now(action, state.asked.get(action.guest), situation.now,
+                                                      progress.backed(guests[action.guest]))
         elif isinstance(action, AskMigration):
             state = dataclasses.replace(state, departing=evacuate.asked(state.departing, action, situation.now))
     if turned:
@@ -193,11 +196,6 @@ def shortage(snapshot: HostSnapshot, level: Level, settings: HostSettings) -> in
     coming = int(max(0.0, snapshot.growth or 0.0) * settings.tick)
     goal = pressure.goal(snapshot.total, settings, backed=backed(snapshot))
     return max(0, goal + coming - snapshot.available)
-
-
-def backed(snapshot: HostSnapshot) -> bool:
-    """Whether memory and swap hold all that guests may ever touch (promise 2)."""
-    return sum(g.committed for g in snapshot.running) <= snapshot.total - snapshot.reserve + snapshot.swap_usable
 
 
 def exhaustion(snapshot: HostSnapshot, level: Level) -> float:
@@ -221,14 +219,18 @@ def surplus(snapshot: HostSnapshot, settings: HostSettings) -> int:
 
 def reclaimable(snapshot: HostSnapshot, settings: HostSettings, state: LadderState | None = None,
                 probes: typing.Mapping[str, Probe] | None = None) -> int:
-    """Bytes that balloon and swap could free within a minute without breaking a guarantee or believing silence, and
-    without counting on guests of which swap moved nothing lately (by ``probes``, else by those of ``state``)."""
+    """Bytes that balloon and swap could free within a minute without breaking a guarantee or believing silence
+    (promise 6), and without counting on guests of which swap moved nothing lately (by ``probes``, else by those of
+    ``state``), or that read back what it moved: below CRITICAL it leaves them alone."""
     known = state or _followed(LadderState(), snapshot, settings, snapshot.taken_at)
     probes = known.probes if probes is None else probes
     ballooned = swapped = 0
     for guest in snapshot.running:
+        if not need.fresh(guest, settings):
+            continue
         could = balloon.givable(guest, Level.SOFT, settings, known.needs.get(guest.uuid)) if settings.balloon else 0
         ballooned += could
-        if settings.swap and not swap.resting(probes.get(guest.uuid), snapshot.taken_at):
+        if (settings.swap and not swap.harmed(guest, settings)
+                and not swap.resting(probes.get(guest.uuid), snapshot.taken_at)):
             swapped += swap.swappable(guest, could)
-    return ballooned + min(swapped, snapshot.swap_free)
+    return ballooned + min(swapped, snapshot.swap_free, int(60 * swap.SPEED))

@@ -20,6 +20,7 @@ _LEAVE = {Level.SOFT: 1.0, Level.HARD: 0.48, Level.CRITICAL: 0.24}
 # A balloon takes two passes: one to ask, one to see what came of it.
 _SWAP_TAKES, _LAST_MOMENT = 4.0, 1.5
 _LATE = 2.0              # a level begun so ends only when that many times as long is left
+_EASED = 1.5             # a level begun by waiting or by reading back ends at so many times less of it
 _READ_BACK = 5.0         # times refault_limit, of the average guest, from which reading back is HARD
 _CALMER = 3.0            # a level above SOFT falls to SOFT after the dwell divided by this: nothing is handed out there
 _PAUSE, _URGENT = 0.3, 1.0   # least seconds between two passes when it gets worse, and while it is HARD or worse
@@ -98,6 +99,11 @@ def apart(tick: float, *, quiet: bool) -> float:
     return max(tick, min(_QUIET * tick, _LONGEST)) if quiet else tick
 
 
+def backed(snapshot: HostSnapshot) -> bool:
+    """Whether memory and swap hold all that guests may ever touch (promise 2)."""
+    return sum(g.committed for g in snapshot.running) <= snapshot.total - snapshot.reserve + snapshot.swap_usable
+
+
 def goal(total: int, settings: HostSettings, *, backed: bool = True) -> int:
     """Available memory to get back to once it is short: a quarter above where SOFT ends, and twice as much where memory
     and swap do not hold all that guests may touch, as nothing catches a fall there."""
@@ -137,11 +143,11 @@ def judge(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, no
 def _signs(snapshot: HostSnapshot, least: int, shares: dict[Level, float],
            settings: HostSettings, late: float) -> list[tuple[Level, str]]:
     """What each sign says, by the thresholds at which levels begin, or (``late`` above 1) end."""
-    signs = [_available(snapshot, least, shares)]
+    signs, ease = [_available(snapshot, least, shares)], _EASED if late > 1 else 1.0
     if snapshot.stall is not None:
-        signs.append(_stalled(snapshot.stall, settings))
+        signs.append(_stalled(snapshot.stall, settings, ease))
     if snapshot.swap_in is not None:
-        signs.append(_read_back(snapshot, snapshot.swap_in, least, settings))
+        signs.append(_read_back(snapshot, snapshot.swap_in, least, settings, ease))
     if snapshot.growth is not None and snapshot.growth > 0:
         signs.append(_exhaustion(snapshot, snapshot.growth, least, settings, late))
     return signs
@@ -155,16 +161,17 @@ def _available(snapshot: HostSnapshot, least: int, shares: dict[Level, float]) -
     return level, compared
 
 
-def _stalled(stall: float, settings: HostSettings) -> tuple[Level, str]:
-    for level, limit in ((Level.HARD, settings.stall_hard), (Level.SOFT, settings.stall_soft)):
+def _stalled(stall: float, settings: HostSettings, ease: float) -> tuple[Level, str]:
+    for level, limit in ((Level.HARD, settings.stall_hard / ease), (Level.SOFT, settings.stall_soft / ease)):
         if stall >= limit:
             return level, f'tasks wait for memory {stall:.0%} of the time >= {limit:.0%}'
-    return Level.CLEAR, f'tasks wait for memory {stall:.0%} of the time < {settings.stall_soft:.0%}'
+    return Level.CLEAR, f'tasks wait for memory {stall:.0%} of the time < {settings.stall_soft / ease:.0%}'
 
 
-def _read_back(snapshot: HostSnapshot, swap_in: float, least: int, settings: HostSettings) -> tuple[Level, str]:
+def _read_back(snapshot: HostSnapshot, swap_in: float, least: int, settings: HostSettings,
+               ease: float) -> tuple[Level, str]:
     """Guests that read back while memory is short: what was swapped was in use. With memory to spare they only heal."""
-    limit = settings.refault_limit * _PAGE * max(1, len(snapshot.running))
+    limit = settings.refault_limit * _PAGE * max(1, len(snapshot.running)) / ease
     if snapshot.available >= least or swap_in < limit:
         return Level.CLEAR, f'{swap_in / MIB:.1f} MB/s read back from swap'
     level = Level.HARD if swap_in >= _READ_BACK * limit else Level.SOFT

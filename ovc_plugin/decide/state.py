@@ -22,7 +22,8 @@ class Asked:
 
     ``change`` is by how much it was asked to grow, below 0 where it was asked to shrink; 0 where that is not known.
     ``speed`` is how fast its balloon was seen to move, in bytes per second; ``None`` until it has. ``gave_way_at`` is
-    when it was last seen to grow by itself: a guest out of memory takes it out of its balloon.
+    when it was last seen to grow by itself: a guest out of memory takes it out of its balloon. ``unfilled`` is what it
+    was given and has not been seen to fill, ``backed`` what its host was last seen to back of it (bytes).
     """
 
     target: int
@@ -32,6 +33,8 @@ class Asked:
     change: int = 0
     speed: float | None = None
     gave_way_at: float | None = None
+    unfilled: int = 0
+    backed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +124,7 @@ def _read(kind: type[Kept], entries: dict[str, dict[str, typing.Any]]) -> dict[s
     known, found = {f.name for f in dataclasses.fields(kind)}, {}  # type: ignore[arg-type]
     for uuid, entry in entries.items():
         values = {name: value for name, value in entry.items() if name in known}
-        optional = ('speed', 'gave_way_at')
+        optional = ('speed', 'gave_way_at', 'backed')
         if wrong := [f for f, v in values.items() if not (isinstance(v, int | float) or v is None and f in optional)]:
             raise TypeError(f'guest {uuid}: {wrong[0]} is {values[wrong[0]]!r} and not a number')
         found[str(uuid)] = kind(**values)

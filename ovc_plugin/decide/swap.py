@@ -27,7 +27,7 @@ _TRIED = 0.5         # of a step: what must have been moved for it to count as b
 _UNTRIED = 600.0     # seconds after which a step that was not tried grows as well
 _PART = 100          # of a large guest's maximum one part at once, where that is more than swap_step
 _HASTE = 4           # steps at once at CRITICAL, and of guests from which nothing else can be had
-_SPEED = 100 * MIB   # bytes a second that a disk is trusted to take
+SPEED = 100 * MIB   # bytes a second that a disk is trusted to take
 _MISSES = 2          # in a row until a guest rests: one alone may be of a guest that filled up again meanwhile
 _DOUBLED = 4         # times at most that a rest, first of stuck_after seconds a miss, is doubled
 
@@ -58,19 +58,24 @@ def most(guest: GuestSnapshot, settings: HostSettings) -> int:
     return part if part > settings.swap_step else settings.swap_step
 
 
+def harmed(guest: GuestSnapshot, settings: HostSettings) -> bool:
+    """Whether it reads back what was swapped, faster than it may."""
+    return guest.refaults is not None and guest.refaults > settings.refault_limit
+
+
 def follow(snapshot: HostSnapshot, before: typing.Mapping[str, Probe], settings: HostSettings,
            now: float) -> dict[str, Probe]:
     """How much of each guest may be swapped in one pass, after what it read back since the last one. Guests that never
     read back, and of which something could be moved, are missing: they give a whole step."""
-    found, limit = {}, settings.refault_limit
+    found = {}
     for guest in snapshot.running:
-        known, harmed = before.get(guest.uuid), guest.refaults is not None and guest.refaults > limit
+        known, reads_back = before.get(guest.uuid), harmed(guest, settings)
         if known is not None and known.misses:
             known = _recalled(known, settings, now)
-        if known is None and not harmed:
+        if known is None and not reads_back:
             continue
         whole = most(guest, settings)
-        if harmed:
+        if reads_back:
             known = known or Probe(step=whole, at=now)
             found[guest.uuid] = _stepping(known, max(_LEAST, int(known.step * _DOWN)), now)
         elif known is not None and known.step < whole:
@@ -143,13 +148,13 @@ def reclaim(situation: Situation) -> Part:
         return NOTHING
     alone: list[tuple[GuestSnapshot, int]] = []
     others: list[tuple[GuestSnapshot, int]] = []
-    harmed: list[tuple[GuestSnapshot, int]] = []
+    reading: list[tuple[GuestSnapshot, int]] = []
     fruitless: list[tuple[GuestSnapshot, int]] = []
     probes = situation.state.probes
     for guest in snapshot.running:
         if (spare := swappable(guest)) >= _LEAST:
             group = (fruitless if resting(probes.get(guest.uuid), situation.now)
-                     else harmed if guest.refaults is not None and guest.refaults > settings.refault_limit
+                     else reading if harmed(guest, settings)
                      else alone if _unanswering(guest, situation) else others)
             group.append((guest, spare))
     actions = _share(alone, short, situation, _HASTE)
@@ -159,9 +164,9 @@ def reclaim(situation: Situation) -> Part:
     if situation.level >= Level.CRITICAL:
         taken = sum(a.amount for a in actions)
         last = situation.short - pressure.beyond(Level.HARD, snapshot.total, settings, backed=situation.backed)
-        actions += _share(harmed, min(last, snapshot.swap_free) - taken, situation, 1)
+        actions += _share(reading, min(last, snapshot.swap_free) - taken, situation, 1)
     found = sum(a.amount for a in actions)
-    credit = min(float(found), _SPEED * max(settings.tick, situation.until))
+    credit = min(float(found), SPEED * max(settings.tick, situation.until))
     if situation.level >= Level.HARD and short - found > _CRUMB:
         actions += _share(fruitless, short - found, situation, 1)
     return Part(actions=tuple(actions), credit=int(credit))

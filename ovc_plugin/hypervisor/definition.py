@@ -165,6 +165,7 @@ def _untouchable(domain: etree.Element) -> str | None:
         return f'{source.get("type")}-backed memory'
     if domain.find("memoryBacking/access[@mode='shared']") is not None:
         return 'file-backed memory'  # libvirt then backs it by a file of its own choice
-    # wherever its processors may run: what is strictly of one node can be taken from that node alone
+    # wherever its processors may run: what is bound to one node, by libvirt or by its group, is taken from that alone
     bound = [*domain.findall('numatune/memory'), *domain.findall('numatune/memnode')]
-    return 'pinned NUMA memory' if any(one.get('mode', 'strict') == 'strict' for one in bound) else None
+    return 'pinned NUMA memory' if any(
+        one.get('mode', 'strict') in ('strict', 'restrictive') for one in bound) else None

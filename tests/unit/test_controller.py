@@ -540,6 +540,21 @@ def test_a_dry_run_that_begins_while_acting_leaves_the_host_as_a_stop_does(tmp_p
     assert caplog.text.count('dry run from now on') == 1
 
 
+def test_page_sharing_that_is_left_to_others_from_now_on_is_first_put_back(tmp_path, monkeypatch, caplog):
+    """Promise 8: it was left on, by us, and nobody watched any more whose pages met."""
+    host = Sharing(tmp_path, monkeypatch, *sharing_guests())
+    at_work(host)
+    host.controller.settings = Settings(host=dataclasses.replace(host.settings.host, ksm='leave'))
+    until(lambda: host.knobs == {'run': 0, 'pages_to_scan': 77} and host.kept()['ksm_before'] is None)
+    done, passes = list(host.ksm), host.controller.status()['tick']['passes']
+    until(lambda: host.controller.status()['tick']['passes'] > passes + 2)
+    assert host.ksm == done and not host.controller.dry_run and caplog.text.count('ksm = leave') == 1
+    host.controller.settings = host.settings
+    until(lambda: host.knobs['run'] == 1 and host.kept()['ksm_before']['run'] == 0)
+    host.controller.stop(LONG)
+    assert host.knobs == {'run': 0, 'pages_to_scan': 77}
+
+
 class Knowing(Patient):
     """Loses its patience with the call that hangs, and with no other however slow the machine is."""
 

@@ -13,7 +13,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'devstack' / 'onebox')]
 
-from benchmarks import paths, paths_cells, paths_cloud, paths_watch  # noqa: E402
+from benchmarks import paths, paths_cells, paths_cloud, paths_watch, stored  # noqa: E402
+from ovc_plugin import report  # noqa: E402
+from tests.builders import a_report  # noqa: E402
 
 MB = 1 << 20
 NOWHERE = 'no host (ERROR)'
@@ -89,7 +91,8 @@ def test_a_cell_begins_once_every_host_that_answers_has_reported_again(monkeypat
     stage.cloud = types.SimpleNamespace(hosts=[types.SimpleNamespace(name=f'node{n}') for n in (1, 2, 3)])
     monkeypatch.setattr(paths_cloud, 'time', types.SimpleNamespace(
         time=lambda: now[0], monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)))
-    monkeypatch.setattr(paths_cloud, 'reports', lambda cloud: {'node1': now[0] - 1, 'node2': max(90.0, now[0] - 12)})
+    monkeypatch.setattr(paths_cloud.stored, 'reports', lambda cloud: {
+        'node1': a_report(taken_at=now[0] - 1), 'node2': a_report(taken_at=max(90.0, now[0] - 12))})
     stage.fresh()
     assert now[0] == 112
     stage.halted.clear()
@@ -97,11 +100,11 @@ def test_a_cell_begins_once_every_host_that_answers_has_reported_again(monkeypat
         stage.fresh()
 
 
-def test_when_a_host_took_its_report_is_read_from_novas_database(monkeypatch):
-    row = json.dumps({'ovc': json.dumps({'taken_at': 5.5}), 'num_instances': '1'})
-    ran = types.SimpleNamespace(stdout=f'node1\t{row}\nnode2\tNULL\nnode3\t{{}}\n')
-    monkeypatch.setattr(paths_cloud.subprocess, 'run', lambda *a, **k: ran)
-    assert paths_cloud.reports(types.SimpleNamespace(state=pathlib.Path('/run/x'))) == {'node1': 5.5}
+def test_what_a_host_has_reported_is_read_from_novas_database(monkeypatch):
+    row = json.dumps({'ovc': report.encode(a_report()), 'num_instances': '1'})
+    ran = types.SimpleNamespace(stdout=f'node1\t{row}\nnode2\tNULL\nnode3\t{{}}\nnode4\t{{"ovc": "?"}}\n')
+    monkeypatch.setattr(stored.subprocess, 'run', lambda *a, **k: ran)
+    assert stored.reports(types.SimpleNamespace(state=pathlib.Path('/run/x'))) == {'node1': a_report()}
 
 
 @pytest.mark.parametrize('silent, counted', [(3, 0), (99, 1)])

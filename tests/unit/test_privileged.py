@@ -6,6 +6,7 @@ import pathlib
 import types
 
 import pytest
+from oslo_privsep import comm
 
 from ovc_plugin import leases, privileged, squeeze
 from tests.builders import a_v1_group, a_v2_group
@@ -55,6 +56,23 @@ class Kernel:
             raise OSError(11 if path.name == 'memory.reclaim' else 16, 'fell short')
         if path.name in ('memory.limit_in_bytes', 'memory.high'):
             self.write_text(path, text)
+
+
+def test_a_helper_that_hangs_is_not_waited_for_without_end(monkeypatch):
+    """A pass stood still for as long: no balloon, no level, no report."""
+    asked = []
+
+    def call(name, args, kwargs, timeout):
+        asked.append((name, timeout))
+        raise comm.PrivsepTimeout
+    monkeypatch.setattr(privileged.context, 'client_mode', True)
+    monkeypatch.setattr(privileged.context, 'channel', types.SimpleNamespace(running=True, remote_call=call))
+    for ask in (lambda: privileged.set_ksm('run', 1), lambda: privileged.merged_pages([1]), privileged.lift_leftovers):
+        with pytest.raises(TimeoutError, match='the root helper has not answered within 5 s.*end it'):
+            ask()
+    assert {(name.rpartition('.')[2], seconds) for name, seconds in asked} == {
+        (name, privileged.ANSWERS) for name in ('set_ksm', 'merged_pages', 'lift_leftovers')}
+    assert all(privileged.context.is_entrypoint(getattr(privileged, name.rpartition('.')[2])) for name, _ in asked)
 
 
 def test_a_v1_limit_is_lowered_and_put_back(tmp_path, monkeypatch):

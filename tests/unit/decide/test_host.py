@@ -102,14 +102,14 @@ def test_swap_that_is_full_is_not_asked_for_more():
 
 
 def test_of_a_guest_no_more_is_swapped_than_its_own_limit_of_swap_takes():
-    """Nor is it credited with more: others would give nothing, and wait for what never comes."""
+    """Nor is it credited with more: others would give nothing, and wait for what never comes; and nobody is placed on
+    what it has no room for."""
     bounded = a_guest('bounded', can_balloon=False, usable=None, stats_age=None, swap_room=20 * MIB)
     others = [a_guest(f'g{n}', usable=10 * MIB) for n in range(4)]
     amounts = {a.guest: a.amount for a in actions(short(bounded, *others, mb=560), ReclaimGuest)}
     assert amounts.pop(bounded.uuid) == 20 * MIB and sum(amounts.values()) >= 4 * OPTIONS.swap_step
     full = dataclasses.replace(bounded, swap_room=0)
     assert full.uuid not in {a.guest for a in actions(short(full, *others, mb=560), ReclaimGuest)}
-    assert reclaimable(a_host(bounded), OPTIONS) == 20 * MIB and not reclaimable(a_host(full), OPTIONS)
     speaks = a_guest('speaks', maximum=8 * GIB, actual=8 * GIB, resident=8 * GIB, usable=4 * GIB, swap_room=MIB)
     ballooned = reclaimable(a_host(dataclasses.replace(speaks, swap_room=0)), OPTIONS)
     assert reclaimable(a_host(speaks), OPTIONS) == ballooned + MIB
@@ -153,10 +153,56 @@ def test_a_host_without_sharing_swap_or_guests_is_still_judged():
     assert plan.level is Level.CRITICAL and plan.actions == ()
 
 
-def test_silence_earns_no_credit_for_what_a_balloon_might_free():
-    speaking, silent = a_guest(can_swap=False), a_guest('g2', can_swap=False, usable=None)
-    assert reclaimable(a_host(speaking), OPTIONS) > 0
-    assert reclaimable(a_host(silent), OPTIONS) == 0
+def test_silence_earns_no_credit_for_what_a_balloon_or_swap_might_free():
+    for can_swap in (False, True):
+        speaking, silent = a_guest(can_swap=can_swap), a_guest('g2', can_swap=can_swap, usable=None)
+        assert reclaimable(a_host(speaking), OPTIONS) > 0
+        assert reclaimable(a_host(silent), OPTIONS) == 0
+        assert reclaimable(a_host(dataclasses.replace(speaking, stats_age=1e4)), OPTIONS) == 0
+
+
+def test_no_more_is_counted_on_than_swap_takes_in_a_minute_and_nothing_of_who_reads_it_back():
+    """A guest that comes would wait for hours for the rest."""
+    sizes = dict(maximum=64 * GIB, actual=64 * GIB, resident=64 * GIB, usable=0)
+    host = a_host(*(a_guest(f'g{n}', **sizes) for n in range(8)), total=512 * GIB, swap_total=400 * GIB,
+                  swap_free=400 * GIB)
+    assert 4 * GIB < reclaimable(host, OPTIONS) < 8 * GIB
+    reading = dataclasses.replace(host, guests=tuple(dataclasses.replace(g, refaults=5000.0) for g in host.guests))
+    assert reclaimable(reading, OPTIONS) == 0
+
+
+def filling(gift, shock, seconds):
+    """Levels and available memory, a pass a second, of a host that has just given ``gift`` bytes, which that guest
+    fills at once, while others take ``shock`` bytes a second."""
+    available, state, seen = 1500 * MIB, LadderState(watching=True), []
+    given = a_guest('given', actual=8 * GIB, maximum=16 * GIB, resident=8 * GIB, reservation=GIB, usable=0)
+    asked = Asked(target=8 * GIB + gift, at=NOW, nearest=8 * GIB, moved_at=NOW, change=gift, unfilled=gift,
+                  backed=8 * GIB)
+    state = dataclasses.replace(state, asked={given.uuid: asked} if gift else {})
+    for second in range(1, seconds + 1):
+        taken = shock + (gift if second == 1 else 0)
+        available -= shock
+        held = 8 * GIB + gift
+        host = a_host(dataclasses.replace(given, actual=held, target=held, resident=held), available=available,
+                      growth=float(taken), taken_at=NOW + second)
+        plan, state = decide_host(host, state, OPTIONS, NOW + second)
+        seen.append((plan.level, available))
+    return seen
+
+
+def test_memory_that_was_just_given_and_filled_is_no_shortage_and_hides_nobody_elses():
+    """A gift of 1 GiB hid a shock of 200 MB/s for ten seconds: nothing was done until 540 MB were left."""
+    assert {level for level, _ in filling(GIB, 0, 5)} == {Level.CLEAR}
+    shocked = filling(GIB, 200 * MIB, 5)
+    assert shocked[1:] == filling(0, 200 * MIB, 5)[1:] and shocked[1][0] > Level.CLEAR
+
+
+def test_a_guest_that_grows_out_of_its_balloon_has_not_been_given_that():
+    grown = a_guest('grown', maximum=8 * GIB, actual=6 * GIB, target=6 * GIB, resident=6 * GIB)
+    state = LadderState(watching=True, asked={grown.uuid: Asked(
+        target=4 * GIB, at=NOW - 9, nearest=4 * GIB, moved_at=NOW - 9, change=-GIB, backed=4 * GIB)})
+    plan, _ = decide_host(a_host(grown, available=900 * MIB, growth=500.0 * MIB), state, OPTIONS, NOW)
+    assert plan.level is Level.HARD
 
 
 def test_switched_off_mechanisms_are_not_used():

@@ -49,6 +49,21 @@ def test_a_level_stays_between_its_exit_and_entry_thresholds():
         assert judged(available, LadderState(level=Level.SOFT)).level is Level.SOFT
 
 
+def test_a_level_begun_by_waiting_or_reading_back_ends_at_less_of_it():
+    """Waits that went to and fro about the limit had the level change every 20 seconds, for ever."""
+    soft = LadderState(level=Level.SOFT)
+    for share, level in ((1.01, Level.SOFT), (0.9, Level.SOFT), (0.7, Level.SOFT), (0.6, Level.CLEAR)):
+        waited = dataclasses.replace(soft, better_since=NOW - 16) if level is Level.CLEAR else soft
+        assert judged(5000, waited, stall=share * OPTIONS.stall_soft).level is level
+    assert judged(5000, stall=0.9 * OPTIONS.stall_soft).level is Level.CLEAR
+    hard = LadderState(level=Level.HARD, better_since=NOW - 16)
+    assert judged(5000, hard, stall=0.9 * OPTIONS.stall_hard).level is Level.HARD
+    limit = 5 * OPTIONS.refault_limit * 4096
+    assert judged(700, swap_in=limit).level is Level.HARD and judged(700, swap_in=0.9 * limit).level is Level.SOFT
+    assert judged(700, hard, swap_in=0.9 * limit).level is Level.HARD
+    assert judged(700, hard, swap_in=0.6 * limit).level is Level.SOFT
+
+
 def test_a_level_falls_only_after_the_dwell_and_no_further_than_its_exit_threshold():
     first = judged(5000, LadderState(level=Level.CRITICAL))
     assert (first.level, first.better_since) == (Level.CRITICAL, NOW)

@@ -111,7 +111,7 @@ def test_who_reads_back_and_could_not_be_moved_is_both():
 
 
 def test_nothing_is_promised_of_a_guest_that_rests():
-    host, state = a_host(a_guest('pinned', **MUTE)), after(outcome(), outcome())
+    host, state = a_host(a_guest('pinned', usable=0)), after(outcome(), outcome())
     assert reclaimable(host, OPTIONS) > 0
     assert reclaimable(host, OPTIONS, probes=state.probes) == reclaimable(host, OPTIONS, state) == 0
 

@@ -71,6 +71,7 @@ def test_a_spec_that_nothing_reads_is_told():
     ('<cputune><vcpupin vcpu="0" cpuset="1"/></cputune><numatune><memory mode="strict"/></numatune>',
      'pinned NUMA memory'),
     ('<numatune><memory mode="strict" nodeset="0"/></numatune>', 'pinned NUMA memory'),
+    ('<numatune><memory mode="restrictive" nodeset="0"/></numatune>', 'pinned NUMA memory'),
     ('<numatune><memory nodeset="0"/></numatune>', 'pinned NUMA memory'),
     ('<numatune><memnode cellid="0" mode="strict" nodeset="1"/></numatune>', 'pinned NUMA memory'),
     ('<numatune><memory mode="preferred" nodeset="0"/></numatune>', None),
