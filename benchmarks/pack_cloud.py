@@ -202,7 +202,7 @@ class Scheduler:
         left = placement.margins(placement.standing(told), placement.terms(asked, self._settings.shared), 0, 0, None)
         room = min(left[1:])
         total = options.headroom_weight_multiplier * score.headroom(room, asked.memory)
-        total += options.pressure_trend_weight_multiplier * score.trend(room, told.growth)
+        total += options.pressure_trend_weight_multiplier * score.trend(room, told.growth, told.stall)
         if self._affinity and len(told.domains) == 1:
             there = self._there[host.name][1]
             held = self._held(host, guest) if self._held else self._book.expected(

@@ -40,9 +40,9 @@ class HostReport:
 
     ``predicted_peak`` is the most memory expected in use at once, of guests and others, with what is in swap left
     there; ``None`` when nothing predicts it. ``growth`` is the smoothed speed, in bytes per second, at which available
-    memory shrinks. ``domains`` name the trust domains (:func:`domain_name`) of guests that can merge, ``evaporation``
-    is what of the merged memory is kept free because guests may write it, ``sketch`` what is known of the contents
-    that guests here share.
+    memory shrinks, ``stall`` the share (0..1) of time in which tasks waited for it. ``domains`` name the trust domains
+    (:func:`domain_name`) of guests that can merge, ``evaporation`` is what of the merged memory is kept free because
+    guests may write it, ``sketch`` what is known of the contents that guests here share.
 
     ``sharing`` is whose pages may meet on the host, one of :data:`SHARING`. ``default_reservation`` is what it
     guarantees a guest whose flavor says nothing, as text; '' where that is not told.
@@ -69,6 +69,7 @@ class HostReport:
     reason: str = ''
     predicted_peak: int | None = None
     growth: float | None = None
+    stall: float | None = None
     domains: tuple[str, ...] = ()
     evaporation: int = 0
     sketch: str = ''
@@ -91,7 +92,7 @@ _MOST = 1 << 50
 LONGEST_SKETCH = 900
 _LONGEST = 400  # characters of any other text
 _ONLY_INT = {int}
-_RARE = frozenset(('predicted_peak', 'growth', 'domains', 'sketch', 'sharing', 'default_reservation'))
+_RARE = frozenset(('predicted_peak', 'growth', 'stall', 'domains', 'sketch', 'sharing', 'default_reservation'))
 _TEXTS = frozenset(('host', 'reason'))
 _amounts = operator.attrgetter(*_INTS)
 
@@ -140,8 +141,8 @@ def of(snapshot: HostSnapshot, plan: Plan, *, reclaimable: int, swap_usable: int
         claimed=sum(g.maximum for g in managed), guests=len(managed), reclaimable=reclaimable,
         saved=snapshot.ksm.saved if snapshot.ksm else 0, swap_usable=swap_usable,
         swap_used=max(0, snapshot.swap_usable - snapshot.swap_free), backed=backed, dry_run=dry_run, reason=plan.reason,
-        predicted_peak=predicted_peak, growth=smoothed(earlier, snapshot), domains=domains_of(snapshot),
-        evaporation=evaporation, sketch=sketch)
+        predicted_peak=predicted_peak, growth=smoothed(earlier, snapshot), stall=snapshot.stall,
+        domains=domains_of(snapshot), evaporation=evaporation, sketch=sketch)
 
 
 def to_dict(report: HostReport) -> dict[str, typing.Any]:
@@ -158,6 +159,8 @@ def encode(report: HostReport) -> str:
     fields['sketch'] = fields['sketch'][:LONGEST_SKETCH]
     if report.growth is not None:
         fields['growth'] = round(report.growth)
+    if report.stall is not None:
+        fields['stall'] = round(report.stall, 2)
     kept = {name: value for name, value in fields.items() if name == 'version' or _DEFAULTS.get(name, _MOST) != value}
     return json.dumps(kept, separators=(',', ':'))
 
@@ -231,6 +234,7 @@ def _check_rare(report: HostReport) -> None:
     for name, held in (
             ('predicted_peak', report.predicted_peak is None or _can_be(report.predicted_peak)),
             ('growth', report.growth is None or type(report.growth) in (int, float) and abs(report.growth) < _MOST),
+            ('stall', report.stall is None or type(report.stall) in (int, float) and 0 <= report.stall <= 1),
             ('domains', len(report.domains) <= MOST_DOMAINS and all(
                 type(d) is str and len(d) < 64 for d in report.domains)),
             ('sharing', report.sharing in SHARING),

@@ -16,6 +16,7 @@ from ovc_plugin.cli.check_host import patiently
 from ovc_plugin.cli.check_scheduler import OPTIONAL, OURS
 from ovc_plugin.cli.findings import DRIVER, Findings, error, ok, unknown, warning
 from ovc_plugin.conf import ConfigError
+from ovc_plugin.model import Level
 from ovc_plugin.settings import Settings
 
 SOON, FAR = 2.0, 10.0  # seconds by which clocks may be apart before it is told, and before it is grave
@@ -171,9 +172,13 @@ def one_report(host: str, text: str | None, settings: Settings, now: float) -> F
         yield error(check, f'{-old:.0f} s ahead of this clock', 'one time source for all: chronyc tracking')
     elif old > oldest:
         yield error(check, f'{old:.0f} s old > {oldest:g} s (report_max_age): no guest is placed there',
-                    'see nova-compute\'s log on it; update_resources_interval below half of report_max_age')
+                    'see nova-compute\'s log on it; update_resources_interval below half of report_max_age; one time '
+                    'source for all, should its clock be behind: chronyc tracking')
     elif known.dry_run:
         yield warning(check, f'{old:.0f} s old, level {known.level.name}; a dry run',
                       '[ovc_host] dry_run = false there')
+    elif known.level >= Level.HARD:
+        yield warning(check, f'{old:.0f} s old, level {known.level.name}: no guest is placed there now',
+                      f'ovc status {host}, which says what it does about it')
     else:
         yield ok(check, f'{old:.0f} s old, level {known.level.name}')

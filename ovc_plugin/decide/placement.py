@@ -148,8 +148,8 @@ def waived(report: HostReport, scheduler: SchedulerSettings) -> bool:
 def _stale(age: float, limit: float) -> str:
     if age < 0:
         return f'report is {-age:.0f} s ahead of this clock: set both clocks by the same time source'
-    return (f'report is {age:.0f} s old > {limit:.0f} s (report_max_age): the host controller has stopped, or nova\'s '
-            'update_resources_interval is too long')
+    return (f'report is {age:.0f} s old > {limit:.0f} s (report_max_age): the host controller has stopped, nova\'s '
+            'update_resources_interval is too long, or the host\'s clock is behind')
 
 
 def _short(left: tuple[int, int, int], report: HostReport, *, waived: bool) -> str | None:

@@ -13,6 +13,8 @@ from ovc_plugin.report import HostReport
 SOON = 600.0
 # The vote of a host that does not say how its memory moves: between one that keeps it and one that loses it.
 UNTOLD = 0.5
+# Share of time in which tasks wait for memory that is as bad as no room: a host is HARD then by default (stall_hard).
+WAITS = 0.4
 # What guests of one image are taken to share where nothing was merged yet. Small, so that it decides between hosts with
 # plenty of room and not between a full and an empty one.
 UNMEASURED = 0.05
@@ -23,13 +25,15 @@ def headroom(room: float, memory: int) -> float:
     return room / (room + memory) if room > 0 and memory > 0 else 0.0
 
 
-def trend(room: float, growth: float | None) -> float:
-    """By the time until the room is used up at the present speed: time / (time + 10 minutes); 1 when it grows."""
+def trend(room: float, growth: float | None, stall: float | None = None) -> float:
+    """By the time until the room is used up at the present speed: time / (time + 10 minutes); 1 when it grows. Less of
+    that the more tasks there wait for memory (``stall``, a share of time); nothing from :data:`WAITS` on."""
+    calm = 1.0 if stall is None else max(0.0, 1.0 - stall / WAITS)
     if growth is None:
-        return UNTOLD
+        return UNTOLD * calm
     if growth <= 0:
-        return 1.0
-    return room / (room + growth * SOON) if room > 0 else 0.0
+        return calm
+    return calm * room / (room + growth * SOON) if room > 0 else 0.0
 
 
 def affinity(report: HostReport, domain: str, alike: bool, held: float | None = None) -> float:

@@ -80,6 +80,9 @@ def why(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, state: LadderS
     followed = progress.follow(snapshot, state.asked, now)
     asked = followed.get(guest.uuid)
     known = need.follow([guest], state.needs, followed, settings, now).get(guest.uuid)
+    if (awaited := state.departing.awaited) is not None and awaited.guest == guest.uuid:
+        return [*lines, f'on its way to another host, as it was asked {now - awaited.at:.0f} s ago: what changes of it '
+                'is copied again, so it keeps its size, and is swapped at CRITICAL alone', _shared(snapshot, guest)]
     if not any(isinstance(a, SetBalloon) for a in mine):
         lines += [f'not ballooned: {reason}' for reason in _ballooned(guest, plan, asked, known, settings, now)]
     if not any(isinstance(a, ReclaimGuest) for a in mine):
@@ -204,8 +207,10 @@ def explain(snapshot: HostSnapshot | None, state: LadderState, settings: HostSet
     guests = find(snapshot, wanted) if snapshot is not None else ()
     if snapshot is None or not guests:
         return {'guests': []}
+    # As of when it was looked at: what guests had said then would else be taken for said just now.
+    age, now = now - snapshot.taken_at, snapshot.taken_at
     plan, _ = decide(snapshot, state, settings, now)
-    return {'host': snapshot.host, 'age': now - snapshot.taken_at, 'level': plan.level.name, 'reason': plan.reason,
+    return {'host': snapshot.host, 'age': age, 'level': plan.level.name, 'reason': plan.reason,
             'available': snapshot.available, 'total': snapshot.total, 'dry_run': settings.dry_run,
             'guests': [{'uuid': g.uuid, 'name': g.name, 'title': g.title, 'may': may(g),
                         'has': has(g, state, settings, now), 'next': why(snapshot, g, plan, state, settings, now),

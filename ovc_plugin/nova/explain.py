@@ -17,6 +17,7 @@ from oslo_log import log as logging
 
 from ovc_plugin.decide import placement
 from ovc_plugin.nova import host_state as states
+from ovc_plugin.report import HostReport
 from ovc_plugin.settings import SharedSettings
 
 LOG = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ class Explainer(python_logging.Handler):
         found = []
         for host, known in hosts.items():
             report, seen = known.report, known.seen
+            if why := _not_ours(report, report.age(now), shared):
+                found.append((-1.0, f'host {host}: {why}'))
+                continue
             flying = seen.memory + seen.guests * shared.default_overhead
             touched, limit = report.committed + flying, placement.backing(report.total, report.reserve,
                                                                           report.swap_usable)
@@ -62,11 +66,24 @@ class Explainer(python_logging.Handler):
                           's old); placement\'s ratio follows within a step'))
         found.sort(key=lambda one: -one[0])
         told = [text for _, text in found[:TOLD]]
-        told.append('a request for less than that was not refused for memory: ask placement for processors, disk and '
-                    'traits, and nova whether the hosts are enabled')
+        if found[0][0] >= 0:
+            told.append('a request for less than that, by more than two steps of the ratio ([ovc_host] ratio_step), '
+                        'was not refused for memory, unless max_ratio is reached: ask placement for processors, disk '
+                        'and traits, and nova whether the hosts are enabled')
         if len(found) > TOLD:
             told.append(f'{len(found) - TOLD} more hosts had less room: "ovc status" tells what each can take')
         return told
+
+
+def _not_ours(report: HostReport, age: float, shared: SharedSettings) -> str | None:
+    """Why the ratio that placement has of a host is not what its report would have it."""
+    if report.dry_run:
+        return ('a dry run, so that placement\'s ratio there is nova\'s own: initial_ram_allocation_ratio, or what was '
+                'set by hand')
+    if abs(age) > shared.report_max_age:
+        return (f'its report is {age:.0f} s old (report_max_age {shared.report_max_age:.0f} s), so that placement\'s '
+                'ratio there is that of then, or no more than what is used')
+    return None
 
 
 def attach(shared: typing.Callable[[], SharedSettings]) -> Explainer:

@@ -177,7 +177,7 @@ def _left(known: Known, asked: placement.Terms, seen: Seen) -> Left:
     room = demand if waived or demand < backed else backed
     fits = not known.short and guarantee >= 0 and demand >= 0 and (backed >= 0 or waived)
     return Left(guarantee, backed, demand, fits,
-                score.headroom(room, asked.memory), score.trend(room, known.report.growth))
+                score.headroom(room, asked.memory), score.trend(room, known.report.growth, known.report.stall))
 
 
 Found = tuple[Known, Left]

@@ -14,7 +14,7 @@ from oslo_config import cfg
 from ovc_plugin import cli, conf, publish, report
 from ovc_plugin.cli import check_cloud, check_host, check_scheduler, findings
 from ovc_plugin.cli.findings import Severity
-from ovc_plugin.model import KsmState
+from ovc_plugin.model import KsmState, Level
 from ovc_plugin.settings import ALL_TENANTS, HostSettings, Settings
 from tests.builders import GIB, NOW, a_guest, a_host, a_report
 from tests.waiting import LONG
@@ -347,7 +347,8 @@ def test_the_date_header_is_whole_seconds_and_the_request_took_time():
     (report.encode(a_report(taken_at=NOW - 5)), Severity.OK, '5 s old'),
     (report.encode(a_report(taken_at=NOW - 500)), Severity.ERROR, '500 s old > 120 s'),
     (report.encode(a_report(taken_at=NOW + 60)), Severity.ERROR, '60 s ahead'),
-    (report.encode(a_report(taken_at=NOW - 5, dry_run=True)), Severity.WARNING, 'dry run')])
+    (report.encode(a_report(taken_at=NOW - 5, dry_run=True)), Severity.WARNING, 'dry run'),
+    (report.encode(a_report(taken_at=NOW - 5, level=Level.CRITICAL)), Severity.WARNING, 'CRITICAL: no guest')])
 def test_a_report_that_is_absent_old_or_from_the_future_is_told(text, severity, says):
     found = one(check_cloud.one_report('h1', text, Settings(), NOW))
     assert found.severity is severity and says in found.what

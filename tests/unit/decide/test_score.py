@@ -26,6 +26,14 @@ def test_a_host_that_does_not_say_how_its_memory_moves_is_neither_preferred_nor_
     assert score.trend(GIB, None) == score.UNTOLD
 
 
+def test_a_host_whose_tasks_wait_for_memory_gets_less_of_the_trend_however_steady_it_is():
+    """One that thrashes at constant available memory had the best vote of all."""
+    for growth in (None, -1.0, 1.0 * MIB):
+        calm = score.trend(GIB, growth, 0.0)
+        assert calm == score.trend(GIB, growth) and score.trend(GIB, growth, 0.1) == pytest.approx(0.75 * calm)
+        assert score.trend(GIB, growth, score.WAITS) == score.trend(GIB, growth, 1.0) == 0.0
+
+
 def test_affinity_is_what_sharing_saves_there_already():
     here = dict(domains=('d1',), claimed=40 * GIB, guests=10)
     assert score.affinity(a_report(**here, saved=10 * GIB), 'd1', True) == 0.25

@@ -9,6 +9,7 @@ import pytest
 
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide import why
+from ovc_plugin.decide.departing import Awaited, Departing
 from ovc_plugin.decide.state import Asked, LadderState, Need
 from ovc_plugin.model import MIB, GuestSnapshot, Level
 from ovc_plugin.settings import HostSettings
@@ -82,6 +83,24 @@ def test_a_stuck_guest_is_said_to_be_stuck_since_when():
 def test_a_guest_on_its_way_is_left_to_arrive():
     text = said(a_guest(actual=700 * MIB), state=asked(GIB // 2, at=NOW - 5, nearest=700 * MIB))
     assert 'not ballooned: asked 5 s ago to be 512 MB, and 188 MB from there; it moved 5 s ago' in text
+
+
+def test_a_guest_that_moves_to_another_host_is_said_to_be_held():
+    leaving = LadderState(level=Level.SOFT, departing=Departing(awaited=Awaited(guest='uuid-g1', at=NOW - 7)))
+    text = said(a_guest(), state=leaving, host={'departures': ()})
+    assert 'on its way to another host, as it was asked 7 s ago' in text and 'could give' not in text
+
+
+def test_what_is_explained_is_what_was_decided_when_the_host_was_looked_at():
+    """Seen from later, what a guest had said before it moved counted as said since, and it would have been shrunk."""
+    guest = a_guest(actual=700 * MIB, target=700 * MIB, usable=400 * MIB, stats_age=2.0)
+    moved = Asked(target=700 * MIB, at=NOW - 3, nearest=700 * MIB, moved_at=NOW - 1, change=-300 * MIB)
+    state = LadderState(level=Level.SOFT, asked={guest.uuid: moved}, needs={guest.uuid: Need(
+        slow=300.0 * MIB, raised=0.0, heard_at=NOW - 2, size=700 * MIB, sized_at=NOW - 60)})
+    found = [why.explain(a_host(guest, available=560 * MIB), state, HostSettings(dry_run=False), now, 'g1',
+                         ladder.decide_host, {}) for now in (NOW, NOW + 4.5, NOW + 30)]
+    assert [one.pop('age') for one in found] == [0.0, 4.5, 30.0]
+    assert found[0] == found[1] == found[2] and 'settling' in str(found[0])
 
 
 def test_a_guest_that_has_moved_and_not_spoken_since_is_settling():

@@ -2,6 +2,7 @@
 # Copyright ovc_plugin contributors
 """When placement refuses, the log says why, with both numbers."""
 import logging
+import time
 
 from ovc_plugin.model import MIB
 from ovc_plugin.nova import explain, host_state
@@ -25,7 +26,7 @@ def test_the_hosts_with_most_room_are_named_first_with_both_numbers():
     first, second, last = explainer.lines(NOW + 3)
     assert first.startswith('host roomy can promise a guest of about 3456 MB') and '20480 MB of 24064 MB' in first
     assert 'full can promise a guest of about 0 MB' in second and 'could touch 24080 MB of 24064 MB' in second
-    assert '(report 3 s old)' in second and 'for less than that was not refused for memory' in last
+    assert '(report 3 s old)' in second and 'was not refused for memory' in last and 'ratio_step' in last
 
 
 def test_a_host_on_which_little_can_be_guaranteed_any_more_promises_no_more_than_that():
@@ -36,6 +37,16 @@ def test_a_host_on_which_little_can_be_guaranteed_any_more_promises_no_more_than
 
 def test_where_nothing_needs_backing_there_is_no_limit_to_name():
     assert 'as much as max_ratio allows' in explaining(h1=a_known(a_report(committed=1, backed=False))).lines(NOW)[0]
+
+
+def test_of_hosts_whose_ratio_does_not_follow_their_report_nothing_is_said_to_be_promised():
+    """A host in a dry run has nova's own ratio: that is what placement refused by, and it was for memory."""
+    lines = explaining(dry=a_known(a_report(dry_run=True)), gone=a_known(a_report(taken_at=NOW - 86400))).lines(NOW)
+    assert len(lines) == 2 and not any('promise' in line or 'not refused for memory' in line for line in lines)
+    assert 'host dry: a dry run' in lines[0] and 'initial_ram_allocation_ratio' in lines[0]
+    assert 'host gone: its report is 86400 s old (report_max_age 120 s)' in lines[1]
+    mixed = explaining(dry=a_known(a_report(dry_run=True)), h1=a_known(a_report())).lines(NOW)
+    assert mixed[0].startswith('host h1 can promise') and 'was not refused for memory' in mixed[-1]
 
 
 def test_only_a_few_of_many_hosts_are_named():
@@ -51,7 +62,7 @@ def test_a_scheduler_that_has_judged_nobody_yet_points_to_the_status():
 def test_it_speaks_when_nova_does_and_only_then(caplog, monkeypatch):
     explainer = explain.attach(SharedSettings)
     assert explain.attach(SharedSettings) is explainer
-    monkeypatch.setattr(host_state, '_known', {'h1': a_known(a_report())})
+    monkeypatch.setattr(host_state, '_known', {'h1': a_known(a_report(taken_at=time.time()))})
     speaker = logging.getLogger(explain.SPEAKER)
     try:
         with caplog.at_level(logging.INFO):
