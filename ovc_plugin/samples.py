@@ -65,7 +65,8 @@ class Counted:
 class GroupSample:
     """One control group's memory: bytes charged, bytes in swap, pages read back from swap since its start.
 
-    ``cached`` bytes of what is charged are file pages, which the kernel drops when it must. ``can_reclaim`` is false
+    ``cached`` bytes of what is charged are none of its processes' own: file pages, which the kernel drops when it must,
+    and what compressed swap takes for what is counted as in swap. ``can_reclaim`` is false
     where the kernel offers no way to swap this group alone, ``swap_room`` the bytes that its own limit of swap still
     takes, ``None`` where it has none. ``pressure`` is PSI ``some`` over 10 s, as a share (0..1).
     ``refaults_guessed``: the kernel does not count such pages, and major faults stand for them.

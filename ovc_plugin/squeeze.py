@@ -28,8 +28,9 @@ _REMEMBERED = 4096
 CHUNK, LEAST, MOST = 16 << 20, 4 << 20, 256 << 20
 _QUICK, _SLOW = 0.06, 0.2
 _fitting: dict[pathlib.Path, int] = {}  # what one write was to move lately, of each group
-_FILES_V1 = ('total_inactive_file', 'total_active_file')
-_FILES_V2 = ('inactive_file', 'active_file')
+# Charged, and none of the guest's own memory: file pages, and what compressed swap takes for pages moved there.
+_OTHERS_V1 = ('total_inactive_file', 'total_active_file')
+_OTHERS_V2 = ('inactive_file', 'active_file', 'zswap')
 # File pages count as available already: to drop them frees nothing. Linux 6.16 takes "max", 6.9 a number.
 _ANON_ONLY = [' swappiness=max', ' swappiness=200', '']
 
@@ -100,10 +101,10 @@ class Group:
         return int((self._path / ('memory.current' if self._v2 else 'memory.usage_in_bytes')).read_text())
 
     def _resident(self) -> int:
-        """Bytes charged that are no file pages: the floor is of the guest's own memory."""
-        files = _FILES_V2 if self._v2 else _FILES_V1
+        """Bytes charged of the guest's own memory: the floor is of that."""
+        others = _OTHERS_V2 if self._v2 else _OTHERS_V1
         return self._charged() - sum(int(line.split()[1]) for line in (self._path / 'memory.stat').read_text()
-                                     .splitlines() if line.split()[0] in files)
+                                     .splitlines() if line.split()[0] in others)
 
 
 def reclaim(wanted: collections.abc.Sequence[tuple[pathlib.Path, int, int]], seconds: float, leases: pathlib.Path,

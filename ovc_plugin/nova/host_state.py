@@ -78,9 +78,9 @@ def used(host_state: typing.Any) -> int:
 def in_flight(host_state: typing.Any, known: Known) -> tuple[int, int]:
     """(guests, bytes) that nova has claimed on the host and its report does not yet know.
 
-    A migration on its way is in nova's memory (a live one from nova's next audit of the host on) and not in its count of
-    guests: memory in flight is one guest at least. Where a guest has left since the report, nova tells what is left of
-    both together.
+    A migration on its way is in nova's memory (a live one from nova's next audit of the host on) and not in its count
+    of guests: memory in flight is one guest at least. Where a guest has left since the report, nova tells what is left
+    of both together.
     """
     memory = (host_state.total_usable_ram_mb - host_state.free_ram_mb) * MIB - known.counted
     if memory <= 0:

@@ -103,7 +103,9 @@ def refaults(path: pathlib.Path) -> int | None:
 
 
 def _cached(stat: dict[str, int], prefix: str) -> int:
-    return stat.get(f'{prefix}inactive_file', 0) + stat.get(f'{prefix}active_file', 0)
+    """Bytes charged that are none of the guest's memory: file pages, and (version 2) what compressed swap takes for
+    pages that are in swap, and counted there."""
+    return stat.get(f'{prefix}inactive_file', 0) + stat.get(f'{prefix}active_file', 0) + stat.get('zswap', 0)
 
 
 class _Bound(typing.NamedTuple):

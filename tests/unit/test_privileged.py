@@ -96,6 +96,13 @@ def test_reclaim_stops_at_the_floor(tmp_path, monkeypatch):
     assert moved(group, 400 * MB, 450 * MB, LONG, tmp_path / 'leases') == 50 * MB
 
 
+def test_what_compressed_swap_takes_for_a_guest_keeps_none_of_it_in_memory(tmp_path, monkeypatch):
+    """The kernel charges the guest's group for it: a guest was swapped so much below its guarantee."""
+    group = a_v2_group(tmp_path / 'g', usage=500 * MB, reclaim='', zswap=30 * MB, inactive_file=20 * MB)
+    Kernel(monkeypatch, group)
+    assert moved(group, 400 * MB, 420 * MB, LONG, tmp_path / 'leases') == 30 * MB
+
+
 def test_a_kernel_that_falls_short_ends_the_attempt_and_not_the_loop(tmp_path, monkeypatch):
     group = a_v1_group(tmp_path / 'g', usage=500 * MB)
     Kernel(monkeypatch, group, willing=0.5)
