@@ -90,7 +90,7 @@ def shrink(situation: Situation) -> Part:
     """Ask guests to give up what is short, as far as they can in time; stuck ones are left out, others carry it."""
     if situation.short <= 0 or not situation.settings.balloon:
         return NOTHING
-    under_way, credit, givers, stern = 0.0, 0.0, [], _stern(situation)
+    under_way, credit, givers, stern = 0.0, 0.0, [], is_stern(situation)
     for guest in situation.snapshot.running:
         mine = situation.state.asked.get(guest.uuid)
         if mine is not None and (owed := progress.shrinking(guest.actual, mine)):
@@ -123,7 +123,7 @@ def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation, stern
     settings, known = situation.settings, situation.state.needs.get(guest.uuid)
     spoke_at = need.understood(guest, known, settings, situation.now)
     if guest.uuid in situation.turned or spoke_at is None or (
-            mine is not None and not _may_turn(mine, spoke_at, situation, stern)):
+            mine is not None and not may_turn(mine, spoke_at, situation, stern)):
         return None
     spare = givable(guest, Level.CRITICAL if stern else Level.SOFT, settings, known)
     if not spare or not guest.actual:
@@ -141,7 +141,7 @@ def _giver(guest: GuestSnapshot, mine: Asked | None, situation: Situation, stern
                  min(1.0, spare / guest.actual))
 
 
-def _stern(situation: Situation) -> bool:
+def is_stern(situation: Situation) -> bool:
     """Whether floors and pauses give way: at CRITICAL where swap cannot take what is short, now or in the end. Where it
     can, nothing is won by it: no balloon is in time for CRITICAL."""
     if situation.level < Level.CRITICAL:
@@ -151,14 +151,17 @@ def _stern(situation: Situation) -> bool:
     return not situation.backed
 
 
-def _may_turn(mine: Asked, spoke_at: float, situation: Situation, stern: bool) -> bool:
+def may_turn(mine: Asked, spoke_at: float, situation: Situation, stern: bool) -> bool:
     """Below HARD a word is spent once. Who was given memory keeps it for a while, unless there is no other way,
     or somebody lacks what it is guaranteed."""
     if stern:
         return True
-    if mine.change > 0 and not situation.owed and situation.now - mine.at < situation.settings.turn_after:
-        return False
-    return situation.level >= Level.HARD or spoke_at > mine.moved_at
+    return not keeps(mine, situation) and (situation.level >= Level.HARD or spoke_at > mine.moved_at)
+
+
+def keeps(mine: Asked, situation: Situation) -> bool:
+    """Whether a guest was given memory lately, which is not asked of it again now."""
+    return mine.change > 0 and not situation.owed and situation.now - mine.at < situation.settings.turn_after
 
 
 def _shares(givers: list[Giver], todo: float, situation: Situation) -> list[tuple[Giver, int]]:

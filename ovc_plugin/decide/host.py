@@ -35,14 +35,7 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
     The rules are asked in their order, each for what those before it left. One that fails, or asks for what no rule may
     ask for, is passed over in this pass and named in the plan's notes.
     """
-    asked = progress.follow(snapshot, state.asked, now)
-    snapshot = _by_itself(snapshot, progress.filled(state.asked, asked, settings, now))
-    judged = pressure.judge(snapshot, state, settings, now)
-    departing, snapshot = evacuate.look(snapshot, judged.level, state.departing, settings, now)
-    state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since,
-                                          soft_at=judged.soft_at, asked=asked, departing=departing),
-                      snapshot, settings, now)
-    situation = _situation(snapshot, state, settings, now)
+    situation, reason = look(snapshot, state, settings, now)
     actions: list[Action] = []
     notes: list[str] = []
     for rule in rules:
@@ -56,8 +49,19 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
             continue
         situation = after
         actions += part.actions
-    plan = Plan(level=judged.level, actions=tuple(actions), reason=judged.reason, notes=tuple(notes))
-    return plan, situation.state
+    return Plan(level=situation.level, actions=tuple(actions), reason=reason, notes=tuple(notes)), situation.state
+
+
+def look(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float) -> tuple[Situation, str]:
+    """The situation in which the first rule finds itself, and why its level is what it is."""
+    asked = progress.follow(snapshot, state.asked, now)
+    snapshot = _by_itself(snapshot, progress.filled(state.asked, asked, settings, now))
+    judged = pressure.judge(snapshot, state, settings, now)
+    departing, snapshot = evacuate.look(snapshot, judged.level, state.departing, settings, now)
+    state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since,
+                                          soft_at=judged.soft_at, asked=asked, departing=departing),
+                      snapshot, settings, now)
+    return _situation(snapshot, state, settings, now), judged.reason
 
 
 def _by_itself(snapshot: HostSnapshot, filled: int) -> HostSnapshot:

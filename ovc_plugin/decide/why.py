@@ -10,6 +10,8 @@ import typing
 
 from ovc_plugin import describe
 from ovc_plugin.decide import balloon, need, progress, swap
+from ovc_plugin.decide import host as ladder
+from ovc_plugin.decide.rule import Situation
 from ovc_plugin.decide.state import Asked, LadderState, Need, Probe
 from ovc_plugin.model import MIB, AskMigration, GuestSnapshot, HostSnapshot, Level, Plan, ReclaimGuest, SetBalloon
 from ovc_plugin.settings import HostSettings
@@ -77,14 +79,12 @@ def why(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, state: LadderS
     names = {guest.uuid: guest.name}
     how = 'dry run: would ' if settings.dry_run else ''
     lines = [f'{how}{describe.verb(action, names)}: {action.reason}' for action in mine]
-    followed = progress.follow(snapshot, state.asked, now)
-    asked = followed.get(guest.uuid)
-    known = need.follow([guest], state.needs, followed, settings, now).get(guest.uuid)
-    if (awaited := state.departing.awaited) is not None and awaited.guest == guest.uuid:
+    situation, _ = ladder.look(snapshot, state, settings, now)
+    if (awaited := situation.state.departing.awaited) is not None and awaited.guest == guest.uuid:
         return [*lines, f'on its way to another host, as it was asked {now - awaited.at:.0f} s ago: what changes of it '
                 'is copied again, so it keeps its size, and is swapped at CRITICAL alone', _shared(snapshot, guest)]
     if not any(isinstance(a, SetBalloon) for a in mine):
-        lines += [f'not ballooned: {reason}' for reason in _ballooned(guest, plan, asked, known, settings, now)]
+        lines += [f'not ballooned: {reason}' for reason in _ballooned(guest, plan, situation)]
     if not any(isinstance(a, ReclaimGuest) for a in mine):
         lines += [f'not swapped: {reason}' for reason in _swapped(snapshot, guest, plan, settings,
                                                                  state.probes.get(guest.uuid), now)]
@@ -92,9 +92,10 @@ def why(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, state: LadderS
     return lines
 
 
-def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, known: Need | None, settings: HostSettings,
-               now: float) -> list[str]:
+def _ballooned(guest: GuestSnapshot, plan: Plan, situation: Situation) -> list[str]:
     """Why its size stays; the first thing in its way where there are several."""
+    state, settings, now = situation.state, situation.settings, situation.now
+    asked, known, stern = state.asked.get(guest.uuid), state.needs.get(guest.uuid), balloon.is_stern(situation)
     if not settings.balloon:
         return ['balloon = false in [ovc_host]']
     if not guest.can_balloon:
@@ -114,35 +115,33 @@ def _ballooned(guest: GuestSnapshot, plan: Plan, asked: Asked | None, known: Nee
                                                  'maximum, and gets it once the host has had more over for a while')]
     if silence := _silence(guest, settings):
         return [silence]
-    lowest = balloon.floor(guest, plan.level, settings, known)
-    spare = balloon.givable(guest, plan.level, settings, known)
+    level = Level.CRITICAL if stern else Level.SOFT  # half of the cushion goes in the one case alone
+    lowest, spare = (f(guest, level, settings, known) for f in (balloon.floor, balloon.givable))
     if not spare:
         return [f'it can give nothing: {_mb(guest.actual)} <= {_mb(lowest)}, the larger of its reservation '
                 f'({_mb(guest.reservation)}) and its need with a cushion']
-    if waits := _waits(guest, plan, asked, spare, settings, now) or _misunderstood(guest, known, settings, now):
+    if waits := _waits(guest, asked, spare, situation, stern) or _misunderstood(guest, known, settings, now):
         return [waits]
     return [f'it could give {_mb(spare)} (down to {_mb(lowest)}); at level {plan.level.name} others give what is '
             'missing, or too little is missing']
 
 
-def _waits(guest: GuestSnapshot, plan: Plan, asked: Asked | None, spare: int, settings: HostSettings,
-           now: float) -> str | None:
+def _waits(guest: GuestSnapshot, asked: Asked | None, spare: int, situation: Situation, stern: bool) -> str | None:
     """What a guest that could give is still waited for."""
+    settings, now = situation.settings, situation.now
     least = max(balloon.LEAST, int(settings.dead_band * guest.maximum))
     if asked is not None and asked.change < 0:
         least = max(least, int(settings.balloon_step * guest.maximum / 4))
     if spare < least:
         return f'it could give {_mb(spare)} < {_mb(least)}, the smallest change worth asking for'
-    if asked is None or plan.level >= Level.CRITICAL:
+    if asked is None or (word := need.word(guest, settings)) is None or balloon.may_turn(
+            asked, now - word.age, situation, stern):
         return None
-    word = need.word(guest, settings)
-    if word is not None and now - word.age <= asked.moved_at:
-        return (f'settling: it moved {now - asked.moved_at:.0f} s ago, and has said nothing of its memory since '
-                f'(for {word.age:.0f} s)')
-    if asked.change > 0 and now - asked.at < settings.turn_after:
+    if balloon.keeps(asked, situation):
         return (f'it was given memory {now - asked.at:.0f} s ago < {settings.turn_after:.0f} s (turn_after), and is '
                 'asked before that only where another guest lacks what it is guaranteed')
-    return None
+    return (f'settling: it moved {now - asked.moved_at:.0f} s ago, and has said nothing of its memory since '
+            f'(for {word.age:.0f} s)')
 
 
 def _misunderstood(guest: GuestSnapshot, known: Need | None, settings: HostSettings, now: float) -> str | None:

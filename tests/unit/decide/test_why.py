@@ -85,6 +85,26 @@ def test_a_guest_on_its_way_is_left_to_arrive():
     assert 'not ballooned: asked 5 s ago to be 512 MB, and 188 MB from there; it moved 5 s ago' in text
 
 
+def test_a_floor_that_gives_way_only_where_swap_cannot_take_it_is_said_to_be_as_it_is_used():
+    """At CRITICAL half of the cushion was said to be there for the taking, which the rule left alone."""
+    tight = a_guest(maximum=8 * GIB, actual=8 * GIB, target=8 * GIB, resident=8 * GIB, usable=600 * MIB)
+    assert 'it can give nothing' in said(tight, available=100 * MIB)
+    assert said(tight, available=100 * MIB, host={'swap_total': 0, 'swap_free': 0}).startswith('shrink g1')
+
+
+def test_a_word_that_was_spent_keeps_a_guest_waiting_below_hard_alone():
+    guest = a_guest(actual=700 * MIB, target=700 * MIB, usable=600 * MIB, stats_age=9.0)
+    moved = Asked(target=700 * MIB, at=NOW - 3, nearest=700 * MIB, moved_at=NOW - 1, change=-300 * MIB)
+    state = LadderState(asked={guest.uuid: moved}, needs={guest.uuid: Need(
+        slow=100.0 * MIB, raised=0.0, heard_at=NOW - 9, size=700 * MIB, sized_at=NOW - 60)})
+    assert 'settling' in said(guest, state=state, available=560 * MIB)
+    assert said(guest, state=state, available=270 * MIB).startswith('shrink g1')
+    given = LadderState(needs=state.needs, asked={guest.uuid: dataclasses.replace(
+        moved, change=MIB, moved_at=NOW - 60, at=NOW - 60)})
+    for available in (560, 270, 100):
+        assert '60 s ago < 1200 s (turn_after)' in said(guest, state=given, available=available * MIB)
+
+
 def test_a_guest_that_moves_to_another_host_is_said_to_be_held():
     leaving = LadderState(level=Level.SOFT, departing=Departing(awaited=Awaited(guest='uuid-g1', at=NOW - 7)))
     text = said(a_guest(), state=leaving, host={'departures': ()})
