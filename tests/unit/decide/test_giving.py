@@ -65,6 +65,14 @@ def test_a_silent_guest_is_made_whole_in_one_piece_where_its_host_backs_less_tha
     assert len(asked) == parts and asked[-1] == GIB
 
 
+def test_a_silent_guest_that_left_what_it_was_given_is_given_the_rest_in_one_piece():
+    """Its host backs it for more than its memory, so it seemed to use all it had, and was given part after part."""
+    def look(size):
+        return a_small_guest(size, usable=None, stats_age=None, resident=GIB // 2 + 120 * MIB)
+    asked = sizes(look, 9000, MIB)
+    assert len(asked) == 2 and asked[-1] == GIB
+
+
 @pytest.mark.parametrize('used', [GIB // 2, GIB // 2 - CUSHION // 5])
 def test_a_guest_that_has_used_up_its_cushion_is_not_given_it_in_drops(used):
     def look(size):
