@@ -154,11 +154,11 @@ class HostSettings:
         'guest that was shrunk and itself reads back or reclaims as much is not shrunk further.', low=0, high=1e6)
     ksm: str = knob(
         'auto', 'Page sharing. "auto": merge while all guests that can merge belong to one trust domain (project), '
-        'pause otherwise; nova starts guests of further projects unmergeable. "off": never. "leave": do not touch the '
-        'kernel\'s settings. "all-tenants-despite-side-channels": merge across projects too; merged pages leak their '
-        'presence to other tenants by timing and allow targeted bit flips. Where the kernel\'s own advisor is switched '
-        'on (advisor_mode scan-time), it sets the speed of the scan, and ours is not written. We do not switch it on: '
-        'one scan in its 200 s is out of reach above some 45 to 60 GiB that nobody shares.',
+        'pause otherwise; nova starts guests of further projects unmergeable. "off": never. "leave": put back what we '
+        'set, and set no more. "all-tenants-despite-side-channels": merge across projects too; merged pages leak '
+        'their presence to other tenants by timing and allow targeted bit flips. Where the kernel\'s own advisor is '
+        'switched on (advisor_mode scan-time), it sets the speed of the scan, and ours is not written. We do not '
+        'switch it on: one scan in its 200 s is out of reach above some 45 to 60 GiB that nobody shares.',
         choices=('auto', 'off', 'leave', ALL_TENANTS), mutable=True)
     ksm_pages_to_scan: int = knob(
         5000, 'Most pages that the kernel scans at each wake-up while sharing is on. While no kernel advisor sets the '
