@@ -65,15 +65,16 @@ class Counted:
 class GroupSample:
     """One control group's memory: bytes charged, bytes in swap, pages read back from swap since its start.
 
-    ``cached`` bytes of what is charged are none of its processes' own: file pages, which the kernel drops when it must,
-    and what compressed swap takes for what is counted as in swap. ``can_reclaim`` is false
-    where the kernel offers no way to swap this group alone, ``swap_room`` the bytes that its own limit of swap still
-    takes, ``None`` where it has none. ``pressure`` is PSI ``some`` over 10 s, as a share (0..1).
+    ``cached`` bytes of what is charged are file pages, which the kernel drops when it must, and ``compressed`` ones
+    (version 2) hold what is counted as in swap, in zswap. ``can_reclaim`` is false where the kernel offers no way to
+    swap this group alone, ``swap_room`` the bytes that its own limit of swap still takes, ``None`` where it has none.
+    ``pressure`` is PSI ``some`` over 10 s, as a share (0..1).
     ``refaults_guessed``: the kernel does not count such pages, and major faults stand for them.
     """
 
     usage: int
     cached: int = 0
+    compressed: int = 0
     can_reclaim: bool = True
     swap_room: int | None = None
     swapped: int | None = None

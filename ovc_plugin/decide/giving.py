@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 
-from ovc_plugin.decide import balloon, need, progress
+from ovc_plugin.decide import balloon, filling, need, progress
 from ovc_plugin.decide.rule import NOTHING, Part, Situation
 from ovc_plugin.decide.share import Claim, share_out
 from ovc_plugin.decide.state import Asked, LadderState, Need
@@ -154,7 +154,8 @@ def hand_back(situation: Situation) -> Part:
         if size is None or guest.maximum - size < balloon.PAGE or guest.uuid in owed or not _open(
                 guest, mine, situation.settings, situation.now):
             continue
-        unused = _unused(guest) >= _TIGHT * size or guest.unused is None and _left_it(mine)
+        unused = _unused(guest) >= _TIGHT * size or guest.unused is None and filling.left(
+                situation.state.filling.gifts.get(guest.uuid))
         if unused or guest.unused is None:
             if _calm(mine, situation, situation.settings.return_after):
                 (idle if unused else using).append((guest, size))
@@ -201,12 +202,6 @@ def _unused(guest: GuestSnapshot) -> int:
     if guest.actual is None or (backed := progress.backed(guest)) is None:
         return 0
     return guest.actual - backed
-
-
-def _left_it(mine: Asked | None) -> bool:
-    """Whether a guest has filled less than half of what it was given last: its host backs it for more than its memory,
-    nobody knows for how much, so that it may seem to use all it has."""
-    return mine is not None and mine.change > 0 and 2 * mine.unfilled > mine.change
 
 
 def _idle(guest: GuestSnapshot) -> float:

@@ -7,7 +7,19 @@ import dataclasses
 import math
 import typing
 
-from ovc_plugin.decide import balloon, evacuate, evaporation, giving, ksm, need, pressure, progress, scanning, swap
+from ovc_plugin.decide import (
+    balloon,
+    evacuate,
+    evaporation,
+    filling,
+    giving,
+    ksm,
+    need,
+    pressure,
+    progress,
+    scanning,
+    swap,
+)
 from ovc_plugin.decide.departing import closed, stays
 from ovc_plugin.decide.pressure import backed
 from ovc_plugin.decide.rule import Part, Rule, Situation
@@ -55,21 +67,15 @@ def decide_host(snapshot: HostSnapshot, state: LadderState, settings: HostSettin
 def look(snapshot: HostSnapshot, state: LadderState, settings: HostSettings, now: float) -> tuple[Situation, str]:
     """The situation in which the first rule finds itself, and why its level is what it is."""
     asked = progress.follow(snapshot, state.asked, now)
-    snapshot = _by_itself(snapshot, progress.filled(state.asked, asked, settings, now))
+    filled = filling.follow(snapshot, state.filling, asked, settings, now)
+    snapshot = filling.by_itself(snapshot, filled)
     judged = pressure.judge(snapshot, state, settings, now)
     departing, snapshot = evacuate.look(snapshot, judged.level, state.departing, settings, now)
     state = _followed(dataclasses.replace(state, level=judged.level, better_since=judged.better_since,
-                                          soft_at=judged.soft_at, asked=asked, departing=departing),
+                                          soft_at=judged.soft_at, asked=asked, departing=departing,
+                                          filling=filled),
                       snapshot, settings, now)
     return _situation(snapshot, state, settings, now), judged.reason
-
-
-def _by_itself(snapshot: HostSnapshot, filled: int) -> HostSnapshot:
-    """The host without the growth that is our own doing: a guest may fill what it was given within a second, for which
-    growth is told. That was taken of what is over; were it seen as a shortage, others would be shrunk for it."""
-    if not filled or not snapshot.growth or snapshot.growth <= 0:
-        return snapshot
-    return dataclasses.replace(snapshot, growth=max(0.0, snapshot.growth - filled))
 
 
 def _followed(state: LadderState, snapshot: HostSnapshot, settings: HostSettings, now: float) -> LadderState:
@@ -177,16 +183,17 @@ def _after(situation: Situation, part: Part) -> Situation:
     """The situation in which the next rule finds itself."""
     if not part.actions and not part.credit:
         return situation
-    state, turned = situation.state, {}
+    state, turned, given = situation.state, {}, []
     guests = {g.uuid: g for g in situation.snapshot.running} if part.actions else {}
     for action in part.actions:
         if isinstance(action, SetBalloon):
-            turned[action.guest] = progress.asked_now(action, state.asked.get(action.guest), situation.now,
-                                                      progress.backed(guests[action.guest]))
+            turned[action.guest] = progress.asked_now(action, state.asked.get(action.guest), situation.now)
+            given.append((guests[action.guest], action.target - action.previous))
         elif isinstance(action, AskMigration):
             state = dataclasses.replace(state, departing=evacuate.asked(state.departing, action, situation.now))
     if turned:
-        state = dataclasses.replace(state, asked={**state.asked, **turned})
+        state = dataclasses.replace(state, asked={**state.asked, **turned},
+                                    filling=filling.with_gifts(state.filling, given, situation.now))
     # Only a shortage is short of anything: memory that a guest in need takes on a clear host is free.
     short = max(0, situation.short - part.credit) if situation.short else 0
     return dataclasses.replace(situation, short=short, wanted=min(situation.wanted, short), state=state,

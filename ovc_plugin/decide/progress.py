@@ -30,8 +30,6 @@ def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float
             continue
         if before.moved_at > now:
             before = dataclasses.replace(before, at=min(before.at, now), moved_at=now)
-        if before.unfilled:
-            before = _filling(guest, before)
         actual = guest.actual
         if actual is None:
             followed[guest.uuid] = before
@@ -45,19 +43,10 @@ def follow(snapshot: HostSnapshot, asked: typing.Mapping[str, Asked], now: float
             nearest = max(actual, before.target) if before.nearest >= before.target else actual
             followed[guest.uuid] = Asked(target=before.target, at=before.at, nearest=nearest, moved_at=now,
                                          change=before.change, speed=_speed(before, actual, now),
-                                         gave_way_at=before.gave_way_at, unfilled=before.unfilled,
-                                         backed=before.backed)
+                                         gave_way_at=before.gave_way_at)
         else:
             followed[guest.uuid] = before
     return followed
-
-
-def _filling(guest: GuestSnapshot, before: Asked) -> Asked:
-    """With what its host came to back of it since it was last looked at."""
-    if (now := backed(guest)) is None or now == before.backed:
-        return before
-    more = 0 if before.backed is None else min(before.unfilled, max(0, now - before.backed))
-    return dataclasses.replace(before, backed=now, unfilled=before.unfilled - more)
 
 
 def _stays_at(actual: int, before: Asked, now: float, *, asked_at: float, gave_way_at: float | None) -> Asked:
@@ -78,16 +67,14 @@ def _speed(before: Asked, actual: int, now: float) -> float | None:
     return max(before.speed, seen) if abs(actual - before.target) <= ARRIVED else (before.speed + seen) / 2
 
 
-def asked_now(action: SetBalloon, before: Asked | None, now: float, backs: int | None = None) -> Asked:
-    """What is remembered of a balloon target that is asked for now, of a guest of which its host ``backs`` so much. A
-    target that was not reached is raised as it is: the guest stays where it was, and has not grown by itself if that is
-    above the new one."""
+def asked_now(action: SetBalloon, before: Asked | None, now: float) -> Asked:
+    """What is remembered of a balloon target that is asked for now. A target that was not reached is raised as it is:
+    the guest stays where it was, and has not grown by itself if that is above the new one."""
     nearest = action.previous
     if before is not None and before.target == action.previous < action.target:
         nearest = before.nearest
     return Asked(target=action.target, at=now, nearest=nearest, moved_at=now,
-                 change=action.target - action.previous, speed=before.speed if before else None,
-                 unfilled=max(0, action.target - action.previous), backed=backs)
+                 change=action.target - action.previous, speed=before.speed if before else None)
 
 
 def shrinking(actual: int | None, asked: Asked | None) -> int:
@@ -107,17 +94,6 @@ def deaf(guest: GuestSnapshot, asked: Asked | None, settings: HostSettings, now:
     """Given memory that it has not taken for ``stuck_after`` seconds: more would not be taken either."""
     return (asked is not None and guest.actual is not None and asked.change > 0
             and asked.target - guest.actual > ARRIVED and now - asked.moved_at >= settings.stuck_after)
-
-
-def filled(before: typing.Mapping[str, Asked], after: typing.Mapping[str, Asked], settings: HostSettings,
-           now: float) -> int:
-    """Bytes that guests have filled since the last look of what they were just given: available memory shrinks by that,
-    and by our own hand. No more than was seen of each: else a large gift hid anybody's shock for as long."""
-    found = 0
-    for uuid, one in after.items():
-        if now - one.moved_at < 2 * settings.tick and (earlier := before.get(uuid)) and earlier.unfilled > one.unfilled:
-            found += earlier.unfilled - one.unfilled
-    return found
 
 
 def backed(guest: GuestSnapshot) -> int | None:

@@ -22,8 +22,7 @@ class Asked:
 
     ``change`` is by how much it was asked to grow, below 0 where it was asked to shrink; 0 where that is not known.
     ``speed`` is how fast its balloon was seen to move, in bytes per second; ``None`` until it has. ``gave_way_at`` is
-    when it was last seen to grow by itself: a guest out of memory takes it out of its balloon. ``unfilled`` is what it
-    was given and has not been seen to fill, ``backed`` what its host was last seen to back of it (bytes).
+    when it was last seen to grow by itself: a guest out of memory takes it out of its balloon.
     """
 
     target: int
@@ -33,8 +32,6 @@ class Asked:
     change: int = 0
     speed: float | None = None
     gave_way_at: float | None = None
-    unfilled: int = 0
-    backed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +63,35 @@ class Probe:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Gift:
+    """Bytes that a guest was given last, what of them it has not been seen to fill, and what its host was last seen to
+    back of it; ``None`` where that is not known."""
+
+    amount: int
+    unfilled: int
+    backed: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filled:
+    """Bytes that guests were seen at one look to have filled of what they were given, in the ``seconds`` since the one
+    before."""
+
+    at: float
+    amount: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filling:
+    """What guests were given, by uuid, when that was last looked at, and what they filled of it just now."""
+
+    gifts: typing.Mapping[str, Gift] = dataclasses.field(default_factory=dict)
+    at: float = 0.0
+    recent: tuple[Filled, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LadderState:
     """``better_since`` is when the host first looked better than its level, ``None`` while it does not; ``soft_at``
     when it last looked no better than SOFT, ``None`` where it never did. ``watching``: this is not the only look,
@@ -73,7 +99,8 @@ class LadderState:
 
     ``unclear_at`` is when it was last not CLEAR, ``None`` where it was never seen so. ``asked``, ``needs`` and
     ``probes`` are by uuid; a guest of which nothing is known is missing. ``evaporation`` is how fast sharing has
-    dissolved lately, ``scanning`` how fast equal pages are looked for.
+    dissolved lately, ``scanning`` how fast equal pages are looked for, ``filling`` how guests fill what they were
+    given.
     """
 
     level: Level = Level.CLEAR
@@ -87,6 +114,7 @@ class LadderState:
     evaporation: Evaporation = Evaporation()
     departing: Departing = Departing()
     scanning: Scanning = Scanning()
+    filling: Filling = Filling()
 
     def targets(self) -> dict[str, int]:
         return {uuid: asked.target for uuid, asked in self.asked.items()}
@@ -96,6 +124,7 @@ def to_dict(state: LadderState) -> dict[str, typing.Any]:
     return {'level': state.level.name, 'unclear_at': state.unclear_at,
             'evaporation': dataclasses.asdict(state.evaporation),
             'departing': departing.to_dict(state.departing),
+            'gifts': _write(state.filling.gifts),
             'asked': _write(state.asked), 'needs': _write(state.needs), 'probes': _write(state.probes)}
 
 
@@ -108,6 +137,7 @@ def from_dict(fields: dict[str, typing.Any]) -> LadderState:
         level=Level[fields['level']], unclear_at=_time(fields.get('unclear_at')),
         asked=_read(Asked, fields['asked']), needs=_read(Need, fields.get('needs', {})),
         probes=_read(Probe, fields.get('probes', {})),
+        filling=Filling(gifts=_read(Gift, fields.get('gifts', {}))),
         evaporation=codec.read(Evaporation, fields.get('evaporation', {})),
         departing=departing.from_dict(fields.get('departing')))
 
@@ -134,4 +164,5 @@ def _read(kind: type[Kept], entries: dict[str, dict[str, typing.Any]]) -> dict[s
 def without(state: LadderState, guests: typing.Collection[str]) -> LadderState:
     """The same, with nothing asked of these guests: what failed, or was only told, has not been asked."""
     kept = {uuid: asked for uuid, asked in state.asked.items() if uuid not in guests}
-    return dataclasses.replace(state, asked=kept)
+    gifts = {uuid: gift for uuid, gift in state.filling.gifts.items() if uuid not in guests}
+    return dataclasses.replace(state, asked=kept, filling=dataclasses.replace(state.filling, gifts=gifts))

@@ -59,7 +59,8 @@ def group(path: pathlib.Path) -> GroupSample:
         swapped, most = _optional(path / 'memory.swap.current'), _optional(path / 'memory.swap.max')
         return GroupSample(
             usage=_amount(path / 'memory.current', swapped), swapped=swapped, refault_pages=pages,
-            refaults_guessed=guessed, cached=_cached(stat, ''), pressure=_pressure(path / 'memory.pressure'),
+            refaults_guessed=guessed, cached=_cached(stat, ''), compressed=stat.get('zswap', 0),
+            pressure=_pressure(path / 'memory.pressure'),
             can_reclaim=most != 0 and any((path / name).exists() for name in ('memory.reclaim', 'memory.high')),
             swap_room=None if most is None else max(0, most - (swapped or 0)))
     stat = table((path / 'memory.stat').read_text())
@@ -103,9 +104,7 @@ def refaults(path: pathlib.Path) -> int | None:
 
 
 def _cached(stat: dict[str, int], prefix: str) -> int:
-    """Bytes charged that are none of the guest's memory: file pages, and (version 2) what compressed swap takes for
-    pages that are in swap, and counted there."""
-    return stat.get(f'{prefix}inactive_file', 0) + stat.get(f'{prefix}active_file', 0) + stat.get('zswap', 0)
+    return stat.get(f'{prefix}inactive_file', 0) + stat.get(f'{prefix}active_file', 0)
 
 
 class _Bound(typing.NamedTuple):

@@ -136,7 +136,7 @@ def _guest(sample: GuestSample, earlier: GuestSample | None, seconds: float, now
     actual, usable, age = _believed(facts, spoke, notes)
     sane = now is not None and actual == facts.actual and usable == facts.usable
     published, published_age = _published(sample, reservation, spoke, sane)
-    resident = group.usage - group.cached if group else facts.rss
+    resident = group.usage - group.cached - group.compressed if group else facts.rss
     overhead = settings.shared.default_overhead
     if resident is not None and facts.running:
         overhead = besides.overhead(facts, sample, resident, overhead)

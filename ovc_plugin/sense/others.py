@@ -17,7 +17,9 @@ def memory(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int | None:
     if later.guests is None or any(size is None for size in residents):
         return None
     used = later.memory.total - later.memory.available
-    return max(0, used - sum(size or 0 for size in residents) - _in_pools(later, guests))
+    # What holds guests' pages in compressed swap is in nobody's resident, and is there for guests alone.
+    zswap = sum(s.group.compressed for s in later.guests if s.group is not None and s.facts.running)
+    return max(0, used - sum(size or 0 for size in residents) - zswap - _in_pools(later, guests))
 
 
 def _in_pools(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int:

@@ -171,40 +171,6 @@ def test_no_more_is_counted_on_than_swap_takes_in_a_minute_and_nothing_of_who_re
     assert reclaimable(reading, OPTIONS) == 0
 
 
-def filling(gift, shock, seconds):
-    """Levels and available memory, a pass a second, of a host that has just given ``gift`` bytes, which that guest
-    fills at once, while others take ``shock`` bytes a second."""
-    available, state, seen = 1500 * MIB, LadderState(watching=True), []
-    given = a_guest('given', actual=8 * GIB, maximum=16 * GIB, resident=8 * GIB, reservation=GIB, usable=0)
-    asked = Asked(target=8 * GIB + gift, at=NOW, nearest=8 * GIB, moved_at=NOW, change=gift, unfilled=gift,
-                  backed=8 * GIB)
-    state = dataclasses.replace(state, asked={given.uuid: asked} if gift else {})
-    for second in range(1, seconds + 1):
-        taken = shock + (gift if second == 1 else 0)
-        available -= shock
-        held = 8 * GIB + gift
-        host = a_host(dataclasses.replace(given, actual=held, target=held, resident=held), available=available,
-                      growth=float(taken), taken_at=NOW + second)
-        plan, state = decide_host(host, state, OPTIONS, NOW + second)
-        seen.append((plan.level, available))
-    return seen
-
-
-def test_memory_that_was_just_given_and_filled_is_no_shortage_and_hides_nobody_elses():
-    """A gift of 1 GiB hid a shock of 200 MB/s for ten seconds: nothing was done until 540 MB were left."""
-    assert {level for level, _ in filling(GIB, 0, 5)} == {Level.CLEAR}
-    shocked = filling(GIB, 200 * MIB, 5)
-    assert shocked[1:] == filling(0, 200 * MIB, 5)[1:] and shocked[1][0] > Level.CLEAR
-
-
-def test_a_guest_that_grows_out_of_its_balloon_has_not_been_given_that():
-    grown = a_guest('grown', maximum=8 * GIB, actual=6 * GIB, target=6 * GIB, resident=6 * GIB)
-    state = LadderState(watching=True, asked={grown.uuid: Asked(
-        target=4 * GIB, at=NOW - 9, nearest=4 * GIB, moved_at=NOW - 9, change=-GIB, backed=4 * GIB)})
-    plan, _ = decide_host(a_host(grown, available=900 * MIB, growth=500.0 * MIB), state, OPTIONS, NOW)
-    assert plan.level is Level.HARD
-
-
 def test_switched_off_mechanisms_are_not_used():
     host = short(a_guest(), mb=100)
     assert actions(host, SetBalloon, settings=HostSettings(balloon=False)) == []

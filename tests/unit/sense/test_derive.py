@@ -133,6 +133,15 @@ def test_page_cache_is_neither_overhead_nor_the_guests_own():
     assert (guest.overhead, guest.resident) == (128 * MIB, GIB)
 
 
+def test_what_compressed_swap_takes_for_a_guest_is_neither_its_memory_nor_others():
+    """Counted as its memory it was swapped below its guarantee, counted as others' the host had less to promise."""
+    plain = sampled(usage=GIB, swapped=GIB)
+    group = dataclasses.replace(plain.group, usage=GIB + GIB // 3, compressed=GIB // 3)
+    packed = dataclasses.replace(plain, group=group)
+    without, found = (derive(None, a_sample(one), {}, GIB, Settings()) for one in (plain, packed))
+    assert found.guests[0].resident == GIB and found.others == without.others - GIB // 3
+
+
 def test_what_others_use_beyond_the_reserve_is_not_promised():
     found = derived(a_sample(sampled(usage=GIB)))
     assert found.others == 17 * GIB and any('used by others' in note for note in found.notes)
