@@ -16,6 +16,8 @@ import functools
 import os
 import pathlib
 import sys
+import threading
+import time
 import typing
 
 from oslo_config import cfg
@@ -25,7 +27,8 @@ from ovc_plugin import leases, pages, squeeze
 
 KSM = pathlib.Path('/sys/kernel/mm/ksm')
 LEASES = pathlib.Path('/run/ovc-plugin')
-ANSWERS = 5.0  # seconds within which the helper must have done what takes it no time: a pass waits for it
+# Seconds within which the helper must have done what takes it no time, and be there at all: a pass waits for it.
+ANSWERS, STARTS = 5.0, 20.0
 MOST_SECONDS = 10.0  # of one call, whatever is asked: far less than the watchdog waits (leases.DEADLINE)
 # run=2, which unmerges everything at once and needs the memory for it, is not in the list.
 KSM_KNOBS = {'run': (0, 1), 'pages_to_scan': (1, 1_000_000), 'smart_scan': (0, 1), 'use_zero_pages': (0, 1),
@@ -46,23 +49,63 @@ reading = priv_context.PrivContext(
     'ovc_plugin', cfg_section=READING, pypath=f'{__name__}.reading', capabilities=CAPABILITIES[READING])
 
 
+class _Start:
+    """The helper's start, by sudo mostly: apart, as that may hang like any other program."""
+
+    def __init__(self) -> None:
+        self._lock, self._thread, self._until, self._error = threading.Lock(), None, 0.0, None
+
+    def done(self) -> None:
+        """Return once there is a helper.
+
+        :raises TimeoutError: not within :data:`STARTS`; whoever asks later is told so at once, until it has ended.
+        """
+        if not context.client_mode or context.channel is not None and context.channel.running:
+            return
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._start, name='ovc-helper', daemon=True)
+                self._until, self._error = time.monotonic() + STARTS, None
+                self._thread.start()
+            thread = self._thread
+        thread.join(max(0.0, self._until - time.monotonic()))
+        if thread.is_alive():
+            raise TimeoutError(f'the root helper has not started within {STARTS:g} s: look whether sudo, or what '
+                               f'[{SECTION}] helper_command names, hangs, and end it')
+        if self._error is not None:
+            raise self._error
+
+    def _start(self) -> None:
+        try:
+            alive()
+        except Exception as error:  # for whoever waits
+            self._error = error
+
+
+@context.entrypoint
+def alive() -> None:
+    """Nothing: the helper is there once this returns."""
+
+
+_start = _Start()
 Call = typing.TypeVar('Call', bound=typing.Callable[..., typing.Any])
 
 
 def _awaited(call: Call) -> Call:
     """An entry point of the first helper that is not waited for without end, should it hang.
 
-    :raises TimeoutError: no answer within :data:`ANSWERS`; it may be carried out later.
+    :raises TimeoutError: no answer within :data:`ANSWERS`, so that it may be carried out later; or no helper.
     """
     ask = context.entrypoint_with_timeout(ANSWERS)(call)
 
     @functools.wraps(ask)
     def asked(*arguments: typing.Any) -> typing.Any:
+        _start.done()
         try:
             return ask(*arguments)
         except comm.PrivsepTimeout:
-            raise TimeoutError(f'the root helper has not answered within {ANSWERS:g} s: look whether its process (or '
-                               'the sudo that starts it) hangs, and end it; another one is started then') from None
+            raise TimeoutError(f'the root helper has not answered within {ANSWERS:g} s: look whether its process '
+                               'hangs, and end it; another one is started then') from None
     return typing.cast(Call, asked)
 
 

@@ -47,5 +47,7 @@ def _optional(write: Write, **knobs: int | None) -> None:
         try:
             if value is not None:
                 write(name, value)
+        except TimeoutError:  # the helper hangs, and not the kernel refuses: all of it is tried again
+            raise
         except OSError as error:
             LOG.warning('page sharing: the kernel refuses %s = %s (%s); it is left as it is', name, value, error)

@@ -3,12 +3,15 @@
 """Root writes touch only what they are for, and leave no limit behind."""
 import json
 import pathlib
+import threading
 import types
 
 import pytest
 from oslo_privsep import comm
 
 from ovc_plugin import leases, privileged, squeeze
+from ovc_plugin.act import ksm
+from ovc_plugin.model import KsmState
 from tests.builders import a_v1_group, a_v2_group
 from tests.waiting import LONG
 
@@ -73,6 +76,38 @@ def test_a_helper_that_hangs_is_not_waited_for_without_end(monkeypatch):
     assert {(name.rpartition('.')[2], seconds) for name, seconds in asked} == {
         (name, privileged.ANSWERS) for name in ('set_ksm', 'merged_pages', 'lift_leftovers')}
     assert all(privileged.context.is_entrypoint(getattr(privileged, name.rpartition('.')[2])) for name, _ in asked)
+
+
+def test_a_helper_whose_start_hangs_is_not_waited_for_without_end(monkeypatch):
+    """sudo may wait for a directory service that is gone."""
+    let, begun = threading.Event(), []
+    monkeypatch.setattr(privileged.context, 'client_mode', True)
+    monkeypatch.setattr(privileged.context, 'channel', None)
+    monkeypatch.setattr(privileged, 'STARTS', 0.2)
+    monkeypatch.setattr(privileged, 'alive', lambda: (begun.append(1), let.wait(LONG)))
+    monkeypatch.setattr(privileged, '_start', privileged._Start())
+    for _ in range(3):
+        with pytest.raises(TimeoutError, match='has not started within 0.2 s: look whether sudo'):
+            privileged.merged_pages([1])
+    assert len(begun) == 1, 'and no other is started meanwhile'
+    let.set()
+    privileged._start._thread.join(LONG)
+
+    def refused():
+        raise PermissionError('no sudo')
+    monkeypatch.setattr(privileged, 'alive', refused)
+    with pytest.raises(PermissionError, match='no sudo'):
+        privileged.lift_leftovers()
+
+
+def test_a_helper_that_hangs_in_the_middle_has_not_put_page_sharing_back():
+    before = KsmState(run=0, saved=0, shared=0, pages_to_scan=77)
+
+    def write(name, value):
+        if name != 'run':
+            raise TimeoutError('the root helper has not answered')
+    with pytest.raises(TimeoutError):
+        ksm.restore(before, write)
 
 
 def test_a_v1_limit_is_lowered_and_put_back(tmp_path, monkeypatch):
