@@ -198,7 +198,22 @@ def test_guests_that_do_not_go_end_the_run(tmp_path, monkeypatch) -> None:
         on._clear(tmp_path / 'kept')
     assert deleted == ['u1']
     there.clear()
+    on.policy = 'mom'
     on._clear(tmp_path / 'kept')
+
+
+def test_the_next_scene_begins_once_the_host_has_looked_without_the_guests_of_the_one_before(monkeypatch) -> None:
+    """It refused one of them: their guarantees and those of the guests before were more than it has."""
+    on, told = stage.Stage.__new__(stage.Stage), iter([{}, {'node1': 5.0}, {'node1': 9.0}, {'node1': 10.0}])
+    on.cloud = types.SimpleNamespace(hosts=[types.SimpleNamespace(name='node1')])
+    monkeypatch.setattr(stage.stored, 'reports', lambda cloud: {
+        name: types.SimpleNamespace(taken_at=at) for name, at in next(told).items()})
+    monkeypatch.setattr(stage.time, 'sleep', lambda seconds: None)
+    on._reported(9.5, stage.time.monotonic() + 60)
+    assert next(told, None) is None
+    monkeypatch.setattr(stage.stored, 'reports', lambda cloud: {})
+    with pytest.raises(stage.OneboxError, match='node1 has not reported'):
+        on._reported(9.5, 0.0)
 
 
 def test_a_record_of_before_guests_were_asked_for_kills_is_shown(tmp_path) -> None:
