@@ -110,7 +110,7 @@ def fits(report: HostReport, request: Request, in_flight: InFlight, scheduler: S
     """
     age = report.age(now)
     if abs(age) > shared.report_max_age:
-        return Verdict(ok=False, reason=_stale(age, shared.report_max_age))
+        return Verdict(ok=False, reason=stale(age, shared.report_max_age))
     if report.level >= Level.HARD:
         return Verdict(ok=False, reason=f'level is {report.level.name}: {mb(report.available)} available of '
                                         f'{mb(report.total)}')
@@ -125,7 +125,7 @@ def grows(report: HostReport, more: int, in_flight: InFlight, shared: SharedSett
     """Can the host guarantee ``more`` bytes than now to a guest that it has (promise 1)? What that may touch is backed
     as it is, and is in the predicted peak."""
     if abs(age := report.age(now)) > shared.report_max_age:
-        return Verdict(ok=False, reason=_stale(age, shared.report_max_age))
+        return Verdict(ok=False, reason=stale(age, shared.report_max_age))
     others = in_flight.memory if in_flight.reserved is None else in_flight.reserved
     left = standing(report).unguaranteed - more - others - in_flight.guests * shared.default_overhead
     if left < 0:
@@ -145,7 +145,8 @@ def waived(report: HostReport, scheduler: SchedulerSettings) -> bool:
     return not report.backed and not scheduler.require_swap_backing
 
 
-def _stale(age: float, limit: float) -> str:
+def stale(age: float, limit: float) -> str:
+    """What is wrong with a report of that age (seconds) that is beyond the limit, and the remedy."""
     if age < 0:
         return f'report is {-age:.0f} s ahead of this clock: set both clocks by the same time source'
     return (f'report is {age:.0f} s old > {limit:.0f} s (report_max_age): the host controller has stopped, nova\'s '

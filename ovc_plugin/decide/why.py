@@ -186,7 +186,7 @@ def _swapped(snapshot: HostSnapshot, guest: GuestSnapshot, plan: Plan, settings:
     if probe is not None and swap.resting(probe, now):
         return [f'nothing of it could be moved {probe.misses} times in a row: it is not counted on for '
                 f'{probe.until - now:.0f} s']
-    if plan.level < Level.CRITICAL and guest.refaults is not None and guest.refaults > settings.refault_limit:
+    if plan.level < Level.CRITICAL and swap.harmed(guest, settings):
         return [f'it reads back {guest.refaults:.0f} pages/s > {settings.refault_limit:.0f} (refault_limit)']
     return [f'{_mb(swap.swappable(guest))} could be; at level {plan.level.name} balloons or others cover what is '
             'missing']

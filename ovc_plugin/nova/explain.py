@@ -81,8 +81,8 @@ def _not_ours(report: HostReport, age: float, shared: SharedSettings) -> str | N
         return ('a dry run, so that placement\'s ratio there is nova\'s own: initial_ram_allocation_ratio, or what was '
                 'set by hand')
     if abs(age) > shared.report_max_age:
-        return (f'its report is {age:.0f} s old (report_max_age {shared.report_max_age:.0f} s), so that placement\'s '
-                'ratio there is that of then, or no more than what is used')
+        return (f'{placement.stale(age, shared.report_max_age)}; placement\'s ratio there is that of then, or no more '
+                'than what is used')
     return None
 
 

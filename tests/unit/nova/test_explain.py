@@ -44,7 +44,9 @@ def test_of_hosts_whose_ratio_does_not_follow_their_report_nothing_is_said_to_be
     lines = explaining(dry=a_known(a_report(dry_run=True)), gone=a_known(a_report(taken_at=NOW - 86400))).lines(NOW)
     assert len(lines) == 2 and not any('promise' in line or 'not refused for memory' in line for line in lines)
     assert 'host dry: a dry run' in lines[0] and 'initial_ram_allocation_ratio' in lines[0]
-    assert 'host gone: its report is 86400 s old (report_max_age 120 s)' in lines[1]
+    assert 'host gone: report is 86400 s old > 120 s (report_max_age)' in lines[1]
+    ahead = explaining(h1=a_known(a_report(taken_at=NOW + 500))).lines(NOW)
+    assert 'report is 500 s ahead of this clock' in ahead[0]
     mixed = explaining(dry=a_known(a_report(dry_run=True)), h1=a_known(a_report())).lines(NOW)
     assert mixed[0].startswith('host h1 can promise') and 'was not refused for memory' in mixed[-1]
 
