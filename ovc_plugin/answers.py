@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
+import time
 import typing
 
 from ovc_plugin import describe, keeping, report, watch
+from ovc_plugin.arrivals import Arrivals
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide import placement, why
@@ -18,6 +21,8 @@ from ovc_plugin.model import HostSnapshot, InFlight, Request, Verdict
 from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import Settings
 
+_FRESH = 1.0  # seconds after a look in which another one would hardly show anything else
+
 
 class Answers:
     """The part of a controller that answers, in any thread, by what the last pass has found."""
@@ -25,6 +30,8 @@ class Answers:
     settings: Settings
     report: report.HostReport | None
     dry_run: bool
+    listed_at: float
+    _arrivals: Arrivals
     _clock: typing.Callable[[], float]
     _foresight: Foresight | None
     _kept: keeping.Keeper
@@ -32,6 +39,7 @@ class Answers:
     _sensor: Sensor
     _snapshot: HostSnapshot | None
     _state: LadderState
+    _thread: threading.Thread | None
     _tick: dict[str, typing.Any]
     _told: Chronicle
     _watch: watch.Watch
@@ -44,6 +52,22 @@ class Answers:
         scheduler = dataclasses.replace(
             self.settings.scheduler, require_swap_backing=self.settings.host.require_swap_backing)
         return placement.fits(self.report, request, in_flight, scheduler, self.settings.shared, now)
+
+    def look_anew(self, why: str, patience: float = 3.0) -> bool:
+        """Have a pass made at once, and wait for what it sees, for who would else refuse by what is some seconds old.
+
+        ``why`` is shown as the reason of the pass. Whether it has come within ``patience``, in seconds; none is made
+        where the last look is of just now, or where no loop runs.
+        """
+        asked = self._clock()
+        if self._thread is None or abs(asked - self.listed_at) < _FRESH:
+            return False
+        self._arrivals.ask(why)
+        self._watch.stir()
+        end = time.monotonic() + patience
+        while (seen := self.listed_at) < asked and time.monotonic() < end:
+            time.sleep(0.02)
+        return seen >= asked
 
     def explain(self, guest: str) -> dict[str, typing.Any]:
         """The guests of that name or uuid: what they may have, what they have, what is next, and why no more."""

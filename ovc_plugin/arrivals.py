@@ -21,7 +21,7 @@ class Arrivals:
 
     @property
     def news(self) -> str | None:
-        """Who was announced since the last look, in words."""
+        """Who was announced, or asked for a look, since the last one, in words."""
         return self._news
 
     def expect(self, guest: str, domain: str, now: float) -> None:
@@ -29,6 +29,11 @@ class Arrivals:
         with self._lock:
             self._coming[guest] = (domain, now)
             self._news = f'guest {guest} arrives'
+
+    def ask(self, why: str) -> None:
+        """A look is wanted for somebody who waits for what it shows."""
+        with self._lock:
+            self._news = self._news or why
 
     def told(self) -> None:
         """What was news has brought a pass forward; it need bring no other, where that could look at no guest."""

@@ -14,7 +14,7 @@ from nova import exception
 from nova.compute import task_states
 from oslo_log import log as logging
 
-from ovc_plugin.model import InFlight, Verdict
+from ovc_plugin.model import InFlight, Request, Verdict
 from ovc_plugin.nova.asking import Asking
 from ovc_plugin.nova.attributes import given
 
@@ -99,25 +99,32 @@ class Arriving:
         controller = self._ovc
         if controller is None or controller.report is None:
             return None
-        settings, now = self._ovc_settings, time.time()
+        settings = self._ovc_settings
         force = force or settings.host.dry_run
-        listed_at = controller.listed_at  # before the report is read: rather is a guest counted twice than never
         request = Asking(instance, settings.shared).of()
         if CONF.libvirt.file_backed_memory > 0:  # no guest of this host can be touched, whatever it is made of
             request = dataclasses.replace(request, reservation=request.memory, overcommit=False)
-
-        def judge(in_flight: InFlight) -> Verdict:
-            return controller.admits(request, in_flight, now)
-
-        seen = controller.status()['guests']
-        verdict = self._ovc_ledger.admit(request, judge, counted=counted_by(seen), listed_at=listed_at, now=now,
-                                         expires=expires, force=force,
-                                         sizes={guest['uuid']: guest['maximum'] for guest in seen})
+        verdict = self._ovc_judged(controller, request, expires, force)
+        # By what is seen now, not a pass ago: a guest that was deleted in between has left room.
+        if not verdict.ok and not force and controller.look_anew(f'guest {instance.uuid} is about to be refused'):
+            verdict = self._ovc_judged(controller, request, expires, force)
         if not verdict.ok:
             LOG.info('guest %s %s by this host: %s', instance.uuid,
                      'would be refused' if force else 'refused', verdict.reason)
         return dataclasses.replace(verdict, ok=verdict.ok or force,
                                    reason=f'this host cannot take the guest: {verdict.reason}')
+
+    def _ovc_judged(self, controller: Controller, request: Request, expires: float, force: bool) -> Verdict:
+        now = time.time()
+        listed_at = controller.listed_at  # before the report is read: rather is a guest counted twice than never
+
+        def judge(in_flight: InFlight) -> Verdict:
+            return controller.admits(request, in_flight, now)
+
+        seen = controller.status()['guests']
+        return self._ovc_ledger.admit(request, judge, counted=counted_by(seen), listed_at=listed_at, now=now,
+                                      expires=expires, force=force,
+                                      sizes={guest['uuid']: guest['maximum'] for guest in seen})
 
     def finish_migration(self, context: typing.Any, migration: typing.Any, instance: typing.Any, *args: typing.Any,
                          **kwargs: typing.Any) -> None:

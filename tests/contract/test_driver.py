@@ -63,6 +63,18 @@ class TestArrivals(CloudCase):
         self.assertEqual({}, self._get_allocations_by_server_uuid(server['id']))
         self.assertRegex(self.log, 'refused by this host: demand would be .* MB > .* MB that is there')
 
+    def test_nobody_is_refused_by_a_look_of_before_another_guest_was_deleted(self):
+        self.compute('host1', reserved=7 * GB)
+        self.controller('host1').seen_anew = {'reserved': 0}
+        server = self._create_server(flavor_id=self._create_flavor(memory_mb=1024, vcpu=1, disk=1, ephemeral=0),
+                                     networks='none', az='nova:host1', expected_state='ACTIVE')
+        self.assertEqual('host1', self.host_of(server))
+        # What is refused by the new look as well, is refused.
+        self.tell('host1', reserved=7 * GB)
+        self.controller('host1').seen_anew = {'reserved': 7 * GB}
+        self._create_server(flavor_id=self._create_flavor(memory_mb=1024, vcpu=1, disk=1, ephemeral=0),
+                            networks='none', az='nova:host1', expected_state='ERROR')
+        self.assertRegex(self.log, 'refused by this host: guarantees would need')
 
     def test_a_guest_that_came_while_libvirt_was_silent_is_in_flight_until_it_is_listed(self):
         self.compute('host1')

@@ -758,6 +758,30 @@ def test_a_guest_that_is_announced_before_the_hypervisor_has_answered_brings_one
     assert host.controller._snapshot.arriving == ('p2',), 'it is expected all the same'
 
 
+def test_who_would_refuse_by_an_old_look_gets_a_new_one_at_once_and_not_again(tmp_path):
+    host = Host(tmp_path, sampled(), sampled('g2'), available=20 * GIB, tick=60.0)
+    host.controller.start()
+    try:
+        until(lambda: host.controller.listed_at == NOW, LONG)
+        assert not host.controller.look_anew('guest g3 is about to be refused'), 'the last look is of just now'
+        host.now, host.guests = NOW + 20, host.guests[:1]
+        assert host.controller.look_anew('guest g3 is about to be refused', LONG)
+        assert host.controller.listed_at == NOW + 20
+        assert [guest['uuid'] for guest in host.controller.status()['guests']] == ['uuid-g1']
+        assert host.controller.status()['watch']['early'] == 'guest g3 is about to be refused'
+        host.now, host.hypervisor.down = NOW + 40, True
+        assert not host.controller.look_anew('guest g3 is about to be refused', 0.2), 'nobody has listed the guests'
+    finally:
+        host.controller.stop()
+
+
+def test_a_controller_without_a_loop_has_nobody_to_look_anew(tmp_path):
+    host = Host(tmp_path, sampled())
+    host.run()
+    host.now += 20
+    assert not host.controller.look_anew('guest g3 is about to be refused')
+
+
 def test_after_the_clock_was_set_back_a_guest_that_hangs_is_not_shrunk(tmp_path):
     """Promise 6: its last word is of an hour ahead, and stays so for an hour."""
     host = Host(tmp_path, sampled(last_update=NOW), available=10 * GIB)
