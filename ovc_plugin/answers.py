@@ -24,11 +24,17 @@ from ovc_plugin.settings import Settings
 _FRESH = 1.0  # seconds after a look in which another one would hardly show anything else
 
 
+def _nobody(told: report.HostReport) -> None:
+    """Wants to hear of it."""
+
+
 class Answers:
     """The part of a controller that answers, in any thread, by what the last pass has found."""
 
     settings: Settings
     report: report.HostReport | None
+    #: Told each new report, before anything is done by it; must neither wait nor raise.
+    on_report: typing.Callable[[report.HostReport], None] = staticmethod(_nobody)
     dry_run: bool
     listed_at: float
     _arrivals: Arrivals

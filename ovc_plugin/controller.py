@@ -153,10 +153,7 @@ class Controller(Answers):
                 self._stopping.wait(self.settings.host.tick)
 
     def run_pass(self) -> tuple[Plan, list[Outcome]]:
-        """One pass.
-
-        :raises OSError: the host's memory cannot be read.
-        """
+        """One pass. :raises OSError: the host's memory cannot be read."""
         now, began = self._clock(), time.monotonic()
         self._claim_anew()
         sample = self._watch.complete(self._sensor.sample(now))
@@ -170,6 +167,7 @@ class Controller(Answers):
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now, self._rules)
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = self._reported(snapshot, plan, after)
+        self.on_report(self.report)
         before, dry_run = self._state, self.dry_run
         self._acts = self._kept.alone and (self._acts or not dry_run)
         with self._turn:

@@ -23,6 +23,7 @@ from ovc_plugin.nova.leaving import Leaving
 from ovc_plugin.nova.preflight import TESTED
 from ovc_plugin.nova.provider import ProviderRatio
 from ovc_plugin.nova.ratio import next_ratio
+from ovc_plugin.nova.telling import Telling
 from ovc_plugin.settings import Settings
 
 if typing.TYPE_CHECKING:
@@ -35,7 +36,7 @@ CONF = nova.conf.CONF
 PATIENCE = 5.0
 
 
-class OvcMixin(Leaving, Arriving):
+class OvcMixin(Leaving, Arriving, Telling):
     """Put before a nova driver in the bases: ``class Driver(OvcMixin, LibvirtDriver)``."""
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
@@ -90,6 +91,7 @@ class OvcMixin(Leaving, Arriving):
             self._ovc_check_release()
             reserve = self._ovc_settings.host.reserve
             controller = self._ovc_build(host, CONF.reserved_host_memory_mb * MIB if reserve < 0 else reserve)
+            controller.on_report = self._ovc_look
             controller.start()
         except Exception as error:
             self._ovc_why_not = f'the host controller did not start: {error}'
@@ -138,7 +140,7 @@ class OvcMixin(Leaving, Arriving):
             self._ovc_ratio.new_audit()
         self._ovc_guarded('configuration', 'The configuration before stays in force.', self._ovc_reread)
         self._ovc_guarded('report', 'Schedulers will refuse this host once its last report is stale.',
-                          self._ovc_add_report, resources)
+                          self._ovc_add_report, resources, nodename)
         return resources
 
     def _ovc_reread(self) -> None:
@@ -147,7 +149,7 @@ class OvcMixin(Leaving, Arriving):
             from ovc_plugin.nova import current
             self._ovc_settings = self._ovc.settings = current.get()
 
-    def _ovc_add_report(self, resources: dict[str, typing.Any]) -> None:
+    def _ovc_add_report(self, resources: dict[str, typing.Any], nodename: str) -> None:
         report, settings = self._ovc.report if self._ovc is not None else None, self._ovc_settings
         if report is None or not resources:
             return
@@ -155,6 +157,7 @@ class OvcMixin(Leaving, Arriving):
             report, nova_reserved=CONF.reserved_host_memory_mb * MIB, sharing=reports.sharing_of(settings.host),
             default_reservation=settings.shared.default_reservation)
         resources['stats'] = {**(resources.get('stats') or {}), reports.STATS_KEY: reports.encode(told)}
+        self._ovc_stores(nodename, report)
 
     # -- placement's ratio ---------------------------------------------------------------------------------------
     def update_provider_tree(self, provider_tree: typing.Any, nodename: str, *args: typing.Any,

@@ -45,6 +45,7 @@ class ToldController:
         self.running = False
         self.left: list[str] = []
         self.judged: list[InFlight] = []
+        self.on_report: typing.Callable[[reports.HostReport], None] = lambda report: None
         self.seen_anew: dict[str, typing.Any] = {}
         self._listed_at: float | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import threading
 import time
 from unittest import mock
 
@@ -12,11 +13,12 @@ import nova.conf
 import oslo_messaging as messaging
 from nova import context, exception, objects, rpc
 
-from ovc_plugin.model import MIB
+from ovc_plugin import report as reports
+from ovc_plugin.model import MIB, Level
 from ovc_plugin.nova import host_state, inventory
 from ovc_plugin.nova.mixin import OvcMixin
 from tests.contract.cloud import GB, CloudCase, OvcFakeDriver, enable
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 
 class TestArrivals(CloudCase):
@@ -85,6 +87,49 @@ class TestArrivals(CloudCase):
         self.controller('host1').listed_at = landed - 1
         self.boot(256)
         self.assertEqual([(1, GB)], [(flying.guests, flying.memory) for flying in self.controller('host1').judged[1:]])
+
+    def short_in_nova(self, host):
+        """Whether nova has stored a report of that host by which it takes no guests."""
+        node = objects.ComputeNode.get_by_nodename(context.get_admin_context(), host)
+        return reports.decode(node.stats['ovc']).level >= Level.HARD
+
+    def pass_at(self, level):
+        """The controller has made a pass, and come to that level."""
+        self.tell('host1', level=level)
+        controller = self.controller('host1')
+        controller.on_report(controller.report)
+
+    def test_schedulers_hear_at_once_that_a_host_is_short_and_short_no_longer(self):
+        self.compute('host1')
+        driver = self.computes['host1'].driver
+        self.pass_at(Level.SOFT)
+        self.assertIsNone(driver._ovc_audit, 'a host that takes guests as before has nothing to tell')
+        self.pass_at(Level.HARD)
+        until(lambda: self.short_in_nova('host1'))
+        driver._ovc_audit.join(LONG)
+        first = driver._ovc_audit
+        self.pass_at(Level.CLEAR)
+        self.assertIs(first, driver._ovc_audit, 'nova is not asked for two audits within seconds')
+        driver._ovc_next_audit = 0.0
+        self.pass_at(Level.CLEAR)
+        until(lambda: not self.short_in_nova('host1'))
+        driver._ovc_audit.join(LONG)
+        # An audit that fails is nova's loss alone, and while one hangs no other is begun.
+        driver._ovc_next_audit, going_on = 0.0, threading.Event()
+        self.addCleanup(going_on.set)
+
+        def fail(*args, **kwargs):
+            going_on.wait(LONG)
+            raise exception.DBNotAllowed(binary='nova-compute')
+        with mock.patch.object(self.computes['host1'].manager.rt, 'update_available_resource', fail):
+            self.pass_at(Level.HARD)
+            hung, driver._ovc_next_audit = driver._ovc_audit, 0.0
+            self.pass_at(Level.HARD)
+            self.assertIs(hung, driver._ovc_audit)
+            going_on.set()
+            hung.join(LONG)
+        self.assertIn('ovc early audit failed: DBNotAllowed', self.log)
+        self.assertIn('Nova\'s next one follows by its own clock', self.log)
 
     def test_memory_backed_by_files_is_judged_at_its_full_size(self):
         self.flags(file_backed_memory=16384, group='libvirt')

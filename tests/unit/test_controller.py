@@ -762,7 +762,7 @@ def test_who_would_refuse_by_an_old_look_gets_a_new_one_at_once_and_not_again(tm
     host = Host(tmp_path, sampled(), sampled('g2'), available=20 * GIB, tick=60.0)
     host.controller.start()
     try:
-        until(lambda: host.controller.listed_at == NOW, LONG)
+        until(lambda: host.controller.listed_at == NOW)
         assert not host.controller.look_anew('guest g3 is about to be refused'), 'the last look is of just now'
         host.now, host.guests = NOW + 20, host.guests[:1]
         assert host.controller.look_anew('guest g3 is about to be refused', LONG)
@@ -773,6 +773,13 @@ def test_who_would_refuse_by_an_old_look_gets_a_new_one_at_once_and_not_again(tm
         assert not host.controller.look_anew('guest g3 is about to be refused', 0.2), 'nobody has listed the guests'
     finally:
         host.controller.stop()
+
+
+def test_a_report_is_told_before_anything_is_done(tmp_path):
+    host, told = Host(tmp_path, sampled(last_update=NOW + 9)), []
+    host.controller.on_report = lambda report: told.append((report.level, len(host.hypervisor.asked)))
+    host.run()
+    assert told == [(Level.SOFT, 0)] and len(host.hypervisor.asked) == 1
 
 
 def test_a_controller_without_a_loop_has_nobody_to_look_anew(tmp_path):
