@@ -65,15 +65,20 @@ class Answers:
         ``why`` is shown as the reason of the pass. Whether it has come within ``patience``, in seconds; none is made
         where the last look is of just now, or where no loop runs.
         """
-        asked = self._clock()
-        if self._thread is None or abs(asked - self.listed_at) < _FRESH:
+        asked, seen, heard = self._clock(), self.listed_at, None
+        if self._thread is None or abs(asked - seen) < _FRESH:
             return False
-        self._arrivals.ask(why)
-        self._watch.stir()
         end = time.monotonic() + patience
-        while (seen := self.listed_at) < asked and time.monotonic() < end:
+        while time.monotonic() < end:
+            if seen != heard:  # first, and again after a pass that was under way: it may have taken our word for old
+                heard = seen
+                self._arrivals.ask(why)
+                self._watch.stir()
             time.sleep(0.02)
-        return seen >= asked
+            seen = self.listed_at
+            if seen != heard and seen >= asked:
+                return True
+        return False
 
     def explain(self, guest: str) -> dict[str, typing.Any]:
         """The guests of that name or uuid: what they may have, what they have, what is next, and why no more."""

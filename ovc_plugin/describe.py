@@ -72,5 +72,6 @@ def next_guest(snapshot: HostSnapshot | None,
     if snapshot is None or not snapshot.guests:
         return None
     like = max(snapshot.guests, key=lambda g: g.maximum)
-    verdict = admits(Request(memory=like.maximum, reservation=like.reservation))
-    return {'memory': like.maximum, 'reservation': like.reservation, 'ok': verdict.ok, 'reason': verdict.reason}
+    reservation = like.reservation if like.untouchable is None else like.maximum
+    verdict = admits(Request(memory=like.maximum, reservation=reservation, overcommit=like.untouchable is None))
+    return {'memory': like.maximum, 'reservation': reservation, 'ok': verdict.ok, 'reason': verdict.reason}

@@ -26,13 +26,14 @@ def demand(snapshot: HostSnapshot) -> HostDemand:
 
 
 def in_memory(expected: Prediction, snapshot: HostSnapshot) -> int:
-    """What memory, and what can still be reclaimed of it, has to hold of an expected peak and of others; bytes.
+    """What memory, and what can still be reclaimed of it, has to hold of an expected peak and, as far as the reserve
+    goes, of others; bytes. What these use beyond it is not in the report's total, and would count twice.
 
     A guest's demand is what it has in memory and in swap. Of a peak, what is in swap now can stay there, and that swap
     is counted as used: counted as a demand for memory too, it would be asked for twice.
     """
     swapped = sum(g.swapped or 0 for g in snapshot.running)
-    return max(0, expected.peak - swapped) + snapshot.others
+    return max(0, expected.peak - swapped) + min(snapshot.others, snapshot.reserve)
 
 
 class Foresight:

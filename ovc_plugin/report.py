@@ -38,11 +38,12 @@ class HostReport:
     merged. ``nova_reserved`` is what nova on that host counts as used by the host itself: no scheduler can know it
     otherwise. ``swap_usable`` and ``swap_used`` are of guests: what others have in swap is in neither.
 
-    ``predicted_peak`` is the most memory expected in use at once, of guests and others, with what is in swap left
-    there; ``None`` when nothing predicts it. ``growth`` is the smoothed speed, in bytes per second, at which available
-    memory shrinks, ``stall`` the share (0..1) of time in which tasks waited for it. ``domains`` name the trust domains
-    (:func:`domain_name`) of guests that can merge, ``evaporation`` is what of the merged memory is kept free because
-    guests may write it, ``sketch`` what is known of the contents that guests here share.
+    ``predicted_peak`` is the most memory expected in use at once, of guests and of others within the reserve, with
+    what is in swap left there; ``None`` when nothing predicts it. ``growth`` is the smoothed speed, in bytes per
+    second, at which available memory shrinks, ``stall`` the share (0..1) of time in which tasks waited for it.
+    ``domains`` name the trust domains (:func:`domain_name`) of guests that can merge, ``evaporation`` is what of the
+    merged memory is kept free because guests may write it, ``sketch`` what is known of the contents that guests here
+    share.
 
     ``sharing`` is whose pages may meet on the host, one of :data:`SHARING`. ``default_reservation`` is what it
     guarantees a guest whose flavor says nothing, as text; '' where that is not told.

@@ -109,9 +109,12 @@ def patiently(call: typing.Callable[[], T], seconds: float = PATIENCE) -> T:
 def swap(snapshot: HostSnapshot) -> Findings:
     """Promise 2: whatever guests may touch exists somewhere."""
     touched = sum(guest.committed for guest in snapshot.guests)
-    memory = snapshot.total - snapshot.reserve
+    others = 0 if silence(snapshot) else snapshot.others  # else guests are among them
+    memory = snapshot.total - max(snapshot.reserve, others)
     backing = memory + snapshot.swap_usable
     of_others = f'; {_mb(snapshot.swap_others)} of swap is used by others than guests' if snapshot.swap_others else ''
+    if others > snapshot.reserve:
+        of_others += f'; {_mb(others - snapshot.reserve)} of memory beyond the reserve is used by others'
     if touched > backing:
         yield error('swap', f'guests here could touch {_mb(touched)} > {_mb(backing)} of memory and swap '
                     f'({_mb(memory)} + {_mb(snapshot.swap_usable)}{of_others})',
@@ -121,7 +124,7 @@ def swap(snapshot: HostSnapshot) -> Findings:
                       f'add swap, for a ratio of 1.5 about {_mb(memory // 2)} (mkswap, swapon, /etc/fstab)')
     else:
         yield ok('swap', f'guests here could touch {_mb(touched)} <= {_mb(backing)} of memory and swap; swap carries a '
-                 f'ratio of up to {backing / max(1, memory):.2f}')
+                 f'ratio of up to {backing / max(1, memory):.2f}{of_others}')
 
 
 def sharing(snapshot: HostSnapshot, settings: Settings) -> Findings:

@@ -50,6 +50,7 @@ class Track:
 
     def judge(self, now: int, total: int, tuning: Tuning) -> None:
         """A miss counts as soon as it is seen, a success when its time is over."""
+        self.pass_over(now)
         for entry in self.pending:
             if not entry[2] and total > entry[1]:
                 entry[2] = 1
@@ -59,6 +60,11 @@ class Track:
             self.proven += 1
             if not self.pending.popleft()[2]:
                 self.margin = max(0.0, self.margin - tuning.gain * tuning.target)
+
+    def pass_over(self, now: int) -> None:
+        """Leave those uncounted whose time ended in steps in which nobody knew the sum."""
+        while self.pending and self.pending[0][0] < now:
+            self.proven += bool(self.pending.popleft()[2])
 
     @property
     def judged(self) -> int:

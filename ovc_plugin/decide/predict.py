@@ -92,9 +92,11 @@ class Calibrated:
         present = frozenset(g.uuid for g in step.guests)
         self._arrivals(step, present)
         total = step.total
-        if total is not None:
-            for track in self.tracks.values():
+        for track in self.tracks.values():
+            if total is not None:
                 track.judge(self._now, total, self.tuning)
+            else:
+                track.pass_over(self._now)
         self._record(step, total)
         for horizon, track in self.tracks.items():
             if self._now % track.every == 0:

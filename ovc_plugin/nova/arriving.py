@@ -95,6 +95,27 @@ class Arriving:
             self._ovc_ledger.landed(instance.uuid, 0.0)
             raise
 
+    def pre_live_migration(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                           **kwargs: typing.Any) -> typing.Any:
+        """Now it begins. It may have waited for others since its pre-check (``max_concurrent_live_migrations``), and be
+        counted no longer. Refused it stays where it is; nova itself refuses here what breaks a group's policy."""
+        verdict = self._ovc_guarded('late check', 'Guests arrive unchecked, as nova has it.', self._ovc_admit, instance,
+                                    expires=self._ovc_patience() + (CONF.vif_plugging_timeout or 0))
+        try:
+            if verdict is not None and not verdict.ok:
+                raise exception.MigrationPreCheckError(reason=verdict.reason)
+            return super().pre_live_migration(context, instance, *args, **kwargs)  # type: ignore[misc]
+        except BaseException:
+            self._ovc_ledger.landed(instance.uuid, 0.0)
+            raise
+
+    def rollback_live_migration_at_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                                               **kwargs: typing.Any) -> None:
+        try:
+            super().rollback_live_migration_at_destination(context, instance, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._ovc_ledger.landed(instance.uuid, time.time())
+
     def _ovc_admit(self, instance: typing.Any, *, force: bool = False, expires: float = float('inf')) -> Verdict | None:
         controller = self._ovc
         if controller is None or controller.report is None:

@@ -53,6 +53,13 @@ class OvcLibvirtDriver(Restarting, Growing, OvcMixin, libvirt_driver.LibvirtDriv
                           self._ovc_expect, instance)
         return answer
 
+    def pre_live_migration(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
+                           **kwargs: typing.Any) -> typing.Any:
+        answer = super().pre_live_migration(context, instance, *args, **kwargs)
+        self._ovc_guarded('arrival', 'Sharing pauses for a guest of another project only once it is seen.',
+                          self._ovc_expect, instance)
+        return answer
+
     def _ovc_expect(self, instance: typing.Any) -> None:
         controller = self._ovc  # a stop may come between two looks
         if controller is not None and sharing.declined(instance) is None:

@@ -52,4 +52,9 @@ class Telling:
 
     def _ovc_have_stored(self, nodename: str) -> None:
         """Nova's own audit of this node alone, which its tracker guards against others at the same time."""
-        self.virtapi._compute.rt.update_available_resource(context.get_admin_context(), nodename)
+        before = self._ovc_stored
+        try:
+            self.virtapi._compute.rt.update_available_resource(context.get_admin_context(), nodename)
+        except Exception:
+            self._ovc_stored = before  # and so it is to be tried again
+            raise

@@ -32,15 +32,17 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
         guests = tuple(_guest(g, known.get(g.facts.uuid), seconds, later.taken_at, later, targets, settings, notes)
                        for g in later.guests)
     guests = apportioned(later.ksm, later.guests, guests)
-    others = besides.memory(later, guests)
-    if others is not None and others > reserve:
+    # Without word of the guests, as when they were last named: whatever was used then and was not theirs.
+    named = later if later.guests is not None or earlier is None else earlier
+    others = besides.memory(named, guests)
+    if others > reserve and named is later and not any(g.running and g.resident is None for g in guests):
         notes.append(f'more than the reserve of {reserve >> 20} MB is used by others than guests, and what they use is '
                      'not promised to guests: raise reserve_mb, or see what runs beside them')
     before = earlier.memory if earlier else later.memory
     growth = later.growth if later.growth is not None else _growth(before, later.memory, seconds)
     found = HostSnapshot(
         host=later.host, taken_at=later.taken_at, total=later.memory.total, available=later.memory.available,
-        reserve=reserve, others=others or 0, swap_total=later.memory.swap_total, swap_free=later.memory.swap_free,
+        reserve=reserve, others=others, swap_total=later.memory.swap_total, swap_free=later.memory.swap_free,
         swap_others=besides.swap(later, guests),
         swap_in=_rate(before.swap_in_pages, later.memory.swap_in_pages, seconds, PAGE),
         swap_out=_rate(before.swap_out_pages, later.memory.swap_out_pages, seconds, PAGE),

@@ -11,15 +11,13 @@ from ovc_plugin.model import GuestSnapshot
 from ovc_plugin.samples import GuestFacts, GuestSample, HostSample, MemorySample
 
 
-def memory(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int | None:
-    """Bytes that cannot be dropped and belong to no guest; unknown while some guest's size is."""
-    residents = [g.resident for g in guests if g.running]
-    if later.guests is None or any(size is None for size in residents):
-        return None
+def memory(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int:
+    """Bytes that cannot be dropped and are not known to belong to a guest: what a guest has whose size is not known is
+    among them."""
     used = later.memory.total - later.memory.available
     # What holds guests' pages in compressed swap is in nobody's resident, and is there for guests alone.
-    zswap = sum(s.group.compressed for s in later.guests if s.group is not None and s.facts.running)
-    return max(0, used - sum(size or 0 for size in residents) - zswap - _in_pools(later, guests))
+    zswap = sum(s.group.compressed for s in later.guests or () if s.group is not None and s.facts.running)
+    return max(0, used - sum(g.resident or 0 for g in guests if g.running) - zswap - _in_pools(later, guests))
 
 
 def _in_pools(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int:

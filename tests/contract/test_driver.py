@@ -129,6 +129,17 @@ class TestArrivals(CloudCase):
             going_on.set()
             hung.join(LONG)
         self.assertIn('ovc early audit failed: DBNotAllowed', self.log)
+        # Nor does one count that fails half way: nova has stored nothing.
+        driver._ovc_next_audit = 0.0
+        with mock.patch.object(self.computes['host1'].manager.rt, '_update', side_effect=exception.DBNotAllowed(
+                binary='nova-compute')):
+            self.pass_at(Level.HARD)
+            driver._ovc_audit.join(LONG)
+        self.assertFalse(self.short_in_nova('host1'))
+        driver._ovc_next_audit = 0.0
+        self.pass_at(Level.HARD)
+        until(lambda: self.short_in_nova('host1'))
+        driver._ovc_audit.join(LONG)
         self.assertIn('Nova\'s next one follows by its own clock', self.log)
 
     def test_memory_backed_by_files_is_judged_at_its_full_size(self):

@@ -126,6 +126,36 @@ class TestWays(CloudCase):
         self.assertEqual(second, self.host_of(server))
         self.assertEqual(['filter', f'{first} checks', 'filter', f'{second} checks'], self.way()[:4])
 
+    def test_a_live_migration_that_has_waited_is_judged_again_when_it_begins(self):
+        """nova checks at once and then has it wait for others, by default one at a time, as long as it takes."""
+        server = self.a_guest()
+        before, other = self.host_of(server), self.other(server)
+        driver, checked = self.computes[other].driver, OvcFakeDriver.check_can_live_migrate_destination
+
+        def check(driver, *args, **kwargs):
+            found = checked(driver, *args, **kwargs)
+            self.controller(other).refuses = 'another guest came meanwhile'
+            driver._ovc_ledger._entries.clear()  # it has waited for longer than it is counted
+            return found
+        with mock.patch.object(OvcFakeDriver, 'check_can_live_migrate_destination', check):
+            self._live_migrate(server, 'failed', server_expected_state='ACTIVE')
+        self.assertEqual(before, self.host_of(server))
+        self.assertEqual({}, driver._ovc_ledger._entries)
+        self.assertIn(f'guest {server["id"]} refused by this host: another guest came meanwhile', self.log)
+        allocations = self._get_allocations_by_server_uuid(server['id'])
+        self.assertEqual([self._get_provider_uuid_by_host(before)], list(allocations))
+        # One that begins is counted until it is here, or has gone back.
+        self.controller(other).refuses = None
+        begun = []
+
+        def begin(driver, *args, **kwargs):
+            begun.append(set(driver._ovc_ledger._entries))
+            raise exception.NovaException('no such network')
+        with mock.patch('nova.virt.fake.FakeDriver.pre_live_migration', begin):
+            self._live_migrate(server, 'failed', server_expected_state='ACTIVE')
+        self.assertEqual([{server['id']}], begun)
+        self.assertNotIn(server['id'], self.still_in_flight(other))
+
     def test_a_live_migration_that_nobody_takes_leaves_the_guest_where_it_is(self):
         server = self.a_guest()
         before = self.host_of(server)

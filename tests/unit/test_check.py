@@ -14,7 +14,7 @@ from oslo_config import cfg
 from ovc_plugin import cli, conf, publish, report
 from ovc_plugin.cli import check_cloud, check_host, check_scheduler, findings
 from ovc_plugin.cli.findings import Severity
-from ovc_plugin.model import KsmState, Level
+from ovc_plugin.model import MIB, KsmState, Level
 from ovc_plugin.settings import ALL_TENANTS, HostSettings, Settings
 from tests.builders import GIB, NOW, a_guest, a_host, a_report
 from tests.waiting import LONG
@@ -192,6 +192,14 @@ def test_swap_that_others_use_holds_nothing_of_guests():
     assert one(check_host.swap(a_host(*guests))).severity is Severity.OK
     found = one(check_host.swap(a_host(*guests, swap_others=6 * GIB)))
     assert found.severity is Severity.ERROR and '6144 MB of swap is used by others' in found.what
+
+
+def test_memory_that_others_use_beyond_the_reserve_holds_nothing_of_guests():
+    guests = [a_guest(f'g{n}', maximum=8 * GIB) for n in range(4)]  # 32.5 GiB, of 27.5 + 8
+    found = one(check_host.swap(a_host(*guests, others=6 * GIB + 512 * MIB)))
+    assert found.severity is Severity.ERROR and '6144 MB of memory beyond the reserve is used by others' in found.what
+    assert 'add 3072 MB of swap' in found.change
+    assert 'used by others' not in one(check_host.swap(a_host(*guests, others=512 * MIB))).what
 
 
 def test_merging_across_projects_is_an_error_unless_it_was_asked_for():

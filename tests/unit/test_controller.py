@@ -782,6 +782,50 @@ def test_a_report_is_told_before_anything_is_done(tmp_path):
     assert told == [(Level.SOFT, 0)] and len(host.hypervisor.asked) == 1
 
 
+def test_one_more_guest_like_an_untouchable_one_is_asked_for_at_its_full_size(tmp_path):
+    host = Host(tmp_path, sampled(maximum=20 * GIB, actual=20 * GIB, untouchable='huge pages'), available=8 * GIB)
+    host.run()
+    told = host.controller.status()['next_guest']
+    assert not told['ok'] and told['reservation'] == 20 * GIB and 'guarantees would need' in told['reason']
+
+
+class Slow(Host):
+    """Reading the host takes a while."""
+
+    def __init__(self, *arguments, **options):
+        self.reading, self.go_on = threading.Event(), threading.Event()
+        super().__init__(*arguments, **options)
+
+    def sample(self, now):
+        found = super().sample(now)
+        self.reading.set()
+        self.go_on.wait(LONG)
+        return found
+
+
+def test_a_look_that_was_under_way_when_one_was_asked_for_is_followed_by_another(tmp_path):
+    host = Slow(tmp_path, sampled(), sampled('g2'), available=20 * GIB, tick=60.0)
+    host.controller.start()
+    try:
+        until(host.reading.is_set)
+        host.now, host.guests = NOW + 20, host.guests[:1]
+        asked = threading.Thread(target=lambda: answers.append(host.controller.look_anew('g3 is refused', LONG)))
+        answers = []
+        asked.start()
+        until(lambda: host.controller._arrivals.news)
+        host.go_on.set()
+        asked.join(LONG)
+        assert answers == [True] and host.controller.listed_at == NOW + 20
+        assert len(host.controller.status()['guests']) == 1
+        host.now -= 3600  # the clock is set back
+        passes = host.controller.status()['tick']['passes']
+        assert host.controller.look_anew('g3 is refused', LONG)
+        assert host.controller.status()['tick']['passes'] > passes
+    finally:
+        host.go_on.set()
+        host.controller.stop()
+
+
 def test_a_controller_without_a_loop_has_nobody_to_look_anew(tmp_path):
     host = Host(tmp_path, sampled())
     host.run()

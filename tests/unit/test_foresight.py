@@ -7,11 +7,11 @@ import dataclasses
 
 import pytest
 
-from ovc_plugin import display, predictors, publish
+from ovc_plugin import display, predictors, publish, report
 from ovc_plugin.decide import placement
 from ovc_plugin.decide.predict import Prediction
 from ovc_plugin.foresight import HORIZON, Foresight, demand, in_memory
-from ovc_plugin.model import MIB
+from ovc_plugin.model import MIB, Level, Plan
 from ovc_plugin.placing import Request
 from ovc_plugin.settings import SharedSettings
 from tests.builders import GIB, a_guest, a_host, a_report
@@ -41,10 +41,25 @@ def test_what_is_in_swap_counts_as_demand():
 def test_what_is_in_swap_already_is_not_asked_for_twice(swapped):
     """A host that has swapped some of its guests can take as much as one that is yet to do so."""
     expected = Prediction(peak=14 * GIB, horizon=HORIZON, base=0, bound=0)
-    report = a_report(available=4 * GIB + swapped, swap_used=swapped, reclaimable=3 * GIB - swapped, reserved=4 * GIB,
-                      committed=14 * GIB, predicted_peak=in_memory(expected, a_host(a_guest(swapped=swapped))))
+    told = a_report(available=4 * GIB + swapped, swap_used=swapped, reclaimable=3 * GIB - swapped, reserved=4 * GIB,
+                    committed=14 * GIB, predicted_peak=in_memory(expected, a_host(a_guest(swapped=swapped))))
     asked = placement.terms(Request(memory=GIB, reservation=GIB // 4), SharedSettings())
-    assert placement.margins(placement.standing(report), asked, 0, 0, 0)[2] == 49 * GIB // 8
+    assert placement.margins(placement.standing(told), asked, 0, 0, 0)[2] == 49 * GIB // 8
+
+
+@pytest.mark.parametrize('others', [0, GIB // 2, 8 * GIB])
+def test_a_peak_that_is_what_is_used_now_leaves_what_is_left_without_one(others):
+    """What others use beyond the reserve is not in the report's total: in the peak it counted twice."""
+    host = a_host(a_guest(maximum=8 * GIB, resident=6 * GIB, actual=8 * GIB), others=others,
+                  available=22 * GIB - others, swap_total=0, swap_free=0)
+    expected = Prediction(peak=6 * GIB, horizon=HORIZON, base=0, bound=0)
+
+    def left(peak):
+        told = report.of(host, Plan(level=Level.CLEAR, actions=(), reason=''), reclaimable=0, swap_usable=0,
+                         backed=True, dry_run=False, predicted_peak=peak)
+        asked = placement.terms(Request(memory=GIB, reservation=GIB), SharedSettings())
+        return placement.margins(placement.standing(told), asked, 0, 0, 0)[2]
+    assert left(in_memory(expected, host)) == left(None)
 
 
 def test_an_untouchable_guest_is_backed_whole():

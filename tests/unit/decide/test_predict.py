@@ -191,6 +191,20 @@ def test_how_often_it_was_wrong_is_told_by_horizon_and_outlives_a_restart():
     assert again.errors() == predictor.errors()
 
 
+def test_what_nobody_looked_at_proves_no_prediction_wrong():
+    """One guest that could not be read for hours, and then more demand: each prediction of that time was a miss."""
+    known, blind = a_host(a_guest(), a_guest('b')), a_host(a_guest(), a_guest('b', used=None))
+    predictor = taught(Calibrated(), 300, *known.guests)
+    before = [dict(errors) for errors in predictor.errors()]
+    for _ in range(72):
+        predictor.observe(blind)
+    five = predictor.tracks[FIVE_MINUTES]
+    assert len(five.pending) <= 2, 'what is never judged is not kept either'
+    predictor.observe(a_host(a_guest(used=5 * GIB), a_guest('b', used=5 * GIB)))
+    assert predictor.errors()[0]['missed'] <= before[0]['missed'] + 1
+    assert five.margin <= before[0]['margin'] + predictor.tuning.gain
+
+
 def test_nothing_judged_is_no_share():
     assert all(one['share'] is None and one['judged'] == 0 for one in Calibrated().errors())
 

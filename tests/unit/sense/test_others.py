@@ -35,6 +35,24 @@ def admitted(found: HostSnapshot, memory: int) -> bool:
     return placement.fits(told(found), asked, InFlight(), SchedulerSettings(), SharedSettings(), NOW).ok
 
 
+# -- memory of which nobody says whose it is --------------------------------------------------------------------------
+def test_a_hypervisor_that_does_not_answer_frees_nothing_of_what_others_use():
+    """Promise 1: for one pass, a host of which others use half seemed to be whole."""
+    there = a_sample(sampled(), memory=MemorySample(total=28 * GIB, available=15 * GIB, swap_total=0, swap_free=0))
+    silent = dataclasses.replace(there, guests=None, taken_at=NOW + 5)
+    answered = derive(None, there, {}, GIB, SETTINGS)
+    assert answered.others == 12 * GIB
+    found = derive(there, silent, {}, GIB, SETTINGS)
+    assert found.others == 12 * GIB and told(found).total == told(answered).total
+    assert not any('used by others' in note for note in found.notes), 'of a pass that does not know'
+
+
+def test_what_a_guest_of_unknown_size_has_is_not_promised_to_others():
+    unread = GuestSample(facts=facts('g2', rss=None))
+    known, unknown = seen(sampled(), sampled('g2')), seen(sampled(), unread)
+    assert unknown.others == known.others + GIB and not any('used by others' in note for note in unknown.notes)
+
+
 # -- swap ------------------------------------------------------------------------------------------------------------
 def test_swap_that_daemons_hold_backs_no_guest():
     """16 GB of memory, 1 GB of reserve, 8 GB of swap of which daemons hold 6: 17 GB are there for guests."""
