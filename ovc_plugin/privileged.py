@@ -19,9 +19,14 @@ import sys
 import threading
 import time
 import typing
+import warnings
 
 from oslo_config import cfg
-from oslo_privsep import capabilities, comm, priv_context
+
+with warnings.catch_warnings():
+    if 'nova' not in sys.modules:  # as in rpc: it brings in eventlet where that is there, which warns of itself
+        warnings.simplefilter('ignore')
+    from oslo_privsep import capabilities, comm, priv_context
 
 from ovc_plugin import leases, pages, squeeze
 

@@ -18,6 +18,8 @@ from ovc_plugin import conf as options
 from ovc_plugin import display, unread
 from ovc_plugin.cli import bus, check_cloud, check_host, check_scheduler, findings
 from ovc_plugin.cli.findings import Finding, Severity
+from ovc_plugin.plain import plain
+from ovc_plugin.settings import Settings
 
 LOG = logging.getLogger('ovc')
 CONTROLLER, COMPUTE = 'controller', 'compute'
@@ -68,7 +70,8 @@ class Check(command.Command):
         if parsed_args.format == 'json':
             print(json.dumps({'findings': [one.to_dict() for one in found]}, indent=1), file=self.app.stdout)
         else:
-            Console(file=self.app.stdout, highlight=False, width=display.WIDTH).print(page(found), end='')
+            Console(file=self.app.stdout, highlight=False, width=display.WIDTH).print(page(found), soft_wrap=True,
+                                                                                     end='')
         return int(findings.worst(found) is Severity.ERROR)
 
 
@@ -82,15 +85,9 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
     if not any(read):
         raise options.ConfigError(f'neither {options.NOVA_CONF} nor {options.OVC_CONF} is there: name nova\'s '
                                   'configuration with --config-file')
-    for one in unread.find(conf, more):
-        yield findings.warning('unread option', one.what, one.change)
-    try:
-        settings = options.load(conf)
-    except options.ConfigError as problem:
-        for line in str(problem).splitlines():
-            yield findings.error('options', line, 'correct or remove that line: until then the plugin does not start')
+    settings = yield from _usable(conf, more, read)
+    if settings is None:
         return
-    yield findings.ok('options', f'those of ovc in {read} can be used')
     roles = args.role or [role for role, told in (
         (CONTROLLER, conf.api_database.connection), (COMPUTE, conf.compute_driver)) if told]
     if not roles:
@@ -107,6 +104,25 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
         yield from check_cloud.placement(conf, probe=args.probe)
     if CONTROLLER in roles:
         yield from check_cloud.reports(conf, settings)
+
+
+def _usable(conf: cfg.ConfigOpts, more: unread.Options,
+            read: bus.Sources) -> typing.Generator[Finding, None, Settings | None]:
+    """Whether the options can be used at all; ``None``: nothing else can be judged until they are corrected."""
+    for one in unread.find(conf, more):
+        yield findings.warning('unread option', one.what, one.change)
+    if strange := list(findings.unusable(conf)):
+        yield from strange
+        return None
+    try:
+        settings = options.load(conf)
+    except options.ConfigError as problem:
+        for line in str(problem).splitlines():
+            yield findings.error('options', line, 'correct or remove that line: until then nova-scheduler does not '
+                                 'start, and nova-compute runs without the plugin')
+        return None
+    yield findings.ok('options', f'those of ovc in {read} can be used')
+    return settings
 
 
 def _read(read: bus.Sources) -> tuple[cfg.ConfigOpts, unread.Options]:
@@ -136,7 +152,8 @@ def page(found: list[Finding]) -> Text:
         text.append(display.paragraph(f'{word:8}{finding.check}: {finding.what}', indent=0),
                     style=_STYLES[finding.severity])
         if finding.change and finding.severity is not Severity.OK:
-            text.append(display.paragraph(f'-> {finding.change}', indent=8))
+            # In one piece, however long: it is there to be copied.
+            text.append(f'{" " * 8}-> {plain(finding.change)}\n')
     counts = [f'{severity.name.lower()}={sum(one.severity is severity for one in found)}'
               for severity in sorted(Severity, reverse=True)]
     return text.append(f'check: {" ".join(counts)}\n')

@@ -129,6 +129,9 @@ def reports(conf: cfg.ConfigOpts, settings: Settings, now: float | None = None) 
     except ConfigError as problem:
         yield unknown('reports', str(problem))
         return
+    for cell in hosts.left_out(found):
+        yield warning('reports', f'{cell}: nothing is known of its hosts', 'see the database that "nova-manage cell_v2 '
+                      'list_cells" names for it')
     if not found:
         yield unknown('reports', 'nova knows of no compute host yet')
     for host, text in sorted(found.items()):
@@ -179,6 +182,6 @@ def one_report(host: str, text: str | None, settings: Settings, now: float) -> F
                       '[ovc_host] dry_run = false there')
     elif known.level >= Level.HARD:
         yield warning(check, f'{old:.0f} s old, level {known.level.name}: no guest is placed there now',
-                      f'ovc status {host}, which says what it does about it')
+                      f'ovc status --host {host}, which says what it does about it')
     else:
         yield ok(check, f'{old:.0f} s old, level {known.level.name}')

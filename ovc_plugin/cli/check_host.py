@@ -3,6 +3,7 @@
 """``ovc check`` on a compute host: memory, swap, guests, page sharing, the root helper, and what must be written."""
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import pwd
@@ -34,6 +35,12 @@ def look(conf: cfg.ConfigOpts, settings: Settings, uri: str, service_user: str) 
     ours = conf.compute_driver == findings.DRIVER
     if ours:
         yield from doors(settings)
+    boundary = settings.host.boundary
+    if boundary != 'machine' and not (pathlib.Path(boundary) / 'memory.stat').exists():
+        yield (error if ours else warning)(
+            'boundary', f'{boundary} is no memory control group: each pass of the host controller fails',
+            '[ovc_host] boundary = machine, or the directory of the group that holds the guests')
+        settings = dataclasses.replace(settings, host=dataclasses.replace(settings.host, boundary='machine'))
     try:
         snapshot = patiently(lambda: sense(conf, settings, uri))
     except Exception as problem:

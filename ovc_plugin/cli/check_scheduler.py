@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import difflib
 
 from oslo_config import cfg
 
@@ -45,6 +46,11 @@ def _is_ours(name: str) -> bool:
     return name.startswith('ovc_plugin.') or name in (REQUIRED, OPTIONAL)
 
 
+def _like_ours(name: str) -> bool:
+    last = name.rpartition('.')[2]
+    return bool(difflib.get_close_matches(last, [one.rpartition('.')[2] for one in VOTES], 1, 0.85))
+
+
 def _filters(conf: cfg.ConfigOpts) -> Findings:
     available, enabled = conf.filter_scheduler.available_filters, conf.filter_scheduler.enabled_filters
     lines = ' and '.join(f'[filter_scheduler] available_filters = {name}' for name in (ALL_FILTERS, OURS + REQUIRED))
@@ -56,6 +62,11 @@ def _filters(conf: cfg.ConfigOpts) -> Findings:
                     'start', f'correct that line to [filter_scheduler] available_filters = {" or ".join(FILTERS)}')
     # nova knows filters by the names of their classes alone (nova/scheduler/host_manager.py): a path is not found.
     names = list(dict.fromkeys(name.rpartition('.')[2] for name in enabled))
+    for name in [one for one in names if one not in (REQUIRED, OPTIONAL)]:
+        if like := difflib.get_close_matches(name, (REQUIRED, OPTIONAL), 1, 0.85):
+            names = list(dict.fromkeys(like[0] if one == name else one for one in names))
+            yield error(f'filter {name}', 'there is no such filter, and nova-scheduler does not start',
+                        f'[filter_scheduler] enabled_filters = {",".join(names)}')
     for name in dict.fromkeys([*(one.rpartition('.')[2] for one in enabled if '.' in one), REQUIRED, OPTIONAL]):
         known = OURS + name in available
         if any(one.endswith(f'.{name}') for one in enabled):
@@ -74,7 +85,8 @@ def _filters(conf: cfg.ConfigOpts) -> Findings:
 
 def _weighers(conf: cfg.ConfigOpts) -> Findings:
     classes, line = conf.filter_scheduler.weight_classes, '[filter_scheduler] weight_classes = '
-    ours = [name for name in classes if _is_ours(name)]
+    # A class that is named without its path is in no module that could be loaded.
+    ours = [name for name in classes if _is_ours(name) or '.' not in name or _like_ours(name)]
     known = [name for name in classes if name not in ours or name in VOTES]
     counted = collections.Counter(vote for name in ours for vote in VOTES.get(name, ()))
     if not ours:

@@ -66,6 +66,17 @@ def register(conf: cfg.ConfigOpts) -> None:
         conf.register_opts(options, group=None if group == 'DEFAULT' else group)
 
 
+def unusable(conf: cfg.ConfigOpts) -> Findings:
+    """Those of nova's own options whose value cannot be one: nova does not start with it."""
+    for group, options in NOVA_OPTIONS.items():
+        for option in options:
+            try:
+                getattr(conf if group == 'DEFAULT' else conf[group], option.dest)
+            except (cfg.Error, ValueError) as problem:
+                yield error('options', f'[{group}] {option.name} cannot be used, nova does not start so: '
+                            f'{str(problem).splitlines()[0]}', 'correct or remove that line')
+
+
 def ok(check: str, what: str) -> Finding:
     return Finding(check=check, severity=Severity.OK, what=what)
 
@@ -84,10 +95,14 @@ def error(check: str, what: str, change: str) -> Finding:
 
 # -- a compute host's file -------------------------------------------------------------------------------------------
 def compute(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
-    driver = conf.compute_driver
-    if driver != DRIVER:
+    driver, line = conf.compute_driver, f'[DEFAULT] compute_driver = {DRIVER}'
+    if driver and driver != DRIVER and 'ovc' in driver.lower():
+        yield error('compute driver', f'{driver}: there is no such driver, and nova-compute does not start', line)
+    elif driver != DRIVER:
+        # The file that wins may be another one than meant: Debian's nova-compute.conf is read after nova.conf.
+        where = conf.get_location('compute_driver').detail if driver else ''
         yield warning('compute driver', f'{driver or "none"}: the plugin is off on this host, nova runs guests here by '
-                      'itself', f'[DEFAULT] compute_driver = {DRIVER}, to enable it')
+                      'itself', f'{line}{f" in {where}" if where else ""}, to enable it')
     else:
         yield ok('compute driver', DRIVER)
     grave = error if driver == DRIVER else warning

@@ -23,11 +23,13 @@ DATABASE_SECONDS = 15
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Host names; their last reports where nova's database was read; a remark for the operator."""
+    """Host names; their last reports where nova's database was read; a remark for the operator. ``whole``: they are all
+    that there are, as far as anybody was to be asked for all."""
 
     names: list[str]
     reports: collections.abc.Mapping[str, str | None] | None = None
     remark: str | None = None
+    whole: bool = True
 
 
 def find(conf: cfg.ConfigOpts, named: list[str]) -> Found:
@@ -42,13 +44,19 @@ def find(conf: cfg.ConfigOpts, named: list[str]) -> Found:
             reports = last_reports(conf)
         except options.ConfigError as error:
             raise options.ConfigError(f'{error}, or name hosts with --host') from None
-        return Found(names=sorted(reports), reports=reports)
+        return Found(names=sorted(reports), reports=reports, remark='; '.join(left_out(reports)) or None,
+                     whole=not left_out(reports))
     if cloud_configured():
         return Found(names=_cloud())
     name = options.load_agent(conf).host or socket.gethostname()
     return Found(names=[name], remark=(
         f'asking {name} alone: there is no [api_database] connection in the configuration, and no OS_CLOUD or '
         'OS_AUTH_URL in the environment, to learn of others; name them with --host'))
+
+
+def left_out(reports: collections.abc.Mapping[str, str | None]) -> tuple[str, ...]:
+    """Which cells' hosts are missing there, in words."""
+    return getattr(reports, 'left_out', ())
 
 
 def cloud_configured() -> bool:

@@ -74,7 +74,7 @@ class Status(command.Command):
             print(json.dumps({'hosts': {view.host: view.to_dict() for view in views}}), file=self.app.stdout)
         else:
             self._console().print(page(views), soft_wrap=True)
-        return int(any(view.status is None for view in views))
+        return int(any(view.status is None for view in views) or not found.whole)
 
     def _watch(self, conf: cfg.ConfigOpts, line: typing.Any, found: hosts.Found, args: argparse.Namespace) -> int:
         with rich.live.Live(console=self._console(), auto_refresh=False, vertical_overflow='visible') as live:

@@ -3,14 +3,11 @@
 """The hosts nova knows and the last report of each, from nova's databases: what ``ovc status`` has of a silent host."""
 from __future__ import annotations
 
-import logging
 import typing
 
 from oslo_config import cfg
 
 from ovc_plugin import report as reports
-
-LOG = logging.getLogger(__name__)
 
 
 class InventoryError(RuntimeError):
@@ -24,12 +21,24 @@ class Known(typing.NamedTuple):
     seen: float
 
 
-def last_reports(conf: cfg.ConfigOpts) -> dict[str, str | None]:
+T = typing.TypeVar('T')
+
+
+class Listed(dict[str, T]):
+    """What is known, by host. ``left_out`` says in words which cells nothing is known of, and why."""
+
+    left_out: tuple[str, ...] = ()
+
+
+def last_reports(conf: cfg.ConfigOpts) -> Listed[str | None]:
     """The last report, as text, of every nova-compute host. See :func:`known_hosts`."""
-    return {host: known.report for host, known in known_hosts(conf).items()}
+    hosts = known_hosts(conf)
+    found = Listed[str | None]({host: known.report for host, known in hosts.items()})
+    found.left_out = hosts.left_out
+    return found
 
 
-def known_hosts(conf: cfg.ConfigOpts) -> dict[str, Known]:
+def known_hosts(conf: cfg.ConfigOpts) -> Listed[Known]:
     """Every host with a nova-compute, in all cells. ``conf`` says which configuration files to give nova.
 
     :raises InventoryError: nova is not installed here, its API database is not configured, or it does not answer.
@@ -49,7 +58,7 @@ def known_hosts(conf: cfg.ConfigOpts) -> dict[str, Known]:
     return known_hosts_of(config.CONF)
 
 
-def known_hosts_of(nova_conf: typing.Any) -> dict[str, Known]:
+def known_hosts_of(nova_conf: typing.Any) -> Listed[Known]:
     """The same, for a nova that is configured already."""
     from nova import context, objects
     from oslo_db import exception as db_exception
@@ -62,14 +71,14 @@ def known_hosts_of(nova_conf: typing.Any) -> dict[str, Known]:
     except db_exception.DBError as error:
         raise InventoryError(f'nova\'s API database does not answer ({_first_line(error)}): is it up, and is '
                              '[api_database] connection right?') from None
-    found: dict[str, Known] = {}
+    found = Listed[Known]()
     for cell in cells:
         try:
             with context.target_cell(admin, cell) as targeted:
                 found.update(_one_cell(targeted))
         except db_exception.DBError as error:
-            LOG.warning('cell %s (%s) is left out, its database does not answer: %s', cell.name, cell.uuid,
-                        _first_line(error))
+            found.left_out += (f'cell {cell.name} ({cell.uuid}) is left out, its database does not answer: '
+                               f'{_first_line(error)}',)
     return found
 
 

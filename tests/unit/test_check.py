@@ -15,6 +15,7 @@ from ovc_plugin import cli, conf, publish, report
 from ovc_plugin.cli import check_cloud, check_host, check_scheduler, findings
 from ovc_plugin.cli.findings import Severity
 from ovc_plugin.model import MIB, KsmState, Level
+from ovc_plugin.nova import inventory
 from ovc_plugin.settings import ALL_TENANTS, HostSettings, Settings
 from tests.builders import GIB, NOW, a_guest, a_host, a_report
 from tests.waiting import LONG
@@ -63,6 +64,14 @@ def test_a_good_configuration_has_nothing_to_change(written):
      'initial_ram_allocation_ratio = 1.0'),
     ('compute_driver = ovc.OvcLibvirtDriver', 'compute_driver = libvirt.LibvirtDriver', 'compute driver',
      Severity.WARNING, '[DEFAULT] compute_driver = ovc.OvcLibvirtDriver'),
+    ('compute_driver = ovc.OvcLibvirtDriver', 'compute_driver = nova.virt.ovc.OvcLibvirtDriver', 'compute driver',
+     Severity.ERROR, '[DEFAULT] compute_driver = ovc.OvcLibvirtDriver'),
+    ('ComputeFilter,OvercommitFilter,', 'ComputeFilter,OvercommitFiler,', 'filter OvercommitFiler', Severity.ERROR,
+     'enabled_filters = ComputeFilter,OvercommitFilter,SharingDomainFilter'),
+    ('ovc_plugin.nova.weights.OvercommitWeigher', 'OvercommitWeigher', 'weighers', Severity.ERROR,
+     'weight_classes = nova.scheduler.weights.all_weighers,ovc_plugin.nova.weights.OvercommitWeigher'),
+    ('ovc_plugin.nova.weights.OvercommitWeigher', 'ovc-plugin.nova.weights.OvercomitWeigher', 'weighers',
+     Severity.ERROR, 'weight_classes = nova.scheduler.weights.all_weighers,ovc_plugin.nova.weights.OvercommitWeigher'),
     ('available_filters = nova.scheduler.filters.all_filters\n', '', 'available filters', Severity.ERROR,
      'available_filters = nova.scheduler.filters.all_filters'),
     ('available_filters = ovc_plugin.nova.filters.OvercommitFilter\n', '', 'filter OvercommitFilter', Severity.ERROR,
@@ -464,6 +473,47 @@ def test_a_file_of_nobody_says_so(ovc):
     status, out, _ = ovc('[DEFAULT]\n')
     assert status == 0 and 'neither compute_driver nor [api_database] connection' in ' '.join(out.split())
     assert ovc('[DEFAULT]\n', '--config-file', '/absent')[0] == 2
+
+
+def test_the_file_that_wins_is_named_where_another_driver_is_set(written):
+    found = in_files(written, GOOD.replace('ovc.OvcLibvirtDriver', 'libvirt.LibvirtDriver'))['compute driver']
+    assert '.conf, to enable it' in found.change
+
+
+@pytest.mark.parametrize('line', ['[DEFAULT]\nram_allocation_ratio = abc', '[libvirt]\nmem_stats_period_seconds = 10s'])
+def test_a_value_that_nova_itself_cannot_use_is_a_finding_like_others(ovc, line):
+    status, out, _ = ovc(line)
+    assert status == 1 and 'cannot be used, nova does not start so' in ' '.join(out.split())
+    assert line.split('\n')[1].split(' ')[0] in out and 'correct or remove that line' in out
+
+
+def test_a_line_to_change_is_told_in_one_piece_however_long_it_is(ovc, monkeypatch):
+    monkeypatch.setattr(check_host, 'sense', lambda *told: a_host())
+    names = 'ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,JsonFilter'
+    _, out, _ = ovc(GOOD.replace('ComputeFilter,OvercommitFilter,SharingDomainFilter', names), '--role', 'controller')
+    assert f'-> [filter_scheduler] enabled_filters = {names},OvercommitFilter\n' in out
+
+
+def test_a_boundary_that_is_no_group_is_named_and_the_rest_is_looked_at(ovc, monkeypatch):
+    monkeypatch.setattr(check_host, 'sense', lambda conf, settings, uri: a_host())
+    status, out, _ = ovc(GOOD.replace('[ovc_host]', '[ovc_host]\nboundary = /nonexistent'))
+    assert status == 1 and '/nonexistent is no memory control group' in out
+    assert '[ovc_host] boundary = machine' in out and 'swap:' in out
+
+
+def test_cells_that_do_not_answer_are_told_and_no_cloud_is_whole_without_them(monkeypatch):
+    listed = inventory.Listed({'h1': report.encode(a_report(taken_at=NOW))})
+    listed.left_out = ('cell cell2 (1234) is left out, its database does not answer: refused',)
+    monkeypatch.setattr(check_cloud.hosts, 'last_reports', lambda conf: listed)
+    found = cfg.ConfigOpts()
+    findings.register(found)
+    found([])
+    told = list(check_cloud.reports(found, Settings(), now=NOW))
+    assert [(one.check, one.severity) for one in told] == [('reports', Severity.WARNING), ('report of h1', Severity.OK)]
+    assert 'cell2' in told[0].what
+    monkeypatch.setattr(check_cloud.hosts.options, 'is_set', lambda *option: True)
+    all_hosts = check_cloud.hosts.find(found, [])
+    assert all_hosts.names == ['h1'] and 'cell2' in all_hosts.remark and not all_hosts.whole
 
 
 def test_what_hangs_or_fails_here_is_unknown_and_not_in_order(ovc, monkeypatch):
