@@ -92,7 +92,8 @@ def look(args: argparse.Namespace) -> typing.Iterator[Finding]:
         (CONTROLLER, conf.api_database.connection), (COMPUTE, conf.compute_driver)) if told]
     if not roles:
         yield findings.unknown('role', f'{read} has neither compute_driver nor [api_database] connection',
-                               'name the file that nova-compute or nova-scheduler reads, or say what it is with --role')
+                               'name the file that nova-compute or nova-scheduler reads, or say what it is with '
+                               '--role; of a host without nova, "ovc-agent --once" tells')
     if CONTROLLER in roles:
         yield from check_scheduler.controller(conf, settings)
     if COMPUTE in roles:

@@ -72,7 +72,7 @@ class Replay(command.Command):
             return 2
 
     def _run(self, args: argparse.Namespace) -> int:
-        changes, found, tally = [changed(text) for text in args.changes], log.find(args.log), Tally()
+        changes, found, tally = changed(args.changes), log.find(args.log), Tally()
         for entry in found:
             again = decide(entry, changes)
             difference = replay.compare(entry.passed.plan, again, entry.passed.names)
@@ -106,11 +106,24 @@ Change = tuple[str, str, typing.Any]
 _PARTS = {'ovc': 'shared', 'ovc_host': 'host', 'ovc_scheduler': 'scheduler'}
 
 
-def changed(text: str) -> Change:
-    """(part of Settings, field, value) of "group.option=value", as the configuration file would have it.
+def changed(texts: list[str]) -> list[Change]:
+    """(part of Settings, field, value) of each "group.option=value", as a configuration file with all of them would
+    have it: options that must go together are judged together.
 
-    :raises ConfigError: no such option, or a value out of its bounds.
+    :raises ConfigError: no such option, a value out of its bounds, or at odds with another.
     """
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    places = [_set(conf, text) for text in texts]
+    try:
+        loaded = options.load(conf)
+    except options.ConfigError as error:
+        raise options.ConfigError(f'--set {" --set ".join(texts)}: {error}') from None
+    return [(part, name, getattr(getattr(loaded, part), name)) for part, name in places]
+
+
+def _set(conf: cfg.ConfigOpts, text: str) -> tuple[str, str]:
     place, _, value = text.partition('=')
     group, _, name = place.strip().strip('[]').partition('.')
     kind = next((one for one in settings.GROUPS if group == one.GROUP), None)
@@ -119,14 +132,11 @@ def changed(text: str) -> Change:
     if field is None or not value:
         raise options.ConfigError(f'--set {text}: not GROUP.OPTION=VALUE with an option of {", ".join(_PARTS)}, as '
                                   'ovc_host.balloon_step=0.2')
-    conf, option = cfg.ConfigOpts(), options.option_name(field)
-    options.register(conf)
-    conf([], default_config_files=[], default_config_dirs=[])
     try:
-        conf.set_override(option, value.strip(), group)
+        conf.set_override(options.option_name(field), value.strip(), group)
     except ValueError as error:
         raise options.ConfigError(f'--set {text}: {error}') from None
-    return _PARTS[group], field.name, getattr(getattr(options.load(conf), _PARTS[group]), field.name)
+    return _PARTS[group], field.name
 
 
 def count(tally: Tally, entry: log.Entry, again: Plan, difference: replay.Difference) -> None:

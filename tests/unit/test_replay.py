@@ -75,6 +75,13 @@ def test_options_go_by_their_names_in_the_file_and_in_its_units(ovc, recorded):
     assert status in (0, 1) and 'passes=3' in out
 
 
+def test_settings_that_must_go_together_are_judged_together(ovc, recorded):
+    together = ('--set', 'ovc_host.stall_hard=0.8', '--set', 'ovc_host.stall_soft=0.5')
+    assert ovc('replay', recorded, *together)[0] in (0, 1)
+    status, _, err = ovc('replay', recorded, *together[2:])
+    assert status == 2 and 'ovc_host.stall_soft=0.5' in err and 'stall_hard' in err
+
+
 def test_the_rules_are_those_of_the_record_or_those_that_are_set(ovc, recorded):
     status, out, _ = ovc('replay', recorded, '--set', 'ovc_host.rules=sharing,swap')
     assert status == 1 and 'no longer: shrink web' in out
