@@ -35,9 +35,8 @@ def derive(earlier: HostSample | None, later: HostSample, targets: dict[str, int
     # Without word of the guests, as when they were last named: whatever was used then and was not theirs.
     named = later if later.guests is not None or earlier is None else earlier
     others = besides.memory(named, guests)
-    if others > reserve and named is later and not any(g.running and g.resident is None for g in guests):
-        notes.append(f'more than the reserve of {reserve >> 20} MB is used by others than guests, and what they use is '
-                     'not promised to guests: raise reserve_mb, or see what runs beside them')
+    if later.guests is not None:
+        notes += filter(None, [besides.alarm(others, guests, reserve)])
     before = earlier.memory if earlier else later.memory
     growth = later.growth if later.growth is not None else _growth(before, later.memory, seconds)
     found = HostSnapshot(

@@ -20,6 +20,17 @@ def memory(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int:
     return max(0, used - sum(g.resident or 0 for g in guests if g.running) - zswap - _in_pools(later, guests))
 
 
+def alarm(others: int, guests: tuple[GuestSnapshot, ...], reserve: int) -> str | None:
+    """What an operator should know of what others use, in words."""
+    if others <= reserve:
+        return None
+    if unread := [g.name for g in guests if g.running and g.resident is None]:
+        return (f'what {len(unread)} guests have in memory cannot be read ({", ".join(unread[:3])}), so that it counts '
+                'as others\' and is not promised to guests: neither their control groups nor libvirt tell')
+    return (f'more than the reserve of {reserve >> 20} MB is used by others than guests, and what they use is not '
+            'promised to guests: raise reserve_mb, or see what runs beside them')
+
+
 def _in_pools(later: HostSample, guests: tuple[GuestSnapshot, ...]) -> int:
     """Bytes of the machine's pools of huge pages that guests have. They are not available, and in nobody's resident.
 

@@ -51,6 +51,7 @@ def test_what_a_guest_of_unknown_size_has_is_not_promised_to_others():
     unread = GuestSample(facts=facts('g2', rss=None))
     known, unknown = seen(sampled(), sampled('g2')), seen(sampled(), unread)
     assert unknown.others == known.others + GIB and not any('used by others' in note for note in unknown.notes)
+    assert any('have in memory cannot be read (g2)' in note for note in unknown.notes)
 
 
 # -- swap ------------------------------------------------------------------------------------------------------------
