@@ -9,9 +9,10 @@ flavors, of which two say nothing of a reservation, and between two of them a gu
 request gets HostStates made anew from nova's own database objects, by nova's own code, as nova does. They go through
 nova's own handlers in the order in which a scheduler has them go: nova's default filters, ours, nova's default
 weighers, ours; each of the four is timed by itself. In other requests a filter and a weigher that do nothing are in our
-place: what nova spends on any two more is in our cost, too. The default set is nova's default filters and weighers.
-Beside it stands all that nova spends on a host, the making of its HostState included; reading the database, which costs
-more, is in neither.
+place: what nova spends on any two more is in our cost, too. In others again the filter does the least that one must to
+go by reports: it finds that each host's is the one that it has read before. The default set is nova's default filters
+and weighers. Beside it stands all that nova spends on a host, the making of its HostState included; reading the
+database, which costs more, is in neither.
 
 The data of this process are put into pages of 2 MB before each request, and nova's figures are taken so, too. In a
 virtual machine the first touch of a small page after a rest may cost more than all that is done with it, which is the
@@ -53,6 +54,7 @@ class Cost:
     first: float
     sharing: float
     idle: float
+    reading: float
 
     @property
     def nova(self) -> float:
@@ -183,11 +185,12 @@ class Scheduler:
                        [c() for c in self._weights.get_matching_classes(options.weight_classes)])
         self.ours = [OvercommitFilter()], [OvercommitWeigher()]
         self.sharing = [SharingDomainFilter()]
-        self.idle = [_passing(filters)], [_indifferent(weights)]
+        self.idle = {'idle': ([_passing(filters)], [_indifferent(weights)]),
+                     'reading': ([_reading(filters)], [_indifferent(weights)])}
 
-    def run(self, states: list[Any], spec: Any, idle: bool = False) -> dict[str, float]:
-        """One request: processor seconds by who used them. Hosts that we refuse are not weighed by anybody. ``idle``:
-        in our place are a filter and a weigher that do nothing; all else is left out."""
+    def run(self, states: list[Any], spec: Any, idle: str = '') -> dict[str, float]:
+        """One request: processor seconds by who used them. Hosts that we refuse are not weighed by anybody. ``idle``
+        names those of :attr:`idle` that are in our place; all else is left out."""
         seconds = {}
 
         def timed(name: str, call: Any, *arguments: Any) -> Any:
@@ -198,9 +201,10 @@ class Scheduler:
 
         sift, weigh = self._filters.get_filtered_objects, self._weights.get_weighed_objects
         if idle:
-            kept = timed('idle', sift, self.idle[0], sift(self.theirs[0], states, spec), spec)
+            chosen, ranked = self.idle[idle]
+            kept = timed(idle, sift, chosen, sift(self.theirs[0], states, spec), spec)
             weigh(self.theirs[1], kept, spec)
-            timed('idle', weigh, self.idle[1], kept, spec)
+            timed(idle, weigh, ranked, kept, spec)
             return seconds
         passed = timed('nova_set', sift, self.theirs[0], states, spec)
         kept = timed('ours', sift, self.ours[0], passed, spec)
@@ -219,6 +223,25 @@ def _passing(filters: Any) -> Any:
             return filter_obj_list
 
     return Passing()
+
+
+def _reading(filters: Any) -> Any:
+    class Reading(filters.BaseHostFilter):
+        """Lets all hosts pass, and sees whether each one's report is the one that it has seen last."""
+
+        def __init__(self) -> None:
+            self._known: dict[str, str] = {}
+
+        def filter_all(self, filter_obj_list: Any, spec_obj: Any) -> Any:
+            known, passed = self._known, []
+            for host in filter_obj_list:
+                text = host.stats['ovc']
+                if known.get(host.nodename) != text:
+                    known[host.nodename] = text
+                passed.append(host)
+            return passed
+
+    return Reading()
 
 
 def _indifferent(weights: Any) -> Any:
@@ -262,7 +285,7 @@ def measure(hosts: int, options: argparse.Namespace) -> Cost:
     world, scheduler = World(hosts, options.seed), Scheduler()
     taken: dict[str, list[float]] = {field.name: [] for field in dataclasses.fields(Cost)}
 
-    def request(number: int, after: float, idle: bool = False) -> dict[str, float]:
+    def request(number: int, after: float, idle: str = '') -> dict[str, float]:
         world.pass_time(after)
         if not options.small_pages:
             rested.use_huge_pages()  # those that states took before are used by the next ones
@@ -271,8 +294,8 @@ def measure(hosts: int, options: argparse.Namespace) -> Cost:
 
     first = request(0, 0.0)['ours'] / hosts * 1e6  # of a scheduler's life: every report and guest is new to it
     for number in range(options.requests):
-        for idle in (False, True):
-            # A request without us comes in the same second: to ours the next one is one interval later.
+        for idle in ('', *scheduler.idle):
+            # Requests without us come in the same second: to ours the next one is one interval later.
             for name, seconds in request(number, 0.0 if idle else options.interval, idle).items():
                 taken[name].append(seconds / hosts * 1e6)
     for number in range(max(3, options.requests // 4)):
@@ -295,6 +318,8 @@ def rows(options: argparse.Namespace) -> tuple[list[Row], str]:
              percent <= GOAL_PERCENT),
             ('  a filter and a weigher that do nothing', f'{cost.idle / cost.nova_set * 100:.1f} %: {cost.idle:.1f} us'
              ', for nova\'s own lists, logs and sums of each', '', None),
+            ('  and the filter compares reports', f'{cost.reading / cost.nova_set * 100:.1f} %: {cost.reading:.1f} us, '
+             'the least by which one can go by reports', '', None),
             ('  beside all nova does for a host', f'{cost.ours / cost.nova * 100:.1f} % of {cost.nova:.0f} us', '',
              None),
             ('  SharingDomainFilter, when enabled', f'{cost.sharing:.1f} us more', '', None)]
@@ -307,6 +332,7 @@ def rows(options: argparse.Namespace) -> tuple[list[Row], str]:
     told.append(('report, the longest', f'{size} bytes', f'< {GOAL_BYTES} bytes', size < GOAL_BYTES))
     line = ' '.join(f'us_{hosts}={cost.ours:.1f} all_new_us_{hosts}={cost.all_new:.1f} '
                     f'nova_us_{hosts}={cost.nova:.0f} nova_set_us_{hosts}={cost.nova_set:.0f} '
-                    f'idle_us_{hosts}={cost.idle:.1f} percent_of_all_{hosts}={cost.ours / cost.nova * 100:.1f} '
+                    f'idle_us_{hosts}={cost.idle:.1f} reading_us_{hosts}={cost.reading:.1f} '
+                    f'percent_of_all_{hosts}={cost.ours / cost.nova * 100:.1f} '
                     f'percent_of_set_{hosts}={cost.ours / cost.nova_set * 100:.1f}' for hosts, cost in found.items())
     return told, f'{line} report_bytes={size}'
