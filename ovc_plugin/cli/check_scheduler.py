@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import collections
 import difflib
+import typing
 
 from oslo_config import cfg
 
-from ovc_plugin.cli.findings import ALL_FILTERS, ALL_WEIGHERS, Findings, error, ok, warning
+from ovc_plugin.cli.findings import ALL_FILTERS, ALL_WEIGHERS, Finding, Findings, error, ok, warning
 from ovc_plugin.settings import Settings
 
 OURS, WEIGHERS = 'ovc_plugin.nova.filters.', 'ovc_plugin.nova.weights.'
@@ -51,6 +52,19 @@ def _like_ours(name: str) -> bool:
     return bool(difflib.get_close_matches(last, [one.rpartition('.')[2] for one in VOTES], 1, 0.85))
 
 
+def _misspelt(names: list[str]) -> typing.Generator[Finding, None, set[str]]:
+    """Which of ours were meant by names that are nearly theirs; ``names`` has them in their place from then on."""
+    meant = set()
+    for at, name in enumerate(names):
+        like = difflib.get_close_matches(name, (REQUIRED, OPTIONAL), 1, 0.85)
+        if like and name not in (REQUIRED, OPTIONAL):
+            names[at] = like[0]
+            meant.add(like[0])
+            yield error(f'filter {name}', 'there is no such filter, and nova-scheduler does not start',
+                        f'[filter_scheduler] enabled_filters = {",".join(dict.fromkeys(names))}')
+    return meant
+
+
 def _filters(conf: cfg.ConfigOpts) -> Findings:
     available, enabled = conf.filter_scheduler.available_filters, conf.filter_scheduler.enabled_filters
     lines = ' and '.join(f'[filter_scheduler] available_filters = {name}' for name in (ALL_FILTERS, OURS + REQUIRED))
@@ -62,12 +76,9 @@ def _filters(conf: cfg.ConfigOpts) -> Findings:
                     'start', f'correct that line to [filter_scheduler] available_filters = {" or ".join(FILTERS)}')
     # nova knows filters by the names of their classes alone (nova/scheduler/host_manager.py): a path is not found.
     names = list(dict.fromkeys(name.rpartition('.')[2] for name in enabled))
-    for name in [one for one in names if one not in (REQUIRED, OPTIONAL)]:
-        if like := difflib.get_close_matches(name, (REQUIRED, OPTIONAL), 1, 0.85):
-            names = list(dict.fromkeys(like[0] if one == name else one for one in names))
-            yield error(f'filter {name}', 'there is no such filter, and nova-scheduler does not start',
-                        f'[filter_scheduler] enabled_filters = {",".join(names)}')
-    for name in dict.fromkeys([*(one.rpartition('.')[2] for one in enabled if '.' in one), REQUIRED, OPTIONAL]):
+    meant = yield from _misspelt(names)
+    looked = dict.fromkeys([*(one.rpartition('.')[2] for one in enabled if '.' in one), REQUIRED, OPTIONAL])
+    for name in [one for one in looked if one not in meant]:
         known = OURS + name in available
         if any(one.endswith(f'.{name}') for one in enabled):
             yield error(f'filter {name}', 'enabled with its path: nova-scheduler does not start, as it knows filters '

@@ -73,8 +73,9 @@ def unusable(conf: cfg.ConfigOpts) -> Findings:
             try:
                 getattr(conf if group == 'DEFAULT' else conf[group], option.dest)
             except (cfg.Error, ValueError) as problem:
-                yield error('options', f'[{group}] {option.name} cannot be used, nova does not start so: '
-                            f'{str(problem).splitlines()[0]}', 'correct or remove that line')
+                why = str(problem).splitlines()[0].rpartition('is not valid: ')[2]
+                yield error('options', f'[{group}] {option.name} cannot be used, nova does not start so: {why}',
+                            'correct or remove that line')
 
 
 def ok(check: str, what: str) -> Finding:

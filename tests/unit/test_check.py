@@ -475,6 +475,11 @@ def test_a_file_of_nobody_says_so(ovc):
     assert ovc('[DEFAULT]\n', '--config-file', '/absent')[0] == 2
 
 
+def test_a_filter_that_is_misspelt_is_not_told_to_be_enabled(written):
+    found = in_files(written, GOOD.replace('ComputeFilter,OvercommitFilter,', 'ComputeFilter,OvercommitFiler,'))
+    assert 'filter OvercommitFilter' not in found and found['filter SharingDomainFilter'].severity is Severity.OK
+
+
 def test_the_file_that_wins_is_named_where_another_driver_is_set(written):
     found = in_files(written, GOOD.replace('ovc.OvcLibvirtDriver', 'libvirt.LibvirtDriver'))['compute driver']
     assert '.conf, to enable it' in found.change
