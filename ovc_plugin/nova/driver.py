@@ -49,16 +49,18 @@ class OvcLibvirtDriver(Restarting, Growing, OvcMixin, libvirt_driver.LibvirtDriv
     def check_can_live_migrate_destination(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
                                            **kwargs: typing.Any) -> typing.Any:
         answer = super().check_can_live_migrate_destination(context, instance, *args, **kwargs)
-        self._ovc_guarded('arrival', 'Sharing pauses for a guest of another project only once it is seen.',
-                          self._ovc_expect, instance)
+        self._ovc_announce(instance)
         return answer
 
     def pre_live_migration(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
                            **kwargs: typing.Any) -> typing.Any:
         answer = super().pre_live_migration(context, instance, *args, **kwargs)
+        self._ovc_announce(instance)
+        return answer
+
+    def _ovc_announce(self, instance: typing.Any) -> None:
         self._ovc_guarded('arrival', 'Sharing pauses for a guest of another project only once it is seen.',
                           self._ovc_expect, instance)
-        return answer
 
     def _ovc_expect(self, instance: typing.Any) -> None:
         controller = self._ovc  # a stop may come between two looks
