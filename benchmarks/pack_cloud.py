@@ -15,7 +15,7 @@ from pack_world import Guest, Size, Tree
 
 from ovc_plugin import foresight, report
 from ovc_plugin.contents import Sampler
-from ovc_plugin.decide import evaporation, placement, pressure, score, sketch
+from ovc_plugin.decide import evaporation, learned, placement, pressure, score, sketch
 from ovc_plugin.decide import host as ladder
 from ovc_plugin.decide.predict import Calibrated
 from ovc_plugin.decide.state import LadderState
@@ -172,7 +172,7 @@ class Scheduler:
     def __init__(self, cloud: Cloud, *, affinity: float,
                  held: typing.Callable[[Host, Guest], float] | None = None) -> None:
         self._size, self._settings, self._affinity, self._held = cloud.size, cloud.settings, affinity, held
-        self._book = sketch.Book()
+        self._book = learned.Book()
         self._there: dict[str, tuple[report.HostReport, sketch.There]] = {}
 
     def fitting(self, hosts: list[Host], guest: Guest) -> list[Host]:

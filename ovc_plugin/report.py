@@ -11,20 +11,22 @@ import operator
 import typing
 
 from ovc_plugin.model import HostSnapshot, Level, Plan
-from ovc_plugin.plain import plain
+from ovc_plugin.report_checks import (
+    LONGEST_SKETCH,
+    MOST,
+    MOST_DOMAINS,
+    NUMBERS,
+    ReportError,
+    amount_can_be,
+    cannot_be,
+    check_rest,
+    text_of,
+)
 from ovc_plugin.settings import ALL_TENANTS, HostSettings
 
 VERSION = 1
 STATS_KEY = 'ovc'
-# More trust domains than one on a host are all the same to a scheduler: nobody else who shares may come.
-MOST_DOMAINS = 4
-# Those of one trust domain; nobody's, as nothing is merged; everybody's, as the operator has said.
-SHARING = ('domain', 'none', 'all')
 SMOOTHED_OVER = 60.0
-
-
-class ReportError(ValueError):
-    """A report that cannot be read; the message names what is wrong and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +47,8 @@ class HostReport:
     merged memory is kept free because guests may write it, ``sketch`` what is known of the contents that guests here
     share.
 
-    ``sharing`` is whose pages may meet on the host, one of :data:`SHARING`. ``default_reservation`` is what it
-    guarantees a guest whose flavor says nothing, as text; '' where that is not told.
+    ``sharing`` is whose pages may meet on the host, one of :data:`ovc_plugin.report_checks.SHARING`.
+    ``default_reservation`` is what it guarantees a guest whose flavor says nothing, as text; '' where that is not told.
     """
 
     version: int = VERSION
@@ -89,13 +91,10 @@ _KNOWN = frozenset(f.name for f in dataclasses.fields(HostReport))
 _INTS = tuple(f.name for f in dataclasses.fields(HostReport) if f.type == 'int' and f.name != 'version')
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(HostReport) if f.default is not dataclasses.MISSING}
 _LEVELS = {level.name: level for level in Level}
-_MOST = 1 << 50
-LONGEST_SKETCH = 900
-_LONGEST = 400  # characters of any other text
 _ONLY_INT = {int}
-_RARE = frozenset(('predicted_peak', 'growth', 'stall', 'domains', 'sketch', 'sharing', 'default_reservation'))
-_TEXTS = frozenset(('host', 'reason'))
-_amounts = operator.attrgetter(*_INTS)
+_object_at = json.JSONDecoder().raw_decode
+NO_DOMAINS: tuple[str, ...] = ()
+_amounts = operator.itemgetter(*_INTS)
 
 
 def domain_name(domain: str) -> str:
@@ -162,85 +161,63 @@ def encode(report: HostReport) -> str:
         fields['growth'] = round(report.growth)
     if report.stall is not None:
         fields['stall'] = round(report.stall, 2)
-    kept = {name: value for name, value in fields.items() if name == 'version' or _DEFAULTS.get(name, _MOST) != value}
+    kept = {name: value for name, value in fields.items() if name == 'version' or _DEFAULTS.get(name, MOST) != value}
     return json.dumps(kept, separators=(',', ':'))
 
 
 def decode(text: str) -> HostReport:
     """Read a report written by :func:`encode`.
 
-    Unknown fields are passed over, so that a newer host of the same version can say more.
+    :raises ReportError: as :func:`read`.
+    """
+    return HostReport(**read(text))
+
+
+def read(text: str) -> dict[str, typing.Any]:
+    """What a report written by :func:`encode` says, by the names of :class:`HostReport`; all of them are there.
+
+    Unknown fields are passed over, so that a newer host of the same version can say more. A scheduler reads thousands
+    of reports a minute, and few of them must be made into an object.
 
     :raises ReportError: not JSON, another version, a field missing, or a number that cannot be.
     """
+    fields = _said(text)
+    for name, value in _DEFAULTS.items():
+        if name not in fields:
+            fields[name] = value
+    if len(fields) != len(_KNOWN):
+        fields = {name: value for name, value in fields.items() if name in _KNOWN}
     try:
-        fields = json.loads(text)
-        if not isinstance(fields, dict):
+        fields['level'] = _LEVELS[fields['level']]
+        domains = fields['domains']
+        if type(domains) is list:
+            fields['domains'] = tuple(domains)
+        elif domains is not NO_DOMAINS:
+            raise TypeError('domains is no list')
+        amounts = _amounts(fields)
+        fields['host'], fields['reason'] = text_of('host', fields['host']), text_of('reason', fields['reason'])
+        taken_at = fields['taken_at']
+    except (KeyError, TypeError) as error:
+        raise ReportError(f'report lacks or misnames a field ({error!s:.80}): install the same ovc-plugin release on '
+                          'the host and the scheduler') from None
+    if set(map(type, amounts)) != _ONLY_INT or min(amounts) < 0 or max(amounts) > MOST:
+        raise cannot_be(*next((n, v) for n, v in zip(_INTS, amounts, strict=True) if not amount_can_be(v)))
+    if type(taken_at) not in NUMBERS or not 0 < taken_at < 1e11:
+        raise cannot_be('taken_at', taken_at, 'check the host\'s clock')
+    check_rest(fields)
+    return fields
+
+
+def _said(text: str) -> dict[str, typing.Any]:
+    try:
+        said, end = _object_at(text)
+        if type(said) is not dict or end != len(text):
             raise TypeError('not an object')
     except (TypeError, ValueError, RecursionError) as error:
         raise ReportError(f'report is not readable ({error}): is the same ovc-plugin release installed on the host '
                           'and the scheduler?') from None
-    version = fields.get('version')
+    version = said.get('version')
     if type(version) is not int or version != VERSION:
         raise ReportError(f'report has version {version!r:.80}, this scheduler reads {VERSION}: install the same '
                           'ovc-plugin release on the host and the scheduler')
-    return _checked(fields if fields.keys() <= _KNOWN else {n: v for n, v in fields.items() if n in _KNOWN})
-
-
-def _checked(fields: dict[str, typing.Any]) -> HostReport:
-    try:
-        fields['level'] = _LEVELS[fields['level']]
-        if 'domains' in fields:
-            if type(fields['domains']) is not list:
-                raise TypeError('domains is no list')
-            fields['domains'] = tuple(fields['domains'])
-        for name in _TEXTS & fields.keys():
-            fields[name] = _text(name, fields[name])
-        report = HostReport(**fields)
-    except (KeyError, TypeError) as error:
-        raise ReportError(f'report lacks or misnames a field ({error!s:.80}): install the same ovc-plugin release on '
-                          'the host and the scheduler') from None
-    amounts = _amounts(report)
-    if set(map(type, amounts)) != _ONLY_INT or min(amounts) < 0 or max(amounts) > _MOST:
-        name, value = next((n, v) for n, v in zip(_INTS, amounts, strict=True) if not _can_be(v))
-        raise ReportError(f'report says {name}={value!r:.80}, which cannot be: look at the host\'s ovc log')
-    if type(report.taken_at) not in (int, float) or not 0 < report.taken_at < 1e11:
-        raise ReportError(f'report says taken_at={report.taken_at!r:.80}, which cannot be: check the host\'s clock')
-    if type(report.backed) is not bool or type(report.dry_run) is not bool:
-        raise ReportError(f'report says backed={report.backed!r:.80} and dry_run={report.dry_run!r:.80}, which cannot '
-                          'be: look at the host\'s ovc log')
-    if report.total <= 0:
-        raise ReportError(f'report says total={report.total}, which cannot be: look at the host\'s ovc log')
-    if not fields.keys().isdisjoint(_RARE):
-        _check_rare(report)
-    return report
-
-
-def _text(name: str, text: typing.Any) -> str:
-    """Words of a host, in which nothing is left that a log or a terminal would take for its own."""
-    if type(text) is not str or len(text) > _LONGEST:
-        raise ReportError(f'report says {name}={text!r:.80}, which cannot be: look at the host\'s ovc log')
-    return plain(text)
-
-
-def _can_be(amount: typing.Any) -> bool:
-    return type(amount) is int and 0 <= amount <= _MOST
-
-
-def _check_rare(report: HostReport) -> None:
-    """What a report may leave out.
-
-    :raises ReportError: it says something else than can be.
-    """
-    for name, held in (
-            ('predicted_peak', report.predicted_peak is None or _can_be(report.predicted_peak)),
-            ('growth', report.growth is None or type(report.growth) in (int, float) and abs(report.growth) < _MOST),
-            ('stall', report.stall is None or type(report.stall) in (int, float) and 0 <= report.stall <= 1),
-            ('domains', len(report.domains) <= MOST_DOMAINS and all(
-                type(d) is str and len(d) < 64 for d in report.domains)),
-            ('sharing', report.sharing in SHARING),
-            ('default_reservation', type(report.default_reservation) is str and len(report.default_reservation) < 32),
-            ('sketch', type(report.sketch) is str and len(report.sketch) <= LONGEST_SKETCH)):
-        if not held:
-            raise ReportError(f'report says {name}={getattr(report, name)!r:.80}, which cannot be: look at the '
-                              'host\'s ovc log')
+    return said

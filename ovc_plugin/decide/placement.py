@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
+import typing
 
 from ovc_plugin.decide import guarantee
 from ovc_plugin.decide import score as votes
@@ -25,8 +27,7 @@ def backing(total: int, reserve: int, swap_usable: int) -> int:
     return total - reserve + swap_usable
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Standing(typing.NamedTuple):
     """What a report leaves to hand out, in bytes; the same for every request, so that it is reckoned once a report.
 
     ``unguaranteed``: of the memory outside the reserve, what is owed to no guest (promise 1). ``unbacked``: of memory
@@ -45,16 +46,25 @@ class Standing:
 
 
 def standing(report: HostReport) -> Standing:
-    memory = report.total - report.reserve
-    used = report.total - report.available
-    peak = max(used, report.predicted_peak or 0)
-    supply = memory + report.reclaimable - report.evaporation
-    return Standing(
-        memory=memory, supply=supply, unguaranteed=memory - report.reserved,
-        unbacked=backing(report.total, report.reserve, report.swap_usable) - report.committed, spare=supply - peak,
-        # What guests are owed and do not use yet cannot be swapped once they do.
-        growing=max(0, peak - used - max(0, report.reserved - used)),
-        swap_free=max(0, report.swap_usable - report.swap_used - report.reclaimable))
+    return standing_of(*_SUMS(report))
+
+
+#: What :func:`standing_of` goes by, in its order.
+STANDING_OF = ('total', 'reserve', 'available', 'committed', 'reserved', 'reclaimable', 'evaporation', 'predicted_peak',
+               'swap_usable', 'swap_used')
+_SUMS = operator.attrgetter(*STANDING_OF)
+
+
+def standing_of(total: int, reserve: int, available: int, committed: int, reserved: int, reclaimable: int,
+                evaporation: int, predicted_peak: int | None, swap_usable: int, swap_used: int) -> Standing:
+    """:func:`standing` by what a report says under these names."""
+    memory, used = total - reserve, total - available
+    peak = predicted_peak if predicted_peak is not None and predicted_peak > used else used
+    supply = memory + reclaimable - evaporation
+    # What guests are owed and do not use yet cannot be swapped once they do.
+    growing, swap_free = peak - max(used, reserved), swap_usable - swap_used - reclaimable
+    return Standing(memory, supply, memory - reserved, backing(total, reserve, swap_usable) - committed, supply - peak,
+                    growing if growing > 0 else 0, swap_free if swap_free > 0 else 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,15 +42,16 @@ def affinity(report: HostReport, domain: str, alike: bool, held: float | None = 
     ``domain`` names the request's trust domain, ``alike`` says that a guest of the same image (without one, of the same
     flavor) and domain is here. Where several domains are, or another one, sharing pauses and nothing is expected,
     unless everybody's pages may meet there. ``held``: what is known of the guest's own image
-    (:meth:`ovc_plugin.decide.sketch.Book.expected`): the kernel's count of it, or an estimate where pages are sampled.
+    (:meth:`ovc_plugin.decide.learned.Book.expected`): the kernel's count of it, or an estimate where pages are sampled.
     Without, what all guests here save is the kernel's count over their memory.
     """
     if report.sharing == 'none' or report.sharing != 'all' and report.domains != (domain,):
         return 0.0
     if held is not None:
         return held
-    if not alike:
-        return 0.0
-    if report.saved and report.claimed:
-        return min(1.0, report.saved / report.claimed)
-    return UNMEASURED
+    return saved_by_all(report.saved, report.claimed) if alike else 0.0
+
+
+def saved_by_all(saved: int, claimed: int) -> float:
+    """The share that all guests of a host save of what is claimed there, in bytes: what one like them may expect."""
+    return min(1.0, saved / claimed) if saved and claimed else UNMEASURED

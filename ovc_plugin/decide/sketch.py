@@ -7,8 +7,8 @@ meet: whatever is below the limit of both is kept in both (bottom-k sketches: Br
 sketch of 32 hashes tells the share held with a standard deviation of at most 9 %.
 
 A host names the images of its guests and tells a sketch of some of them; a scheduler learns an image's sketch from
-whatever host has told it (:class:`Book`). One sketch of a whole host would not do: a guest is a small part of it, and
-hardly a hash of the guest's would be among the smallest of the host's.
+whatever host has told it (:mod:`ovc_plugin.decide.learned`). One sketch of a whole host would not do: a guest is a
+small part of it, and hardly a hash of the guest's would be among the smallest of the host's.
 
 A sketch is an estimate, and what the kernel has merged is a count. So a host also tells what part of its guests of an
 image is merged, and guests of that image are judged by it.
@@ -26,7 +26,6 @@ from ovc_plugin.model import GuestSnapshot
 SPACE = 1 << 40
 KEPT = 32
 NAME = 6
-_FIRST, _SELDOM = 4, 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,13 +106,27 @@ def encode(contents: Contents, most: int, turn: int = 0) -> str:
     return text
 
 
-def decode(text: str, wanted: typing.Callable[[str], bool] = lambda name: True) -> Contents:
-    """Only the sketches of ``wanted`` images are read: they cost more than all else in a report.
+def decode(text: str, wanted: typing.Callable[[str], bool] = lambda name: True,
+           before: There | None = None) -> Contents:
+    """Only the sketches of ``wanted`` images are read: they cost more than all else in a report. ``before``: what was
+    read from the same host; from one report to the next little changes but which sketches there are.
 
     :raises ValueError: not written by :func:`encode`.
     """
     names, *parts = text.split(';')
-    images, sketches, saved = set(), {}, {}
+    images, saved = (before.images, before.saved) if before is not None and before.names == names else _named(names)
+    sketches = {}
+    for part in parts:
+        name, equals, packed = part.partition('=')
+        if not equals or len(name) != NAME:
+            raise ValueError(f'{part[:20]!r} is not a sketch')
+        if wanted(name):
+            sketches[name] = _unpacked(packed)
+    return Contents(images=images, sketches=sketches, saved=saved)
+
+
+def _named(names: str) -> tuple[frozenset[str], dict[str, float]]:
+    images, saved = set(), {}
     for part in names.split(',') if names else ():
         name, colon, percent = part.partition(':')
         if colon:
@@ -121,13 +134,7 @@ def decode(text: str, wanted: typing.Callable[[str], bool] = lambda name: True) 
                 raise ValueError(f'{part[:20]!r} is not a share of an image')
             saved[name] = int(percent) / 100
         images.add(name)
-    for part in parts:
-        name, equals, packed = part.partition('=')
-        if not equals or len(name) != NAME:
-            raise ValueError(f'{part[:20]!r} is not a sketch')
-        if wanted(name):
-            sketches[name] = _unpacked(packed)
-    return Contents(images=frozenset(images), sketches=sketches, saved=saved)
+    return frozenset(images), saved
 
 
 def _packed(sketch: Sketch) -> str:
@@ -161,79 +168,13 @@ def _unpacked(text: str) -> Sketch:
 
 
 class There:
-    """What guests of these ``images`` hold together; ``saved`` is what the kernel counts there, by image. Their pages
-    (:meth:`Book.expected`) are put together when first asked for: few requests are for a host's trust domain."""
+    """What guests of these ``images`` hold together; ``saved`` is what the kernel counts there, by image, and ``names``
+    are the words that said so. Their ``pages`` below ``limit`` are put together when first asked for
+    (:meth:`ovc_plugin.decide.learned.Book.expected`): few requests are for a host's trust domain."""
 
-    __slots__ = ('images', 'saved', 'pages')
+    __slots__ = ('images', 'saved', 'names', 'pages', 'limit')
 
-    def __init__(self, images: frozenset[str], saved: typing.Mapping[str, float]) -> None:
-        self.images, self.saved = images, saved
-        self.pages: Sketch | None = None
-
-
-class Book:
-    """What a scheduler has learned of images, the newest word of each; at most ``most`` of them."""
-
-    def __init__(self, most: int = 10000) -> None:
-        self._most = most
-        self._sketches: dict[str, tuple[str, Sketch]] = {}
-        self._saved: dict[str, float] = {}
-        self._alike: dict[str, float] = {}
-        self._told: dict[str, int] = {}
-
-    def wants(self, image: str) -> bool:
-        """Whether one more sketch of it is worth reading: the first few, and then one in many, as images change."""
-        told = self._told.get(image, 0)
-        if told:
-            self._told[image] = told + 1
-        else:
-            _renew(self._told, image, 1, self._most)
-        return told < _FIRST or told % _SELDOM == 0
-
-    def learn(self, contents: Contents, teller: str = '') -> None:
-        """``teller``: the host. Sketches of one image by two hosts are of two guests, and tell what those share."""
-        for name, sketch in contents.sketches.items():
-            other = self._sketches.pop(name, None)
-            if other is not None and other[0] != teller:
-                _renew(self._alike, name, held(sketch, (other[1],)), self._most)
-            _renew(self._sketches, name, (teller, sketch), self._most)
-        for name, share in contents.saved.items():
-            _renew(self._saved, name, share, self._most)
-
-    def there(self, images: frozenset[str], saved: typing.Mapping[str, float] | None = None) -> There:
-        """What guests of these images hold, as far as is known."""
-        return There(images, saved or {})
-
-    def _pages(self, there: There) -> Sketch:
-        """All hashes of theirs below the smallest limit of the sketches that are known."""
-        if there.pages is None:
-            found = [told[1] for name in there.images if (told := self._sketches.get(name)) is not None]
-            there.pages = Sketch(tuple(sorted({h for sketch in found for h in sketch.hashes})),
-                                 min((sketch.limit for sketch in found), default=SPACE if not there.images else 0))
-        return there.pages
-
-    def expected(self, image: str, there: There) -> float | None:
-        """The share of a guest of this image that the host holds already.
-
-        ``None`` where nothing is known of the image, or of none of those there. Of the same image, what the kernel has
-        merged comes first, here or else on other hosts; then what sketches of two guests have in common. A sketch of
-        one guest cannot say how far another differs: the two count as equal until one of these is known, which takes
-        that they meet.
-        """
-        if image in there.images:
-            share = there.saved.get(image, self._saved.get(image))
-            if share is None and image in self._sketches:
-                share = self._alike.get(image, 1.0)
-            return share
-        mine = self._sketches.get(image)
-        if mine is None or not (pages := self._pages(there)).limit:
-            return None
-        return held(mine[1], (pages,))
-
-
-def _renew(kept: dict[str, typing.Any], name: str, value: object, most: int) -> None:
-    """Keep this as the newest of at most ``most``."""
-    kept.pop(name, None)
-    kept[name] = value
-    if len(kept) > most:
-        del kept[next(iter(kept))]
+    def __init__(self, images: frozenset[str], saved: typing.Mapping[str, float], names: str = '') -> None:
+        self.images, self.saved, self.names = images, saved, names
+        self.pages: frozenset[int] | None = None
+        self.limit = 0

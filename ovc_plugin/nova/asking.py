@@ -54,10 +54,8 @@ class Asking:
         for complaint in placing.unread(specs):
             warn_once(f'{self._flavor}, {complaint}')
         self.shared, self._unbacked = shared, unbacked
-        #: What counts the votes on hosts that the filter lets pass, what it has counted, and where it could not yet.
+        #: What counts the votes on hosts that the filter lets pass.
         self.counts: typing.Any = None
-        self.votes: dict[int, float] = {}
-        self.later: list[tuple[typing.Any, typing.Any]] = []
         self._judged: dict[tuple[str | None, str], tuple[Request, str | None]] = {}
         self._terms: dict[tuple[str | int, ...], placement.Terms] = {}
         self._own = specs.get(RESERVATION)
@@ -68,6 +66,9 @@ class Asking:
         self._move = _moves(asked)
         # Where the flavor says all, neither the host's aggregates nor its default need to be looked at.
         self.plain = self.terms() if self.whole or self._own is not None else None
+        #: Requests that ask the same of any host whose aggregates say nothing to us.
+        self.kindred = (self.memory, self.whole, self._own, self._move, unbacked, shared.default_reservation,
+                        shared.default_overhead)
         self.kind = (project, image_or_flavor(given(given(asked, 'image'), 'id'), given(flavor, 'id')))
 
     def of(self, host_state: typing.Any = None, default: str = '') -> Request:

@@ -5,22 +5,22 @@ from __future__ import annotations
 
 import logging
 
-from ovc_plugin.decide import sketch
-from ovc_plugin.report import HostReport
+from ovc_plugin.decide import learned, sketch
 
 LOG = logging.getLogger(__name__)
-BOOK = sketch.Book()
+BOOK = learned.Book()
 
 
-def read(report: HostReport) -> sketch.There | None:
-    """Learn what a new report tells; ``None`` when its host tells nothing, or says what cannot be read."""
-    if not report.sketch:
+def read(host: str, told: str, before: sketch.There | None = None) -> sketch.There | None:
+    """Learn what the host's new report tells (:attr:`ovc_plugin.report.HostReport.sketch`); ``None`` when that is
+    nothing, or cannot be read. ``before``: what the one before it told."""
+    if not told:
         return None
     try:
-        contents = sketch.decode(report.sketch, BOOK.wants)
+        contents = sketch.decode(told, BOOK.wants, before)
     except ValueError as error:
         LOG.warning('%s: what its report says of page contents is left out (%s): install the same ovc-plugin release '
-                    'on the host and the scheduler', report.host, error)
+                    'on the host and the scheduler', host, error)
         return None
-    BOOK.learn(contents, report.host)
-    return BOOK.there(contents.images, contents.saved)
+    BOOK.learn(contents, host)
+    return BOOK.there(contents.images, contents.saved, told.partition(';')[0])

@@ -16,7 +16,7 @@ import typing
 from oslo_log import log as logging
 
 from ovc_plugin.decide import placement
-from ovc_plugin.nova import host_state as states
+from ovc_plugin.nova import kept
 from ovc_plugin.report import HostReport
 from ovc_plugin.settings import SharedSettings
 
@@ -31,7 +31,7 @@ class Explainer(python_logging.Handler):
     """Speaks when placement refuses, by each host's last report and what was in flight when it was last judged."""
 
     def __init__(self, shared: typing.Callable[[], SharedSettings],
-                 known: typing.Callable[[], typing.Mapping[str, states.Known]] = states.all_known) -> None:
+                 known: typing.Callable[[], typing.Mapping[str, kept.Known]] = lambda: kept.HOSTS) -> None:
         super().__init__(level=logging.INFO)
         self._shared, self._known = shared, known
 

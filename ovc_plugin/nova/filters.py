@@ -7,13 +7,13 @@
 """
 from __future__ import annotations
 
-import contextlib
 import time
 import typing
 
 from nova.scheduler import filters, utils
 from oslo_log import log as logging
 
+from ovc_plugin.model import Verdict
 from ovc_plugin.nova import ballot, current, explain, judging, neighbours
 from ovc_plugin.nova import host_state as states
 from ovc_plugin.report import ReportError
@@ -22,6 +22,8 @@ from ovc_plugin.settings import Settings
 LOG = logging.getLogger(__name__)
 
 TOLD_AT_INFO = 5
+# The hosts that pass and those that do not, and by the ids of these what went wrong.
+Sifted = tuple[list[typing.Any], list[typing.Any], dict[int, Exception]]
 
 
 class _Filter(filters.BaseHostFilter):
@@ -52,38 +54,41 @@ class _Filter(filters.BaseHostFilter):
     def _complain(self, error: Exception, text: str, *values: str) -> None:
         """Once per kind is enough: it would come with every request."""
         kind = f'{text} {type(error).__name__}'
-        (LOG.debug if kind in self._failed else LOG.exception)(text, *values, exc_info=True)
+        (LOG.debug if kind in self._failed else LOG.error)(text, *values, exc_info=error)
         self._failed.add(kind)
 
     def _judge_all(self, hosts: list[typing.Any], spec_obj: typing.Any) -> list[typing.Any]:
         settings, now = current.get(), time.time()
         asking = self._asking(spec_obj, settings, now)
         asking.of()  # a request that cannot be read is no host's fault
-        passed: list[typing.Any] = []
-        refused: list[tuple[typing.Any, str | None]] = []
-        passes = self._passing(asking, settings, now)
-        for host in hosts:
-            try:
-                if passes(host):
-                    passed.append(host)
-                else:
-                    refused.append((host, None))
-            except Exception as error:
+        passed, refused, wrong = self._sift(hosts, asking, settings, now)
+        for host in refused if wrong else ():
+            if error := wrong.get(id(host)):
                 self._complain(error, f'{type(self).__name__} could not judge %s and refuses it: report this with the '
                                'lines below', host.host)
-                refused.append((host, f'could not be judged: {type(error).__name__}: {error}'))
-        self._judged(asking)
         if refused:
             def why(host: typing.Any) -> str:
+                if error := wrong.get(id(host)):
+                    return f'could not be judged: {type(error).__name__}: {error}'
                 return self._why(host, asking, settings, now)
             _tell(refused, why, asking.guest, settings.scheduler.dry_run, bool(passed))
         return hosts if settings.scheduler.dry_run else passed
 
+    def _sift(self, hosts: list[typing.Any], asking: states.Asking, settings: Settings, now: float) -> Sifted:
+        passes = self._passing(asking, settings, now)
+        passed: list[typing.Any] = []
+        refused: list[typing.Any] = []
+        wrong: dict[int, Exception] = {}
+        for host in hosts:
+            try:
+                (passed if passes(host) else refused).append(host)
+            except Exception as error:
+                refused.append(host)
+                wrong[id(host)] = error
+        return passed, refused, wrong
+
     def _asking(self, spec_obj: typing.Any, settings: Settings, now: float) -> states.Asking:
         return states.Asking(spec_obj, settings.shared, unbacked=not settings.scheduler.require_swap_backing)
-
-    def _judged(self, asking: states.Asking) -> None:
-        """All hosts have been."""
 
     def _passing(self, asking: states.Asking, settings: Settings,
                  now: float) -> typing.Callable[[typing.Any], bool]:
@@ -105,30 +110,35 @@ class OvercommitFilter(_Filter):
         super().__init__()
         explain.attach(lambda: current.get().shared)
 
+    def _sift(self, hosts: list[typing.Any], asking: states.Asking, settings: Settings, now: float) -> Sifted:
+        if isinstance(asking, judging.Rebuild):
+            return super()._sift(hosts, asking, settings, now)
+        quick = judging.Quick(asking, settings, now)
+        quick.sift(hosts)
+        if asking.counts is not None:
+            asking.counts.leave(quick.passed, quick.votes)
+        return quick.passed, quick.refused, quick.wrong
+
     def _passing(self, asking: states.Asking, settings: Settings,
                  now: float) -> typing.Callable[[typing.Any], bool]:
-        if isinstance(asking, judging.Rebuild):
-            return lambda host: asking.judge(host, settings, now).ok
-        return judging.Quick(asking, settings, now).passes
+        return lambda host: self._verdict(host, asking, settings, now).ok
 
     def _asking(self, spec_obj: typing.Any, settings: Settings, now: float) -> states.Asking:
         if utils.request_is_rebuild(spec_obj):
             return judging.Rebuild(spec_obj, settings.shared)
         asking = super()._asking(spec_obj, settings, now)
-        ballot.leave(spec_obj, asking.votes)
+        ballot.leave(spec_obj)
         if ballot.wanted and not settings.scheduler.dry_run:
             asking.counts = ballot.Ballot(ballot.ALL, spec_obj, settings, now, asking)
         return asking
 
-    def _judged(self, asking: states.Asking) -> None:
-        with contextlib.suppress(Exception):  # as in judging.Quick
-            for host, found in asking.later if asking.counts is not None else ():
-                asking.votes[id(host)] = asking.counts.of(host, found)
-
     def _why(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> str:
+        return self._verdict(host, asking, settings, now).reason
+
+    def _verdict(self, host: typing.Any, asking: states.Asking, settings: Settings, now: float) -> Verdict:
         if isinstance(asking, judging.Rebuild):
-            return asking.judge(host, settings, now).reason
-        return judging.judge(host, asking, settings, now).reason
+            return asking.judge(host, settings, now)
+        return judging.judge(host, asking, settings, now)
 
 
 class SharingDomainFilter(_Filter):
@@ -155,20 +165,19 @@ class SharingDomainFilter(_Filter):
             known = states.known(host)
         except ReportError:
             known = None
-        if known is not None and known.report.sharing != 'domain':
+        if known is not None and known.sharing != 'domain':
             return []
-        told, since = (known.report.domains, known.report.taken_at) if known is not None else ((), 0.0)
+        told, since = (known.domains, known.taken_at) if known is not None else ((), 0.0)
         return sorted({*told, *neighbours.of(host).domains(since)} - {mine})
 
 
-def _tell(refused: list[tuple[typing.Any, str | None]], why: typing.Callable[[typing.Any], str], guest: str,
+def _tell(refused: list[typing.Any], why: typing.Callable[[typing.Any], str], guest: str,
           dry_run: bool, passed: bool) -> None:
     """Each refusal at debug level; at info level the first few, where they decide (none left) or are all we do."""
     would = 'would be refused' if dry_run else 'refused'
     aloud = TOLD_AT_INFO if dry_run or not passed else 0
-    for host, reason in refused[:None if LOG.isEnabledFor(logging.DEBUG) else aloud]:
-        (LOG.info if aloud > 0 else LOG.debug)('host %s %s for guest %s: %s', host.host, would, guest,
-                                               reason or why(host))
+    for host in refused[:None if LOG.isEnabledFor(logging.DEBUG) else aloud]:
+        (LOG.info if aloud > 0 else LOG.debug)('host %s %s for guest %s: %s', host.host, would, guest, why(host))
         aloud -= 1
     told = TOLD_AT_INFO if dry_run or not passed else 0
     if told and len(refused) > told:

@@ -8,8 +8,10 @@ import typing
 from ovc_plugin.decide import placement
 from ovc_plugin.model import MIB, InFlight, Verdict
 from ovc_plugin.nova import host_state as states
+from ovc_plugin.nova import kept
 from ovc_plugin.nova.asking import untouchable
 from ovc_plugin.nova.attributes import given
+from ovc_plugin.nova.ballot import OF_AGGREGATES
 from ovc_plugin.report import STATS_KEY, ReportError
 from ovc_plugin.settings import Settings, SharedSettings
 
@@ -26,7 +28,7 @@ def judge(host_state: typing.Any, asking: states.Asking, settings: Settings, now
         return Verdict(ok=False, reason=conflict)
     guests, memory = states.in_flight(host_state, known)
     sure, rest = states.guaranteed(host_state, known, memory, settings.shared)
-    reserved = states.owed(memory, sure, rest, asking.terms(host_state, known.default))
+    reserved = kept.owed(memory, sure, rest, asking.terms(host_state, known.default))
     return placement.fits(known.report, asking.of(host_state, known.default),
                           InFlight(guests=guests, memory=memory, reserved=reserved), settings.scheduler,
                           settings.shared, now)
@@ -86,62 +88,104 @@ def _unreported(host_state: typing.Any, memory: int, ratio: float) -> Verdict:
 
 
 class Quick:
-    """Tells of any host the same as :func:`judge` without its words, which cost more than the sums; and counts the
-    votes on those that pass, where ``asking.counts`` does.
-    """
+    """Tells of all hosts of a request the same as :func:`judge` without its words, which cost more than the sums; and
+    counts the votes on those that pass, where ``asking.counts`` does.
 
-    __slots__ = ('_asking', '_settings', '_now', '_oldest', '_known', '_key', '_counts', '_domain', '_room', '_trend')
+    ``passed`` and ``votes`` belong together; a vote is ``None`` where it could not be counted. ``refused`` has the rest
+    and, by their ids, ``wrong`` what went wrong with a host.
+    """
 
     def __init__(self, asking: states.Asking, settings: Settings, now: float) -> None:
         self._asking, self._settings, self._now = asking, settings, now
-        self._oldest, self._known, self._counts = settings.shared.report_max_age, states.all_known(), asking.counts
-        self._key = asking.plain.key if asking.plain is not None else None
-        self._room, self._trend, sharing = self._counts.default if self._counts is not None else (0.0, 0.0, 0.0)
-        self._domain = asking.domain if sharing else None
+        self._oldest, self._counts = settings.shared.report_max_age, asking.counts
+        self._strengths = self._counts.default if self._counts is not None else (0.0, 0.0, 0.0)
+        self._domain = asking.domain if self._strengths[2] else None
+        self._table = kept.table(asking.kindred, self._strengths[:2])
+        self._silent: set[typing.Any] = set()
+        self._later: list[tuple[int, typing.Any, kept.Known, float]] = []
+        self.passed: list[typing.Any] = []
+        self.votes: list[float | None] = []
+        self.refused: list[typing.Any] = []
+        self.wrong: dict[int, Exception] = {}
 
-    def passes(self, host: typing.Any) -> bool:
+    def sift(self, hosts: typing.Iterable[typing.Any]) -> None:
         """Long, and without calls for a host that is as it was: this is what a request costs on each of thousands."""
-        try:
-            kept = self._known[host.nodename]
-            seen = kept.seen
-            if (kept.text != host.stats[STATS_KEY] or seen.free_mb != host.free_ram_mb
-                    or seen.instances != host.num_instances or seen.listed != len(host.instances)):
-                return self._anew(host)
-            left = seen.left[self._key or self._asking.terms(host, kept.default).key]
-        except (AttributeError, KeyError):
-            return self._anew(host)
-        if not left.fits or abs(self._now - kept.taken_at) > self._oldest:
-            return False
-        counts = self._counts
-        if counts is not None:
-            if self._domain is not None and (kept.domain == self._domain or kept.open):
-                return self._counted(host, (kept, left))
-            silent = counts.silent
-            for aggregate in host.aggregates:
-                if id(aggregate) not in silent:
-                    return self._counted(host, (kept, left))
-            self._asking.votes[id(host)] = self._room * left.headroom + self._trend * left.trend
-        return True
-
-    def _anew(self, host: typing.Any) -> bool:
-        try:
-            found = states.find(host, self._asking)
-        except ReportError:
-            return False
-        if found is None:
-            return judge(host, self._asking, self._settings, self._now).ok
-        if not found[1].fits or abs(self._now - found[0].taken_at) > self._oldest:
-            return False
-        return self._counted(host, found)
-
-    def _counted(self, host: typing.Any, found: states.Found) -> bool:
-        asking = self._asking
-        if asking.counts is not None:
+        known, table, silent, unfit, mine, now = (
+            kept.HOSTS, self._table.votes, self._silent, kept.UNFIT, self._domain, self._now)
+        first, last = now - self._oldest, now + self._oldest
+        passed, votes, refused, later = (
+            self.passed.append, self.votes.append, self.refused.append, self._later.append)
+        for host in hosts:
+            vote: float | None = kept.UNTOLD
             try:
-                if (vote := asking.counts.early(host, found)) is None:
-                    asking.later.append((host, found))
-                else:
-                    asking.votes[id(host)] = vote
+                one = known[host.nodename]
+                # The table last: see there.
+                if ((one.stored == host.updated or one.text == host.stats[STATS_KEY] and one.same(host.updated, now))
+                        and one.free_mb == host.free_ram_mb and one.instances == host.num_instances
+                        and one.listed == len(host.instances) and silent.issuperset(host.aggregates)):
+                    vote = table[one.slot] if first <= one.taken_at <= last else unfit
+                    if mine is not None and (one.domain is mine or one.open) and vote > unfit:
+                        later((len(self.votes), host, one, self._strengths[2]))
+            except (AttributeError, KeyError, IndexError, TypeError):
+                pass
+            if vote != vote:
+                vote = self._anew(host)
+            if vote == unfit:
+                refused(host)
+            else:
+                passed(host)
+                votes(vote)
+        self._count_sharing()
+
+    def _anew(self, host: typing.Any) -> float | None:
+        try:
+            known = states.known(host)
+            if known is None:
+                return None if judge(host, self._asking, self._settings, self._now).ok else kept.UNFIT
+            return self._told(host, known)
+        except ReportError:
+            pass
+        except Exception as error:
+            self.wrong[id(host)] = error
+        return kept.UNFIT
+
+    def _told(self, host: typing.Any, known: kept.Known) -> float | None:
+        asked = self._asking.plain or self._asking.terms(host, known.default)
+        seen, strengths = states.seen(host, known, self._asking.shared), self._strengths
+        left = kept.what_is_left(known, asked, seen)
+        if self._silent.issuperset(host.aggregates) or self._says_nothing(host.aggregates):
+            kept.settle(known, seen, asked, self._table, left)
+            vote = self._table.vote(left)
+        else:
+            try:
+                if self._counts is not None:
+                    strengths = self._counts.strengths(host)
+                vote = strengths[0] * left.headroom + strengths[1] * left.trend if left.fits else kept.UNFIT
             except Exception:  # no vote is no refusal: the weigher counts again, and says what is wrong
-                asking.counts = None
+                return None if left.fits and self._is_fresh(known) else kept.UNFIT
+        if vote == kept.UNFIT or not self._is_fresh(known):
+            return kept.UNFIT
+        domain = self._asking.domain
+        if strengths[2] and domain is not None and (known.domain == domain or known.open):
+            self._later.append((len(self.votes), host, known, strengths[2]))
+        return vote
+
+    def _is_fresh(self, known: kept.Known) -> bool:
+        return abs(self._now - known.taken_at) <= self._oldest
+
+    def _says_nothing(self, aggregates: typing.Iterable[typing.Any]) -> bool:
+        """Whether none of a host's aggregates has metadata that is for us."""
+        for aggregate in aggregates:
+            if aggregate not in self._silent:
+                if not OF_AGGREGATES.isdisjoint(aggregate.metadata):
+                    return False
+                self._silent.add(aggregate)
         return True
+
+    def _count_sharing(self) -> None:
+        """Last, as it depends on what reports tell of page contents: all votes shall know the same."""
+        for place, host, known, strength in self._later:
+            try:
+                self.votes[place] += strength * self._counts.affinity(host, known)  # type: ignore[operator]
+            except Exception:  # as above
+                self.votes[place] = None

@@ -7,7 +7,7 @@ Like ``host_state`` it knows nova's objects by their attributes alone.
 from __future__ import annotations
 
 import functools
-import itertools
+import math
 import typing
 
 from ovc_plugin import report as reports
@@ -16,50 +16,50 @@ from ovc_plugin.nova.attributes import given, image_or_flavor, shares, specs_of
 
 
 class Neighbours:
-    """The guests of one host. ``kinds`` are (project, image) of all, to tell who is alike.
+    """The guests of one host. What is known of each is found out once, and kept for those that stay (``before``): to
+    look at all 40 of a host because one came costs more than all else there.
 
     A guest of which nova holds no more than its id (as after a restart of nova-scheduler) is not asked for in the
     database: whether it shares is in the host's report.
     """
 
-    def __init__(self, instances: list[typing.Any]) -> None:
+    def __init__(self, instances: list[typing.Any], before: Neighbours | None = None) -> None:
         self.instances = instances
+        self._found: dict[typing.Callable[[typing.Any], typing.Any], dict[int, typing.Any]] = {}
+        for fact, there in list(before._found.items()) if before is not None else ():
+            # By the id of nova's object, which ``before`` keeps alive till here.
+            self._found[fact] = {id(i): there[id(i)] if id(i) in there else fact(i) for i in instances}
+
+    def _each(self, fact: typing.Callable[[typing.Any], typing.Any]) -> typing.Collection[typing.Any]:
+        """This of each guest, in their order."""
+        found = self._found.get(fact)
+        if found is None:
+            found = self._found[fact] = {id(i): fact(i) for i in self.instances}
+        return found.values()
 
     @functools.cached_property
     def kinds(self) -> frozenset[tuple[str, str]]:
-        found = set()
-        for instance in self.instances:
-            project = given(instance, 'project_id')
-            if project:
-                image = given(instance, 'image_ref')
-                found.add((project, image or image_or_flavor(None, given(instance, 'instance_type_id'))))
-        return frozenset(found)
+        """(project, image) of all, to tell who is alike."""
+        return frozenset(kind for kind in self._each(_kind) if kind is not None)
 
     @functools.cached_property
-    def _sharers(self) -> list[tuple[float, str]]:
-        """When each came that may share, and its trust domain; the latest first."""
-        return sorted(((_told_at(i), reports.domain_name(i.project_id)) for i in self.instances
-                       if given(i, 'project_id') and _shares(i)), reverse=True)
-
-    @functools.cached_property
-    def _comers(self) -> list[tuple[float, typing.Any]]:
-        """When each came of which more is known than its id; the latest first."""
-        return sorted(((_told_at(i), i) for i in self.instances if given(i, 'flavor') is not None),
-                      key=lambda one: -one[0])
+    def _last(self) -> float:
+        """When the latest came that may share."""
+        return max((at for at, _ in self._each(_sharer)), default=_NEVER)
 
     def since(self, at: float) -> list[typing.Any]:
-        """The guests that came since then, in seconds of the epoch."""
-        return [instance for _, instance in itertools.takewhile(lambda one: one[0] > at, self._comers)]
+        """The guests that came since then, in seconds of the epoch, of which more is known than their id."""
+        return [instance for instance, came in zip(self.instances, self._each(_comer), strict=True) if came > at]
 
     def domains(self, since: float) -> typing.Collection[str]:
         """The trust domains of guests that may share and came since then, in seconds of the epoch: no report taken
         before can have them. Of those that were here before, the report knows whether they were started so."""
-        sharers = self._sharers
-        if not sharers or sharers[0][0] <= since:
+        if self._last <= since:
             return ()
-        return {domain for at, domain in sharers if at > since}
+        return {domain for at, domain in self._each(_sharer) if at > since}
 
 
+_NEVER = -math.inf
 _kept: dict[str, Neighbours] = {}
 
 
@@ -68,8 +68,25 @@ def of(host_state: typing.Any) -> Neighbours:
     instances = list(host_state.instances.values())
     found = _kept.get(host_state.nodename)
     if found is None or found.instances != instances:
-        found = _kept[host_state.nodename] = Neighbours(instances)
+        found = _kept[host_state.nodename] = Neighbours(instances, found)
     return found
+
+
+def _kind(instance: typing.Any) -> tuple[str, str] | None:
+    project = given(instance, 'project_id')
+    if not project:
+        return None
+    return project, given(instance, 'image_ref') or image_or_flavor(None, given(instance, 'instance_type_id'))
+
+
+def _sharer(instance: typing.Any) -> tuple[float, str]:
+    """When a guest came that may share, and its trust domain."""
+    project = given(instance, 'project_id')
+    return (_told_at(instance), reports.domain_name(project)) if project and _shares(instance) else (_NEVER, '')
+
+
+def _comer(instance: typing.Any) -> float:
+    return _told_at(instance) if given(instance, 'flavor') is not None else _NEVER
 
 
 def _shares(instance: typing.Any) -> bool:

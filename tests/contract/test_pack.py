@@ -14,9 +14,9 @@ from nova.scheduler import host_manager
 from nova.scheduler import weights as nova_weights
 
 from ovc_plugin import report as reports
-from ovc_plugin.decide import sketch
+from ovc_plugin.decide import learned
 from ovc_plugin.model import MIB
-from ovc_plugin.nova import book, current, filters, host_state, weights
+from ovc_plugin.nova import book, current, filters, kept, weights
 from ovc_plugin.settings import SchedulerSettings, Settings
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'
@@ -25,15 +25,15 @@ BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'
 @pytest.fixture
 def acting(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setattr(book, 'BOOK', sketch.Book())
+    monkeypatch.setattr(book, 'BOOK', learned.Book())
     current.conf.register(nova.conf.CONF)
     nova.conf.CONF.set_override('dry_run', False, 'ovc_scheduler')
     current.forget()
-    host_state._known.clear()
+    kept.HOSTS.clear()
     yield
     nova.conf.CONF.clear_override('dry_run', 'ovc_scheduler')
     current.forget()
-    host_state._known.clear()
+    kept.HOSTS.clear()
 
 
 def in_novas_eyes(host, cloud) -> host_manager.HostState:
@@ -78,7 +78,7 @@ def test_what_fits_and_what_each_host_is_worth_is_what_nova_is_told(acting):
         scheduler.best(hosts, guest)
         fitting = scheduler.fitting(hosts, guest)
         assert [s.host for s in passed] == [h.name for h in fitting]
-        votes = weigher.weigh_objects([nova_weights.WeighedHost(s, 0.0) for s in passed], spec)
+        votes = weigher.votes([nova_weights.WeighedHost(s, 0.0) for s in passed], spec)
         assert votes == pytest.approx([scheduler._votes(h, guest) for h in fitting], abs=1e-3)
         seen.update(round(vote, 3) for vote in votes)
     assert len(seen) > 20

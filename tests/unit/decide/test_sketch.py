@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovc_plugin.decide import sketch
+from ovc_plugin.decide import learned, sketch
 from tests.builders import GIB, a_guest
 
 CHANCE = random.Random(7)
@@ -69,7 +69,7 @@ def test_what_is_no_sketch_is_refused(text):
 
 
 def test_a_book_expects_nothing_of_images_it_does_not_know():
-    book = sketch.Book()
+    book = learned.Book()
     book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': sketch.of(COMMON + ONE)}))
     assert book.expected('other', book.there(frozenset(('one',)))) is None
     assert book.expected('one', book.there(frozenset(('other',)))) is None
@@ -77,37 +77,37 @@ def test_a_book_expects_nothing_of_images_it_does_not_know():
 
 
 def test_of_a_twin_whose_pages_nobody_has_looked_at_nothing_is_known():
-    assert sketch.Book().expected('one', sketch.Book().there(frozenset(('one', 'other')))) is None
+    assert learned.Book().expected('one', learned.Book().there(frozenset(('one', 'other')))) is None
 
 
 def test_a_first_twin_counts_as_equal_until_something_is_measured():
-    book = sketch.Book()
+    book = learned.Book()
     book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': SKETCH}), 'h1')
     assert book.expected('one', book.there(frozenset(('one',)))) == 1.0
 
 
 def test_what_the_kernel_has_merged_of_an_image_overrules_its_sketch():
-    book = sketch.Book()
+    book = learned.Book()
     book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': SKETCH}, saved={'one': 0.05}))
     assert book.expected('one', book.there(frozenset(('one',)), {'one': 0.05})) == 0.05
 
 
 def test_what_the_kernel_counts_here_comes_before_what_it_counts_elsewhere():
-    book = sketch.Book()
+    book = learned.Book()
     book.learn(sketch.Contents(images=frozenset(('one',)), saved={'one': 0.3}))
     assert book.expected('one', book.there(frozenset(('one',)))) == 0.3
     assert book.expected('one', book.there(frozenset(('one',)), {'one': 0.1})) == 0.1
 
 
 def test_sketches_of_two_hosts_tell_what_two_guests_of_an_image_share():
-    book = sketch.Book()
+    book = learned.Book()
     for host, found in (('h1', COMMON + ONE), ('h2', COMMON + OTHER)):
         book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': sketch.of(found)}), host)
     assert 0.2 < book.expected('one', book.there(frozenset(('one',)))) < 0.8
 
 
 def test_the_same_word_of_the_same_host_is_no_second_guest():
-    book = sketch.Book()
+    book = learned.Book()
     for _ in range(2):
         book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': SKETCH}), 'h1')
     assert book.expected('one', book.there(frozenset(('one',)))) == 1.0
@@ -156,21 +156,21 @@ def test_what_is_no_share_is_refused(text):
 
 
 def test_a_book_estimates_from_what_any_host_told():
-    book = sketch.Book()
+    book = learned.Book()
     book.learn(sketch.Contents(images=frozenset(('one',)), sketches={'one': sketch.of(COMMON + ONE)}))
     book.learn(sketch.Contents(images=frozenset(('other',)), sketches={'other': sketch.of(COMMON + OTHER)}))
     assert 0.2 < book.expected('one', book.there(frozenset(('other', 'unknown')))) < 0.8
 
 
 def test_a_book_reads_the_first_sketches_of_an_image_and_then_few():
-    book, text = sketch.Book(), sketch.encode(sketch.Contents(images=frozenset(('abcdef',)),
+    book, text = learned.Book(), sketch.encode(sketch.Contents(images=frozenset(('abcdef',)),
                                                               sketches={'abcdef': SKETCH}), 900)
     read = [bool(sketch.decode(text, book.wants).sketches) for _ in range(200)]
     assert all(read[:4]) and 4 < sum(read) < 10
 
 
 def test_a_book_forgets_the_oldest_when_it_is_full():
-    book = sketch.Book(most=2)
+    book = learned.Book(most=2)
     for name in ('a', 'b', 'c'):
         book.learn(sketch.Contents(images=frozenset((name,)), sketches={name: SKETCH}))
     assert book.expected('a', book.there(frozenset(('b',)))) is None

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from ovc_plugin import report as reports
-from ovc_plugin.decide import score, sketch
+from ovc_plugin.decide import learned, score, sketch
 from ovc_plugin.nova import book
 from tests.builders import a_report
 
@@ -20,7 +20,7 @@ DOMAIN = reports.domain_name('p1')
 
 @pytest.fixture(autouse=True)
 def a_new_book(monkeypatch):
-    monkeypatch.setattr(book, 'BOOK', sketch.Book())
+    monkeypatch.setattr(book, 'BOOK', learned.Book())
 
 
 def told(**held: list[int]) -> reports.HostReport:
@@ -30,9 +30,13 @@ def told(**held: list[int]) -> reports.HostReport:
     return a_report(domains=(DOMAIN,), sketch=sketch.encode(contents, reports.LONGEST_SKETCH))
 
 
+def read(report: reports.HostReport) -> sketch.There | None:
+    return book.read(report.host, report.sketch)
+
+
 def test_a_host_with_the_same_image_is_preferred_to_one_with_a_kin_and_that_to_a_stranger():
-    same, kin, stranger = (book.read(r) for r in (told(debian=COMMON + ONE), told(ubuntu=COMMON + OTHER),
-                                                  told(fedora=OTHER)))
+    same, kin, stranger = (read(r) for r in (told(debian=COMMON + ONE), told(ubuntu=COMMON + OTHER),
+                                            told(fedora=OTHER)))
     votes = [score.affinity(a_report(domains=(DOMAIN,)), DOMAIN, False, book.BOOK.expected(DEBIAN, there))
              for there in (same, kin, stranger)]
     assert votes[0] == 1.0 > votes[1] > votes[2] == 0.0
@@ -44,28 +48,28 @@ def test_a_measured_saving_votes_the_same_with_sketches_and_without():
         contents = sketch.Contents(images=frozenset((DEBIAN,)), sketches=sketches, saved={DEBIAN: 0.05})
         report = a_report(domains=(DOMAIN,), claimed=16 << 30, saved=16 << 30,
                           sketch=sketch.encode(contents, reports.LONGEST_SKETCH))
-        votes.append(score.affinity(report, DOMAIN, True, book.BOOK.expected(DEBIAN, book.read(report))))
+        votes.append(score.affinity(report, DOMAIN, True, book.BOOK.expected(DEBIAN, read(report))))
     assert votes == [0.05, 0.05]
 
 
 def test_another_trust_domain_gets_no_vote_whatever_its_pages():
-    there = book.read(told(debian=COMMON))
+    there = read(told(debian=COMMON))
     report = a_report(domains=(reports.domain_name('p2'),))
     assert score.affinity(report, DOMAIN, False, book.BOOK.expected(DEBIAN, there)) == 0.0
 
 
 def test_an_image_learned_from_one_host_is_judged_on_another():
-    book.read(told(debian=COMMON + ONE))
-    there = book.read(told(ubuntu=COMMON + OTHER))
+    read(told(debian=COMMON + ONE))
+    there = read(told(ubuntu=COMMON + OTHER))
     assert 0.2 < book.BOOK.expected(DEBIAN, there) < 0.8
 
 
 def test_a_host_that_samples_nothing_says_nothing():
-    assert book.read(a_report()) is None
+    assert read(a_report()) is None
 
 
 def test_what_cannot_be_read_is_left_out_and_named(caplog):
-    assert book.read(a_report(sketch='abcdef;nonsense')) is None
+    assert read(a_report(sketch='abcdef;nonsense')) is None
     assert 'h1: what its report says of page contents is left out' in caplog.text
 
 

@@ -4,15 +4,17 @@
 import logging
 import time
 
+from ovc_plugin import report as reports
 from ovc_plugin.model import MIB
-from ovc_plugin.nova import explain, host_state
+from ovc_plugin.nova import explain, kept
 from ovc_plugin.settings import SharedSettings
 from tests.builders import GIB, NOW, a_report
 
 
 def a_known(report, guests=0, memory=0):
-    known = host_state.Known('', report)
-    known.seen = host_state.Seen(0, 0, 0, guests, memory, 0, memory, {})
+    text = reports.encode(report)
+    known = kept.Known(text, reports.read(text))
+    known.seen = kept.Seen(0, 0, 0, guests, memory, 0, memory)
     return known
 
 
@@ -64,7 +66,7 @@ def test_a_scheduler_that_has_judged_nobody_yet_points_to_the_status():
 def test_it_speaks_when_nova_does_and_only_then(caplog, monkeypatch):
     explainer = explain.attach(SharedSettings)
     assert explain.attach(SharedSettings) is explainer
-    monkeypatch.setattr(host_state, '_known', {'h1': a_known(a_report(taken_at=time.time()))})
+    monkeypatch.setattr(kept, 'HOSTS', {'h1': a_known(a_report(taken_at=time.time()))})
     speaker = logging.getLogger(explain.SPEAKER)
     try:
         with caplog.at_level(logging.INFO):

@@ -12,7 +12,7 @@ import pytest
 
 from ovc_plugin import report as reports
 from ovc_plugin.model import MIB
-from ovc_plugin.nova import asking, host_state, neighbours
+from ovc_plugin.nova import asking, host_state, kept, neighbours
 from ovc_plugin.settings import SharedSettings
 from tests.builders import GIB, NOW, a_report
 
@@ -48,7 +48,7 @@ def asked(spec: Thing, *aggregates: dict[str, str], default: str = ''):
 @pytest.fixture(autouse=True)
 def forget_warnings():
     asking._warned.clear()
-    host_state._known.clear()
+    kept.HOSTS.clear()
 
 
 def test_a_report_is_read_back_as_it_was_written():
@@ -163,7 +163,7 @@ def guarantee_left(*guests: Thing, flying_mb: int, **spec) -> int:
                     instances={f'u{n}': guest for n, guest in enumerate(guests)})
     known = host_state.known(state)
     left = host_state.left(state, known, host_state.Asking(a_spec(extra={'ovc:reservation': '25%'}, **spec), SHARED))
-    known.seen = host_state._NEVER
+    known.seen = kept._NEVER
     return left.guarantee + (1 + (len(guests) or 1)) * SHARED.default_overhead
 
 
@@ -201,7 +201,7 @@ def test_a_guest_that_is_told_of_later_is_looked_at_then():
     neighbours._kept.clear()
     states = [a_state(report, used_mb=4096, guests=1, instances=there) for there in (
         {}, {'u1': an_instance(4096, '100%')})]
-    before, after = (host_state.find(state, asking)[1].guarantee for state in states)
+    before, after = (host_state.left(state, host_state.known(state), asking).guarantee for state in states)
     assert before - after == 3 * GIB
 
 
