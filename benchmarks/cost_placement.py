@@ -12,11 +12,10 @@ scheduler has them go: nova's default filters, ours, nova's default weighers, ou
 
 What nova's handler of weighers does however many there are, a list of all hosts and a sort, is in nova's cost and not
 again in ours. What nova spends on any filter and weigher more is in ours, as far as ours leave nova to spend it: in
-other requests a filter and a weigher that do nothing are in our place. In others again that filter
-compares each host's report with the one it has read before, and does no more. In a burst requests follow each other
-before any host has reported again. The default set is nova's
-default filters and weighers. Beside it stands all that nova spends on a host, the making of its HostState included;
-reading the database, which costs more, is in neither.
+other requests a filter and a weigher that do nothing are in our place. In others again that filter compares each host's
+report with the one it has read before, and does no more. In a burst requests follow each other before any host has
+reported again. The default set is nova's default filters and weighers. Beside it stands all that nova spends on a host,
+the making of its HostState included; reading the database, which costs more, is in neither.
 
 The data of this process are put into pages of 2 MB before each request, and nova's figures are taken so, too. In a
 virtual machine the first touch of a small page after a rest may cost more than all that is done with it, which is the

@@ -8,16 +8,14 @@ log shows them apart; do not enable them beside it.
 """
 from __future__ import annotations
 
-import functools
 import logging as python_logging
 import time
-import types
 import typing
 
 from nova.scheduler import weights
 from oslo_log import log as logging
 
-from ovc_plugin.nova import ballot, current
+from ovc_plugin.nova import adding, ballot, current
 from ovc_plugin.nova.ballot import AFFINITY, ALL, HEADROOM, TREND, Ballot
 
 LOG = logging.getLogger(__name__)
@@ -48,10 +46,10 @@ class OvercommitWeigher(weights.BaseHostWeigher):
         To what a weigher returns nova's handler does three things: it tells it in its debug log, for which it makes
         three dictionaries whether that is on or not, it scales it, and it adds it to the weights. Ours need no scale,
         and all but the sum costs several times what our votes cost; so where that log is off and the handler makes the
-        same of it (:func:`_may_add`), the votes are added here and nothing is left for it to do.
+        same of it (:func:`ovc_plugin.nova.adding.may_add`), the votes are added here and nothing is left for it to do.
         """
         votes = self.votes(weighed_obj_list, weight_properties)
-        if _NOVA.isEnabledFor(python_logging.DEBUG) or not _may_add():
+        if _NOVA.isEnabledFor(python_logging.DEBUG) or not adding.may_add():
             return votes
         for weighed, vote in zip(weighed_obj_list, votes, strict=False):
             weighed.weight += vote
@@ -97,38 +95,3 @@ class SharingAffinityWeigher(OvercommitWeigher):
     """Prefers hosts where the guest may share pages with others of its project."""
 
     VOTES = (AFFINITY,)
-
-
-class _Probe(weights.BaseHostWeigher):
-    minval, maxval = OvercommitWeigher.minval, OvercommitWeigher.maxval
-
-    def __init__(self, adds: bool) -> None:
-        self._adds = adds
-
-    def weigh_objects(self, weighed_obj_list: list[typing.Any], weight_properties: typing.Any) -> list[float]:
-        votes = [float(weighed.obj.host) for weighed in weighed_obj_list]
-        if not self._adds:
-            return votes
-        for weighed, vote in zip(weighed_obj_list, votes, strict=True):
-            weighed.weight += vote
-        return []
-
-    def _weigh_object(self, host_state: typing.Any, weight_properties: typing.Any) -> float:
-        return float(host_state.host)
-
-
-@functools.cache
-def _may_add() -> bool:
-    """Whether nova's handler makes the same of votes that a weigher has added and of those that it returns. Asked of
-    it, as nova documents only the second."""
-    hosts = [types.SimpleNamespace(host=str(vote), nodename='') for vote in (0.25, -1.5, 3.0)]
-
-    def made(adds: bool) -> list[tuple[str, float]]:
-        found = weights.HostWeightHandler().get_weighed_objects([_Probe(False), _Probe(adds)], hosts, None)
-        return [(weighed.obj.host, weighed.weight) for weighed in found]
-
-    try:
-        return made(adds=True) == made(adds=False)
-    except Exception:
-        LOG.debug('nova\'s handler of weighers could not be tried', exc_info=True)
-        return False
