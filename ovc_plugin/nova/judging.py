@@ -100,7 +100,7 @@ class Quick:
         self._oldest, self._counts = settings.shared.report_max_age, asking.counts
         self._strengths = self._counts.default if self._counts is not None else (0.0, 0.0, 0.0)
         self._domain = asking.domain if self._strengths[2] else None
-        self._table = kept.table(asking.kindred, self._strengths[:2])
+        self._table = kept.table(asking.kindred, self._strengths[:2], now)
         self._silent: set[typing.Any] = set()
         self._later: list[tuple[int, typing.Any, kept.Known, float]] = []
         self.passed: list[typing.Any] = []

@@ -53,8 +53,9 @@ class Seen:
 _NEVER = Seen(-1, -1, -1, 0, 0, 0, 0)
 
 
-# What nova stores with a second's precision is final once it was seen unchanged so long, by one clock.
-_FINAL_AFTER = 5.0
+# What nova stores with a second's precision is final once it was seen unchanged so long: longer than it takes to get
+# from the database to a filter, and than the clocks of nova's conductors, which put the time on it, may be apart.
+_FINAL_AFTER = 15.0
 _NO_TIME = datetime.datetime.min
 
 
@@ -63,17 +64,19 @@ class Known:
 
     ``domain`` is the one trust domain that shares there, ``None`` when there is none or several; ``open`` tells that
     all domains share there together. ``slot`` is the host's place in each :class:`Table`, ``stored``
-    when nova stored what it has of the host, where that is enough to know that this is its report.
+    when nova stored what it has of the host, where that is enough to know that this is its report;
+    ``gone`` tells that another has come.
     """
 
     # Those that are read for each host of each request come first: they are then near each other in memory.
     __slots__ = ('stored', 'text', 'free_mb', 'instances', 'listed', 'slot', 'taken_at', 'domain', 'open', 'seen',
                  'standing', 'short', 'default', 'counted', 'guests', 'backed', 'growth', 'stall', 'there', 'saved',
-                 'claimed', 'domains', 'sharing', '_stored', '_since')
+                 'claimed', 'domains', 'sharing', 'gone', '_stored', '_since', '_report')
 
     def __init__(self, text: str, fields: dict[str, typing.Any], before: Known | None = None) -> None:
         """``fields``: what the report says (:func:`ovc_plugin.report.read`); ``before``: the host's last one."""
-        self.text, self.slot = text, -1
+        self.text, self.slot, self.gone = text, -1, False
+        self._report: HostReport | None = None
         self.stored: typing.Any = _NO_TIME
         self._stored, self._since = _NO_TIME, 0.0
         (self.taken_at, level, nova_reserved, self.claimed, self.guests, self.default, self.backed, self.growth,
@@ -89,8 +92,10 @@ class Known:
 
     @property
     def report(self) -> HostReport:
-        """Read anew: most requests need no more than is kept beside it."""
-        return reports.decode(self.text)
+        """Made when first asked for: most requests need no more than is kept beside it."""
+        if self._report is None:
+            self._report = reports.decode(self.text)
+        return self._report
 
     def same(self, stored: typing.Any, now: float) -> bool:
         """Note that nova's record of the host, last stored then, has this report; always true.
@@ -99,7 +104,8 @@ class Known:
         need not be read again. (To compare two texts is cheap, to fetch them from memory is not.)
         """
         if stored is None or self._stored != stored:
-            self._stored, self._since = stored, now
+            self._since = now  # first: others may look meanwhile
+            self._stored = stored
         elif now - self._since >= _FINAL_AFTER:
             self.stored = stored
         return True
@@ -123,13 +129,14 @@ class Table:
     been there since the host changed, :data:`UNTOLD`. In one array, as most of what a look at one of thousands of hosts
     costs is to fetch what is kept of it from memory.
 
-    ``strengths`` are those of headroom and trend, ``terms`` what is asked of hosts by their default reservation.
+    ``strengths`` are those of headroom and trend, ``terms`` what is asked of hosts by their default reservation;
+    ``asked_at`` is when the last such request came.
     """
 
-    __slots__ = ('votes', 'strengths', 'terms')
+    __slots__ = ('votes', 'strengths', 'terms', 'asked_at')
 
     def __init__(self, strengths: tuple[float, float], size: int) -> None:
-        self.votes, self.strengths = array.array('d', [UNTOLD]) * size, strengths
+        self.votes, self.strengths, self.asked_at = array.array('d', [UNTOLD]) * size, strengths, 0.0
         self.terms: dict[str, placement.Terms] = {}
 
     def vote(self, left: Left) -> float:
@@ -137,17 +144,21 @@ class Table:
 
 
 _tables: dict[tuple[typing.Any, ...], Table] = {}
-_MOST_TABLES, _AT_ONCE = 100, 8
+_MOST_TABLES = 100
+# Reports come once a minute: before the next one, who has asked within one will ask again.
+_ASKED_WITHIN = 60.0
 # Requests are served by several threads. Whoever reads a table first sees that the host is as it was and then reads,
-# without the lock; whoever finds that it is not clears its place in all tables first.
+# without the lock; whoever finds that it is not clears its place in all tables first. So what is read is of the host as
+# it was seen, or, where another thread has looked at it between the two, as that has seen it: once, and no older than
+# that thread's request.
 _lock = threading.RLock()
 
 
-def table(key: tuple[typing.Any, ...], strengths: tuple[float, float]) -> Table:
-    """That of requests of this kind."""
+def table(key: tuple[typing.Any, ...], strengths: tuple[float, float], now: float) -> Table:
+    """That of requests of this kind, of which one comes now."""
     with _lock:
         found = _tables.pop((key, strengths), None) or Table(strengths, len(HOSTS))
-        _tables[key, strengths] = found
+        _tables[key, strengths], found.asked_at = found, now
         if len(_tables) > _MOST_TABLES:
             del _tables[next(iter(_tables))]
     return found
@@ -161,21 +172,27 @@ def settle(known: Known, seen: Seen, asked: placement.Terms, found: Table, left:
     is needed is at hand: to fetch it again costs several times what the sums cost.
     """
     with _lock:
-        if known.seen is not seen:
+        if known.gone or known.seen is not seen:
+            return
+        slot, since = known.slot, found.asked_at - _ASKED_WITHIN
+        if slot >= len(found.votes):  # it was put out meanwhile, by many others
             return
         found.terms[known.default] = asked
-        found.votes[known.slot] = found.vote(left)
-        for other in itertools.islice(reversed(_tables.values()), _AT_ONCE):
+        found.votes[slot] = found.vote(left)
+        for other in itertools.takewhile(lambda one: one.asked_at > since, reversed(_tables.values())):
             terms, votes = other.terms.get(known.default), other.votes
-            if terms is not None and votes[known.slot] != votes[known.slot]:
-                votes[known.slot] = other.vote(what_is_left(known, terms, seen))
+            if terms is not None and votes[slot] != votes[slot]:
+                votes[slot] = other.vote(what_is_left(known, terms, seen))
 
 
 def renew(node: str, fresh: Known) -> Known:
     """Keep this of a host whose report is new."""
     with _lock:
         before = HOSTS.get(node)
-        fresh.slot = before.slot if before is not None else len(HOSTS)
+        if before is not None:
+            fresh.slot, before.gone = before.slot, True
+        else:
+            fresh.slot = len(HOSTS)
         HOSTS[node] = fresh  # nobody has found it so yet: it is cleared in all tables when somebody does
     return fresh
 

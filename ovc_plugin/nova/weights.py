@@ -49,7 +49,8 @@ class OvercommitWeigher(weights.BaseHostWeigher):
         same of it (:func:`ovc_plugin.nova.adding.may_add`), the votes are added here and nothing is left for it to do.
         """
         votes = self.votes(weighed_obj_list, weight_properties)
-        if _NOVA.isEnabledFor(python_logging.DEBUG) or not adding.may_add():
+        scaled = type(self).weight_multiplier is not weights.BaseHostWeigher.weight_multiplier  # by somebody's subclass
+        if scaled or _NOVA.isEnabledFor(python_logging.DEBUG) or not adding.may_add():
             return votes
         for weighed, vote in zip(weighed_obj_list, votes, strict=False):
             weighed.weight += vote

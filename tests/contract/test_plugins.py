@@ -300,6 +300,35 @@ def test_a_guest_of_which_nova_is_told_later_counts_from_then_on():
     assert passing(filters.OvercommitFilter, [host], spec) == []
 
 
+@pytest.mark.parametrize('slow', ['known', 'seen', 'what_is_left'])
+def test_a_request_that_is_slow_leaves_nothing_of_a_report_that_another_has_seen_renewed(slow, monkeypatch):
+    """nova-scheduler serves requests in threads: one is held up while it judges by the report of before."""
+    settings, spec, host = current.get(), a_request(), a_host('h1', taken_at=time.time() - 20)
+    for module in (host_state, kept):
+        if hasattr(module, slow):
+            ordinary = getattr(module, slow)
+
+            def held_up(*arguments, module=module, ordinary=ordinary):
+                found = ordinary(*arguments)
+                monkeypatch.setattr(module, slow, ordinary)
+                assert not sifted(host_state.Asking(spec, settings.shared), settings, [a_host('h1', **CHANGE)]).passed
+                return found
+            monkeypatch.setattr(module, slow, held_up)
+    assert sifted(host_state.Asking(spec, settings.shared), settings, [host]).passed
+    for _ in range(2):
+        assert not sifted(host_state.Asking(spec, settings.shared), settings, [a_host('h1', **CHANGE)]).passed
+
+
+def test_a_request_among_more_kinds_than_are_kept_is_judged_all_the_same(monkeypatch):
+    settings, quick = current.get(), judging.Quick(host_state.Asking(a_request(), current.get().shared), current.get(),
+                                                   time.time())
+    for size in range(kept._MOST_TABLES):
+        kept.table((size,), (1.0, 1.0), time.time())
+    sifted(host_state.Asking(a_request('p2'), settings.shared), settings, [a_host(f'h{n}') for n in range(9)])
+    quick.sift([a_host(f'h{n}') for n in range(10)])
+    assert len(quick.passed) == 10 and not quick.wrong
+
+
 def test_a_record_that_nova_stored_anew_within_the_same_second_is_read(monkeypatch):
     """nova's times have no fractions: two records of one second look alike."""
     stored, clock = datetime.datetime.now(datetime.UTC).replace(microsecond=0), [time.time()]
@@ -323,7 +352,7 @@ def test_a_record_that_is_final_need_not_be_read_again(monkeypatch):
     host.updated = stored
     for _ in range(3):
         assert passing(filters.OvercommitFilter, [host], a_request()) == ['h1']
-        clock[0] += 6
+        clock[0] += 16
     host.stats = None  # nobody looks
     assert passing(filters.OvercommitFilter, [host], a_request()) == ['h1']
     clock[0] += 600
@@ -383,6 +412,7 @@ def test_votes_that_are_added_rank_hosts_as_those_do_that_nova_s_handler_is_told
         return [(w.obj.host, w.weight) for w in nova_weights.HostWeightHandler().get_weighed_objects(
             [Ram(), weigher(), Ram()], kept_hosts, spec)]
 
+    caplog.set_level(logging.INFO, 'nova.weights')
     added = ranked()
     assert 'raw weights' not in caplog.text
     caplog.set_level(logging.DEBUG, 'nova.weights')
@@ -390,6 +420,18 @@ def test_votes_that_are_added_rank_hosts_as_those_do_that_nova_s_handler_is_told
     assert f'{weigher.__name__}: raw weights' in caplog.text
     assert [host for host, _ in added] == [host for host, _ in told]
     assert [weight for _, weight in added] == pytest.approx([weight for _, weight in told])
+
+
+def test_a_weigher_of_somebody_s_own_keeps_its_strength(caplog):
+    class Weak(weights.OvercommitWeigher):
+        def weight_multiplier(self, host_state):
+            return 0.25
+
+    caplog.set_level(logging.INFO, 'nova.weights')
+    hosts, spec = [a_host('h1'), a_host('h2')], a_request()
+    whole, weak = (nova_weights.HostWeightHandler().get_weighed_objects([one], hosts, spec)[0].weight
+                   for one in (weights.OvercommitWeigher(), Weak()))
+    assert weak == pytest.approx(whole / 4) and whole > 0
 
 
 class Ram(nova_weights.BaseHostWeigher):
