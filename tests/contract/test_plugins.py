@@ -28,6 +28,7 @@ def acting():
     nova.conf.CONF.set_override('dry_run', False, 'ovc_scheduler')
     current.forget()
     kept.HOSTS.clear()
+    kept._tables.clear()
     neighbours._kept.clear()
     yield
     for name in ('dry_run', 'headroom_weight_multiplier', 'pressure_trend_weight_multiplier',
