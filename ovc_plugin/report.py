@@ -93,7 +93,6 @@ _DEFAULTS = {f.name: f.default for f in dataclasses.fields(HostReport) if f.defa
 _LEVELS = {level.name: level for level in Level}
 _ONLY_INT = {int}
 _object_at = json.JSONDecoder().raw_decode
-NO_DOMAINS: tuple[str, ...] = ()
 _amounts = operator.itemgetter(*_INTS)
 
 
@@ -192,7 +191,7 @@ def read(text: str) -> dict[str, typing.Any]:
         domains = fields['domains']
         if type(domains) is list:
             fields['domains'] = tuple(domains)
-        elif domains is not NO_DOMAINS:
+        elif type(domains) is not tuple:  # the default
             raise TypeError('domains is no list')
         amounts = _amounts(fields)
         fields['host'], fields['reason'] = text_of('host', fields['host']), text_of('reason', fields['reason'])

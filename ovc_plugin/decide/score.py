@@ -7,7 +7,7 @@ weighers stretch the worst and the best to 0 and 1, however close they are.)
 """
 from __future__ import annotations
 
-from ovc_plugin.report import HostReport
+import typing
 
 # Four of five shortages on a published trace end within ten minutes: exhaustion further off than that matters less.
 SOON = 600.0
@@ -36,7 +36,23 @@ def trend(room: float, growth: float | None, stall: float | None = None) -> floa
     return calm * room / (room + growth * SOON) if room > 0 else 0.0
 
 
-def affinity(report: HostReport, domain: str, alike: bool, held: float | None = None) -> float:
+class Shared(typing.Protocol):
+    """What a host tells of sharing; under these names a report has it, and what a scheduler keeps of one."""
+
+    @property
+    def sharing(self) -> str: ...
+
+    @property
+    def domains(self) -> tuple[str, ...]: ...
+
+    @property
+    def saved(self) -> int: ...
+
+    @property
+    def claimed(self) -> int: ...
+
+
+def affinity(report: Shared, domain: str, alike: bool, held: float | None = None) -> float:
     """The share of its memory that a guest may expect to save by page sharing on this host.
 
     ``domain`` names the request's trust domain, ``alike`` says that a guest of the same image (without one, of the same
@@ -49,9 +65,8 @@ def affinity(report: HostReport, domain: str, alike: bool, held: float | None = 
         return 0.0
     if held is not None:
         return held
-    return saved_by_all(report.saved, report.claimed) if alike else 0.0
-
-
-def saved_by_all(saved: int, claimed: int) -> float:
-    """The share that all guests of a host save of what is claimed there, in bytes: what one like them may expect."""
-    return min(1.0, saved / claimed) if saved and claimed else UNMEASURED
+    if not alike:
+        return 0.0
+    if report.saved and report.claimed:
+        return min(1.0, report.saved / report.claimed)
+    return UNMEASURED

@@ -65,20 +65,16 @@ class Ballot:
         if abs(self._now - known.taken_at) > self._max_age:
             return 0.0
         affinity = self.affinity(host_state, known) if strengths[2] else 0.0
-        return strengths[0] * left.headroom + strengths[1] * left.trend + strengths[2] * affinity
+        return left.vote(strengths[:2]) + strengths[2] * affinity
 
     def affinity(self, host_state: typing.Any, known: Known) -> float:
         """The third vote alone, within 0..1."""
         if self._domain is None or not (known.domain == self._domain or known.open):
             return 0.0
-        if known.there:
-            held = book.BOOK.expected(self._named or self._image(), known.there)
-            if held is not None:
-                return held
+        held = book.BOOK.expected(self._image(), known.there) if known.there else None
         # Who is there need not be gone through where what the guest would share is known.
-        if self._asking.kind not in neighbours.of(host_state).kinds:
-            return 0.0
-        return score.saved_by_all(known.saved, known.claimed)
+        alike = held is None and self._asking.kind in neighbours.of(host_state).kinds
+        return score.affinity(known, self._domain, alike, held)
 
     def _image(self) -> str:
         if self._named is None:

@@ -160,7 +160,7 @@ class Quick:
             try:
                 if self._counts is not None:
                     strengths = self._counts.strengths(host)
-                vote = strengths[0] * left.headroom + strengths[1] * left.trend if left.fits else kept.UNFIT
+                vote = left.vote(strengths[:2]) if left.fits else kept.UNFIT
             except Exception:  # no vote is no refusal: the weigher counts again, and says what is wrong
                 return None if left.fits and self._is_fresh(known) else kept.UNFIT
         if vote == kept.UNFIT or not self._is_fresh(known):

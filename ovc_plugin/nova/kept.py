@@ -35,11 +35,15 @@ class Left:
     headroom: float
     trend: float
 
+    def vote(self, strengths: tuple[float, float]) -> float:
+        """Both votes, with the strengths of headroom and trend."""
+        return strengths[0] * self.headroom + strengths[1] * self.trend
+
 
 @dataclasses.dataclass(slots=True)
 class Seen:
     """A host as requests find it until a guest comes or goes: who is in flight (``sure`` is guaranteed to those of whom
-    that is known, ``rest`` is the memory of the others: :func:`guaranteed`)."""
+    that is known, ``rest`` is the memory of the others: :func:`ovc_plugin.nova.host_state.guaranteed`)."""
 
     free_mb: int
     instances: int
@@ -140,7 +144,7 @@ class Table:
         self.terms: dict[str, placement.Terms] = {}
 
     def vote(self, left: Left) -> float:
-        return self.strengths[0] * left.headroom + self.strengths[1] * left.trend if left.fits else UNFIT
+        return left.vote(self.strengths) if left.fits else UNFIT
 
 
 _tables: dict[tuple[typing.Any, ...], Table] = {}
@@ -214,7 +218,8 @@ def _clear(slot: int) -> None:
 
 
 def owed(memory: int, sure: int, rest: int, asked: placement.Terms) -> int:
-    """What of the ``memory`` in flight counts as guaranteed, in bytes, by what :func:`guaranteed` says.
+    """What of the ``memory`` in flight counts as guaranteed, in bytes, by what
+    :func:`ovc_plugin.nova.host_state.guaranteed` says.
 
     A guest that was there before and has changed is told again like one that came, and may so stand for one on its
     way. The host judges a boot again; for a move, which it does not, all of the memory counts.

@@ -19,7 +19,7 @@ from tests.contract.cloud import GB, a_report
 from tests.yardstick import slower
 
 HOSTS = 1000
-# Measured 12 and 3 on an idle machine; these hold on a busy one, and on a slower one as much more as it is slower.
+# Measured 14 and 2 on an idle machine; these hold on a busy one, and on a slower one as much more as it is slower.
 LIMIT_NEW_US, LIMIT_KNOWN_US = 30.0, 10.0
 
 

@@ -370,8 +370,6 @@ def test_metadata_of_an_aggregate_counts_from_the_next_request_on():
     for host in hosts:
         host.aggregates[0].metadata = {'headroom_weight_multiplier': '-1.0'}
     assert best_sifted(hosts, a_request()) == 'full'
-    for host in hosts:
-        host.aggregates[0].metadata = {'ovc:reservation': '100%'}
     assert passing(filters.OvercommitFilter, [a_host('h1', default_reservation='25%')], a_request()) == ['h1']
     assert not passing(filters.OvercommitFilter,
                        [a_host('h1', default_reservation='25%', aggregate={'ovc:reservation': '100%'})], a_request())
