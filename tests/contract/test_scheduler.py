@@ -7,6 +7,7 @@ import json
 import time
 from unittest import mock
 
+import fixtures
 from nova import context, exception, objects, utils
 from nova.tests.functional.api import client
 
@@ -58,6 +59,11 @@ class TestPlacementByReports(CloudCase):
         return [self._wait_for_state_change(server, 'ACTIVE')['OS-EXT-SRV-ATTR:host'] for server in servers]
 
     def test_an_aggregate_turns_the_weigher_around(self):
+        # nova-api casts what aggregates say to schedulers: a boot may be there first. Here it waits until it is heard.
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.scheduler.rpcapi.SchedulerAPI.update_aggregates',
+            lambda api, context, aggregates: api.client.prepare(version='4.1').call(
+                context, 'update_aggregates', aggregates=aggregates)))
         self.compute('host1', available=7000 * MIB)
         self.compute('host2', available=3000 * MIB)
         aggregate = self.api.post_aggregate({'aggregate': {'name': 'stack'}})
