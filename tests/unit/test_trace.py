@@ -114,3 +114,14 @@ def test_a_timestamp_of_another_age_is_named(traces, tmp_path):
     write(tmp_path / '1.csv', (0, 1024, 10), (-BEGAN, 1024, 10))
     with pytest.raises(traces.TraceError, match='days apart: is a timestamp wrong'):
         traces.read(tmp_path)
+
+
+@pytest.mark.parametrize('target, missed, saved', [(0.0, 0.0, 10.0), (0.25, 25.0, 60.0), (0.5, 50.0, 70.0)])
+def test_in_hindsight_the_margin_is_the_narrowest_that_misses_no_more_than_the_target(monkeypatch, target, missed,
+                                                                                      saved):
+    score = load('predict', monkeypatch).Score()
+    # Of 100 bytes, base 20 and spread 20: needed are margins of 0, 0.5, 1 and 1 + 5/6.
+    score.rows[86400.0] = [(0, true, 100, 8.0) for true in (20, 30, 40, 90)]
+    score.parts[86400.0] = [(20, 20)] * 4
+    found = score.in_hindsight(target).figures(86400.0)
+    assert (found[0], pytest.approx(found[1]), found[4]) == (missed, saved, 4)
