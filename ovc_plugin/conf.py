@@ -211,8 +211,9 @@ def _at_odds(conf: cfg.ConfigOpts, loaded: settings.Settings) -> typing.Iterator
     if host.stall_soft > host.stall_hard:
         yield wrong(ours, 'stall_soft', f'above stall_hard = {host.stall_hard}; lower it or raise stall_hard')
     if host.boundary != 'machine' and not host.boundary.startswith('/'):
-        yield wrong(ours, 'boundary', 'neither "machine" nor an absolute path; set "machine" or the directory of a '
-                    'control group such as /sys/fs/cgroup/machine.slice')
+        yield wrong(ours, 'boundary', 'set "machine" or the directory of a control group: /sys/fs/cgroup/machine.slice')
+    if not host.state_path.startswith('/'):
+        yield wrong(ours, 'state_path', 'set a directory of its own, with all its path: /var/lib/ovc')
     try:
         # No flavor is this large, so that an amount in MB is judged by its form alone.
         guarantee.reservation(loaded.shared.default_reservation, 1 << 60)
@@ -234,8 +235,7 @@ def read_files(conf: cfg.ConfigOpts, files: typing.Iterable[str], directories: t
         more(conf)
     files, inside = list(files), list(directories)
     try:
-        for directory in inside:
-            os.listdir(directory)  # oslo.config would take one that it may not list for an empty one
+        list(map(os.listdir, inside))  # oslo.config would take one that it may not list for an empty one
         conf([], project='ovc', prog=prog, default_config_files=files, default_config_dirs=inside)
     except (cfg.ConfigFilesPermissionDeniedError, PermissionError) as error:
         raise ConfigError(f'{error}: {ASK_ROOT}') from None

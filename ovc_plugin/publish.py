@@ -43,13 +43,14 @@ class Store:
     """A JSON file. A missing or unreadable one is an empty one: the host is then sensed afresh.
 
     ``run_path`` is where the host's libvirt keeps the process ids of its guests: whoever takes the host takes that too,
-    whatever name it has for the host and wherever it keeps its file.
+    whatever name it has for the host and wherever it keeps its file. ``durable``: what is saved outlives a loss of
+    power at any moment; that costs a wait for the disk. ``torn``: the file was there when last read, and said nothing.
     """
 
-    def __init__(self, directory: str, host: str, run_path: str = '') -> None:
+    def __init__(self, directory: str, host: str, run_path: str = '', *, durable: bool = False) -> None:
         self.path = pathlib.Path(directory) / f'{host.replace("/", "_")}.json'
         self._run_path = pathlib.Path(run_path) if run_path else None
-        self._last = ''
+        self._last, self._durable, self.torn = '', durable, False
         self._name: int | None = None
         self._guests: int | None = None
 
@@ -109,12 +110,14 @@ class Store:
         :raises OSError: the file is there and may not be read.
         """
         self._last = ''  # another process may have written it: what this one saved last is to be saved again
+        self.torn = False
         try:
             found = json.loads(self.path.read_text())
         except FileNotFoundError:
             return {}
         except (ValueError, RecursionError):
-            return {}  # a torn or foreign file says nothing that the next pass does not find out
+            found = None
+        self.torn = not isinstance(found, dict)
         return found if isinstance(found, dict) else {}
 
     def save(self, fields: dict[str, typing.Any]) -> None:
@@ -132,7 +135,10 @@ class Store:
             # Made here and now: "ovc release" writes as root where the service may have laid a link to anything.
             with open(fresh, 'x', opener=_opener) as file:
                 file.write(text)
+                if self._durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             fresh.replace(self.path)
         finally:
             fresh.unlink(missing_ok=True)
-        self._last = text
+        self._last, self.torn = text, False

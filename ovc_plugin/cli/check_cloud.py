@@ -17,6 +17,7 @@ from ovc_plugin.cli.check_scheduler import OPTIONAL, OURS
 from ovc_plugin.cli.findings import DRIVER, Findings, error, ok, unknown, warning
 from ovc_plugin.conf import ConfigError
 from ovc_plugin.model import Level
+from ovc_plugin.plain import plain
 from ovc_plugin.settings import Settings
 
 SOON, FAR = 2.0, 10.0  # seconds by which clocks may be apart before it is told, and before it is grave
@@ -134,8 +135,12 @@ def reports(conf: cfg.ConfigOpts, settings: Settings, now: float | None = None) 
                       'list_cells" names for it')
     if not found:
         yield unknown('reports', 'nova knows of no compute host yet')
+    apart = getattr(found, 'apart', {})
     for host, text in sorted(found.items()):
-        yield from one_report(host, text, settings, time.time() if now is None else now)
+        if host in apart:
+            yield ok(f'report of {host}', f'not looked at: {plain(apart[host])}')
+        else:
+            yield from one_report(host, text, settings, time.time() if now is None else now)
     yield from domains(conf, found.values())
 
 

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""``ovc check`` on a compute host: memory, swap, guests, page sharing, the root helper, and what must be written."""
+"""``ovc check`` on a compute host: memory, swap, guests, page sharing, and the root helper."""
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
-import pwd
 import queue
 import shlex
 import socket
@@ -16,9 +14,9 @@ import typing
 
 from oslo_config import cfg
 
-from ovc_plugin import predictors, privileged, publish, rules
-from ovc_plugin.cli import findings
-from ovc_plugin.cli.findings import Findings, error, ok, unknown, warning
+from ovc_plugin import predictors, privileged, rules
+from ovc_plugin.cli import check_state, findings
+from ovc_plugin.cli.findings import ASK_LIBVIRT, Findings, error, ok, unknown, warning
 from ovc_plugin.hypervisor.connection import Connection
 from ovc_plugin.model import MIB, HostSnapshot
 from ovc_plugin.sense.derive import derive
@@ -26,7 +24,6 @@ from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import ALL_TENANTS, Settings
 
 PATIENCE = 20.0
-ASK_LIBVIRT = 'start libvirtd (or virtqemud), and let this user ask it'
 T = typing.TypeVar('T')
 
 
@@ -60,8 +57,8 @@ def look(conf: cfg.ConfigOpts, settings: Settings, uri: str, service_user: str) 
             yield warning('sensors', note, '')
     if ours:
         yield from helper(conf)
-        yield from writable(pathlib.Path(settings.host.state_path), service_user)
-    yield from left_behind(conf, settings, snapshot, ours)
+        yield from check_state.writable(pathlib.Path(settings.host.state_path), service_user)
+    yield from check_state.left_behind(conf, settings, snapshot, ours, silence(snapshot))
 
 
 def doors(settings: Settings) -> Findings:
@@ -114,10 +111,20 @@ def patiently(call: typing.Callable[[], T], seconds: float = PATIENCE) -> T:
 
 
 def swap(snapshot: HostSnapshot) -> Findings:
-    """Promise 2: whatever guests may touch exists somewhere."""
-    touched = sum(guest.committed for guest in snapshot.guests)
+    """Promises 1 and 2: what guests are guaranteed is memory, and whatever they may touch exists somewhere."""
+    touched, owed = (sum(amounts) for amounts in zip((0, 0), *((g.committed, g.guaranteed) for g in snapshot.guests),
+                                                     strict=True))
     others = 0 if silence(snapshot) else snapshot.others  # else guests are among them
     memory = snapshot.total - max(snapshot.reserve, others)
+    if memory <= 0:
+        yield error('memory', f'{_mb(snapshot.total)}, of which the host keeps {_mb(snapshot.reserve)} for itself and '
+                    f'{_mb(others)} is used by others than guests: nothing is left for guests',
+                    'lower [DEFAULT] reserved_host_memory_mb (or [ovc_host] reserve_mb), or free that memory')
+        return
+    if owed > memory:
+        yield error('guarantees', f'guests here are guaranteed {_mb(owed)} > {_mb(memory)} of memory; swap cannot make '
+                    'up for that', f'move guests of {_mb(owed - memory)} away, or lower ovc:reservation of their '
+                    'flavors ([ovc] default_reservation) and start them anew')
     backing = memory + snapshot.swap_usable
     of_others = f'; {_mb(snapshot.swap_others)} of swap is used by others than guests' if snapshot.swap_others else ''
     if others > snapshot.reserve:
@@ -131,7 +138,7 @@ def swap(snapshot: HostSnapshot) -> Findings:
                       f'add swap, for a ratio of 1.5 about {_mb(memory // 2)} (mkswap, swapon, /etc/fstab)')
     else:
         yield ok('swap', f'guests here could touch {_mb(touched)} <= {_mb(backing)} of memory and swap; swap carries a '
-                 f'ratio of up to {backing / max(1, memory):.2f}{of_others}')
+                 f'ratio of up to {backing / memory:.2f}{of_others}')
 
 
 def sharing(snapshot: HostSnapshot, settings: Settings) -> Findings:
@@ -142,7 +149,9 @@ def sharing(snapshot: HostSnapshot, settings: Settings) -> Findings:
     if snapshot.ksm.run == 1 and len(domains) > 1 and settings.host.ksm != ALL_TENANTS:
         yield error('page sharing', f'pages of {len(sharers)} guests of {len(domains)} projects are being merged: that '
                     'leaks their presence across tenants',
-                    'echo 0 > /sys/kernel/mm/ksm/run, stop ksmtuned, and set [ovc_host] ksm = auto')
+                    'stop ksmtuned, echo 0 > /sys/kernel/mm/ksm/run, and set [ovc_host] ksm = auto; what is merged '
+                    'stays so until it is written or the guests end: echo 2 parts it at once, and takes up to '
+                    f'{_mb(snapshot.ksm.saved)} of free memory')
     elif snapshot.ksm.run == 1:
         yield ok('page sharing', f'runs; {_mb(snapshot.ksm.saved)} saved, {len(domains)} projects share')
     else:
@@ -165,65 +174,6 @@ def helper(conf: cfg.ConfigOpts) -> Findings:
                     'privsep-helper", or set [ovc_privileged] helper_command')
         return
     yield ok('root helper', 'starts and answers')
-
-
-def writable(path: pathlib.Path, service_user: str) -> Findings:
-    remedy = f'install -d -o {service_user} -g {service_user} -m 750 {path}'
-    try:
-        found = path.stat()
-    except OSError as problem:
-        yield error('state path', f'{path}: {problem.strerror}: after a restart targets and ratio are not known',
-                    remedy)
-        return
-    try:
-        user = pwd.getpwnam(service_user).pw_uid
-    except KeyError:
-        user = os.geteuid()
-    if user in (0, found.st_uid) or (user == os.geteuid() and os.access(path, os.W_OK)):
-        yield ok('state path', f'{path} can be written')
-    else:
-        yield error('state path', f'{path} belongs to user {found.st_uid}, and {service_user} is {user}', remedy)
-
-
-def left_behind(conf: cfg.ConfigOpts, settings: Settings, snapshot: HostSnapshot, ours: bool) -> Findings:
-    """What of ours would outlive us: of interest once the driver is not ours any more."""
-    found = []
-    if small := [g for g in snapshot.running if g.actual is not None and g.actual < g.maximum - 4 * MIB]:
-        found.append(f'{len(small)} guests are smaller than their flavor by '
-                     f'{_mb(sum(g.maximum - (g.actual or 0) for g in small))}')
-    if lowered := leases():
-        found.append(f'{lowered} limits are lowered')
-    host = conf.host or socket.gethostname()
-    try:
-        state = publish.Store(settings.host.state_path, host).load()
-        ratio = publish.Store(f'{settings.host.state_path}/ratio', host).load()
-    except OSError as problem:
-        yield unknown('left behind', f'{settings.host.state_path} cannot be read ({problem.strerror}): whether page '
-                      'sharing and ratio are nova\'s is not known', 'run this as root')
-        state = ratio = None
-    if state and state.get('ksm_before'):
-        found.append('page sharing was not put back')
-    if ratio and ratio.get('ratios'):
-        found.append('placement\'s allocation_ratio is the plugin\'s')
-    if ours:
-        return
-    if found:
-        yield warning('left behind', '; '.join(found), 'ovc release')
-    elif state is None:
-        return
-    elif silence(snapshot):
-        yield unknown('left behind', 'no limit is lowered, page sharing and ratio are nova\'s; whether guests have '
-                      'their full size is not known', ASK_LIBVIRT)
-    else:
-        yield ok('left behind', 'nothing: guests have their full size, no limit is lowered, page sharing and ratio are '
-                 'nova\'s')
-
-
-def leases() -> int:
-    try:
-        return sum(1 for _ in privileged.LEASES.iterdir())
-    except OSError:
-        return 0
 
 
 def _line(problem: Exception) -> str:

@@ -9,7 +9,7 @@ import typing
 
 from oslo_config import cfg
 
-from ovc_plugin.cli.findings import ALL_FILTERS, ALL_WEIGHERS, Finding, Findings, error, ok, warning
+from ovc_plugin.cli.findings import ALL_FILTERS, ALL_WEIGHERS, Finding, Findings, age, error, ok, warning
 from ovc_plugin.settings import Settings
 
 OURS, WEIGHERS = 'ovc_plugin.nova.filters.', 'ovc_plugin.nova.weights.'
@@ -26,13 +26,16 @@ VOTES = {WEIGHER: tuple(vote for votes in _VOTES.values() for vote in votes), **
 
 def controller(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
     lists = conf.filter_scheduler
-    if not any(map(_is_ours, (*lists.available_filters, *lists.enabled_filters, *lists.weight_classes))):
+    named = (*lists.available_filters, *lists.enabled_filters, *lists.weight_classes)
+    if not any(_is_ours(name) or _nearly(name) for name in named):
         yield warning('scheduler plugins', 'neither a filter nor a weigher of ours is named: the plugin is off here, '
                       'nova places guests by itself', 'available_filters, enabled_filters and weight_classes of '
                       '[filter_scheduler] as README.rst has them, to enable it')
         return
     yield from _filters(conf)
     yield from _weighers(conf)
+    yield from age(max(0, conf.update_resources_interval) or 60, settings.shared.report_max_age, settings.host.tick,
+                   'hosts are')
     if settings.scheduler.dry_run:
         yield warning('scheduler dry run', 'nova-scheduler judges every host and refuses none',
                       '[ovc_scheduler] dry_run = false, once its log pleases you')
@@ -47,6 +50,12 @@ def _is_ours(name: str) -> bool:
     return name.startswith('ovc_plugin.') or name in (REQUIRED, OPTIONAL)
 
 
+def _nearly(name: str) -> str | None:
+    """Which of our filters is meant by a name that is nearly its."""
+    found = difflib.get_close_matches(name, (REQUIRED, OPTIONAL), 1, 0.85)
+    return found[0] if found else None
+
+
 def _like_ours(name: str) -> bool:
     last = name.rpartition('.')[2]
     return bool(difflib.get_close_matches(last, [one.rpartition('.')[2] for one in VOTES], 1, 0.85))
@@ -56,10 +65,10 @@ def _misspelt(names: list[str]) -> typing.Generator[Finding, None, set[str]]:
     """Which of ours were meant by names that are nearly theirs; ``names`` has them in their place from then on."""
     meant = set()
     for at, name in enumerate(names):
-        like = difflib.get_close_matches(name, (REQUIRED, OPTIONAL), 1, 0.85)
+        like = _nearly(name)
         if like and name not in (REQUIRED, OPTIONAL):
-            names[at] = like[0]
-            meant.add(like[0])
+            names[at] = like
+            meant.add(like)
             yield error(f'filter {name}', 'there is no such filter, and nova-scheduler does not start',
                         f'[filter_scheduler] enabled_filters = {",".join(dict.fromkeys(names))}')
     return meant

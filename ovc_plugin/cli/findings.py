@@ -40,6 +40,9 @@ class Finding:
 Findings = typing.Iterator[Finding]
 Grave = typing.Callable[[str, str, str], Finding]
 DRIVER = 'ovc.OvcLibvirtDriver'
+# The highest report_max_age there may be (settings.py), and how many times what it needs is long.
+OLDEST_AGE, LONG = 86400.0, 10
+ASK_LIBVIRT = 'start libvirtd (or virtqemud), and let this user ask it'
 ALL_FILTERS = 'nova.scheduler.filters.all_filters'
 ALL_WEIGHERS = 'nova.scheduler.weights.all_weighers'
 # Of nova's own options those that matter, as nova has them (tests/contract compares); so that no nova is needed here.
@@ -120,6 +123,19 @@ def _controller_of(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
                       'false, once the log pleases you')
     else:
         yield ok('host dry run', 'off: the controller acts')
+    works = [name for name in ('balloon', 'swap') if name in host.rules and getattr(host, name)]
+    if not works:
+        yield warning('mechanisms', 'neither balloon nor swap may free memory of guests: in a shortage nothing '
+                      'does, and the kernel may kill one', '[ovc_host] balloon = true and swap = true, both in rules')
+    elif len(works) < 2:
+        off = 'swap' if works == ['balloon'] else 'balloon'
+        yield warning('mechanisms', f'{off} may not free memory of guests: '
+                      + ('what a guest does not give by itself is not to be had' if off == 'swap' else 'swap alone '
+                         'does, which is slower and costs guests more'),
+                      f'[ovc_host] {off} = true, and in rules')
+    if host.manage_ratio and host.min_ratio > 1:
+        yield warning('least ratio', f'[ovc_host] min_ratio = {host.min_ratio:g}: so much is handed out whatever the '
+                      'host can promise', '[ovc_host] min_ratio = 1.0')
     if host.ksm == ALL_TENANTS:
         yield warning('page sharing', 'pages are merged across tenants by configuration, which leaks their presence '
                       'and allows targeted bit flips', '[ovc_host] ksm = auto')
@@ -137,12 +153,24 @@ def _report_age(conf: cfg.ConfigOpts, settings: Settings) -> Findings:
         yield error('report age', f'{line} switches nova-compute\'s audit off, which takes reports along: they get too '
                     'old, and this host is refused', f'remove the line [DEFAULT] {line}')
         return
-    passes = apart(settings.host.tick, quiet=True)
+    yield from age(interval, oldest, settings.host.tick, 'this host is')
+
+
+def age(interval: float, oldest: float, tick: float, who: str) -> Findings:
+    """Whether ``report_max_age`` suits reports that come every ``interval`` seconds."""
+    passes = apart(tick, quiet=True)
     least = max(2 * interval, math.ceil(interval + passes))
-    if oldest < least:
-        yield error('report age', f'reports come every {interval} s, of passes that are up to {passes:g} s apart, and '
-                    f'count as too old after {oldest:g} s: this host is refused again and again',
-                    f'[ovc] report_max_age = {least} (on schedulers too)')
+    if least > OLDEST_AGE:
+        yield error('report age', f'reports come every {interval:g} s, and may count as good for {OLDEST_AGE:g} s at '
+                    'most', '[DEFAULT] update_resources_interval = 60')
+    elif oldest < least:
+        yield error('report age', f'reports come every {interval:g} s, of passes that are up to {passes:g} s apart, '
+                    f'and count as too old after {oldest:g} s: {who} refused again and again',
+                    f'[ovc] report_max_age = {least:g} (on schedulers and hosts alike)')
+    elif oldest > LONG * least:
+        yield warning('report age', f'reports come every {interval:g} s and count as good for {oldest:g} s: guests '
+                      'are placed by what a host was long ago, also on one whose controller has stopped',
+                      f'[ovc] report_max_age = {least:g} (on schedulers and hosts alike)')
 
 
 def _ratio(conf: cfg.ConfigOpts, settings: Settings, grave: Grave) -> Findings:
@@ -157,7 +185,9 @@ def _ratio(conf: cfg.ConfigOpts, settings: Settings, grave: Grave) -> Findings:
                     + (', and [ovc_host] manage_ratio = false' if kept else ''))
     elif fixed and kept:
         yield grave('static ratio', f'[DEFAULT] ram_allocation_ratio = {fixed:g} wins over the ratio that the plugin '
-                    'keeps: placement hands out what the host cannot promise, or less than it could',
+                    'keeps: placement hands out what the host cannot promise, or less than it could. Without that '
+                    'line it keeps the ratio until the plugin acts or somebody sets another: openstack resource '
+                    'provider inventory set --resource MEMORY_MB:allocation_ratio=1.0 --amend UUID',
                     '[ovc_host] manage_ratio = false: nova-compute needs that line with [libvirt] file_backed_memory'
                     if conf.libvirt.file_backed_memory else 'remove the line [DEFAULT] ram_allocation_ratio')
     elif fixed and fixed > 1:
@@ -183,7 +213,8 @@ def _statistics(conf: cfg.ConfigOpts, settings: Settings, grave: Grave) -> Findi
                     '[libvirt] mem_stats_period_seconds = 10; guests take it at their next start')
     elif period > oldest / 2:
         yield warning('balloon statistics', f'guests speak every {period} s, and their word is too old after '
-                      f'{oldest:g} s: they are ballooned late or not at all', '[libvirt] mem_stats_period_seconds = 10')
+                      f'{oldest:g} s: they are ballooned late or not at all',
+                      '[libvirt] mem_stats_period_seconds = 10' if oldest >= 20 else '[ovc_host] stats_max_age = 60')
     else:
         yield ok('balloon statistics', f'every {period} s')
 

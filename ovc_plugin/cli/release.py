@@ -18,7 +18,7 @@ from ovc_plugin import conf as options
 from ovc_plugin import describe, keeping, parting, privileged, publish
 from ovc_plugin.act.balloon import apply as ask
 from ovc_plugin.chronicle import Chronicle
-from ovc_plugin.cli import bus, check_host, findings
+from ovc_plugin.cli import bus, check_host, check_state, findings
 from ovc_plugin.decide import leave
 from ovc_plugin.decide.state import LadderState
 from ovc_plugin.hypervisor.connection import Connection
@@ -136,19 +136,19 @@ def configured(args: argparse.Namespace) -> tuple[cfg.ConfigOpts, Settings]:
 
 def limits(dry_run: bool) -> typing.Iterator[str]:
     """Lift limits that a killed controller left; yields what could not be."""
-    if not check_host.leases():
+    if not check_state.leases():
         return
     if dry_run:
-        yield f'{check_host.leases()} lowered limits (dry run)'
+        yield f'{check_state.leases()} lowered limits (dry run)'
         return
     try:
         for group in privileged.lift_leftovers():
             LOG.warning('ovc release: limit lifted from %s', group)
-        if left := check_host.leases():
+        if left := check_state.leases():
             yield (f'{left} lowered limits, which the kernel does not let go now: run this again, or see '
                    f'{privileged.LEASES}')
     except Exception as error:  # whatever the helper says, the rest can still be done
-        yield f'{check_host.leases()} lowered limits: {error}'
+        yield f'{check_state.leases()} lowered limits: {error}'
 
 
 def sizes(look: typing.Callable[[], HostSnapshot], hypervisor: Hypervisor, settings: Settings,
@@ -158,7 +158,7 @@ def sizes(look: typing.Callable[[], HostSnapshot], hypervisor: Hypervisor, setti
     while True:
         snapshot = look()
         if said := check_host.silence(snapshot):
-            yield f'what guests lack, which is not known ({said}): {check_host.ASK_LIBVIRT}, and run this again'
+            yield f'what guests lack, which is not known ({said}): {findings.ASK_LIBVIRT}, and run this again'
             return
         first = snapshot.available if first is None else first
         # Room that was handed out looks free until guests take it up.
@@ -215,8 +215,13 @@ def sharing(host: str, store: publish.Store, dry_run: bool) -> typing.Iterator[s
 
 def ratio(conf: cfg.ConfigOpts, settings: Settings, host: str, dry_run: bool) -> typing.Iterator[str]:
     """Placement's ratio, where a killed nova-compute did not give it back."""
-    store = publish.Store(f'{settings.host.state_path}/ratio', host)
+    store = publish.Store(f'{settings.host.state_path}/ratio', host, durable=True)
     kept = store.load()
+    if store.torn:
+        yield (f'perhaps placement\'s allocation_ratio of this host: {store.path} says nothing, so whether it is the '
+               'plugin\'s is not known; look at it (openstack resource provider inventory list UUID), set it with '
+               'openstack resource provider inventory set --resource MEMORY_MB:allocation_ratio='
+               f'{conf.initial_ram_allocation_ratio:g} --amend UUID, and remove that file')
     if not kept.get('ratios'):
         return
     initial = float(kept.get('before') or conf.initial_ram_allocation_ratio)

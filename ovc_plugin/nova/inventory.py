@@ -15,19 +15,24 @@ class InventoryError(RuntimeError):
 
 
 class Known(typing.NamedTuple):
-    """A host's last report as text (``None``: it sends none), and when its nova-compute was last seen, in seconds."""
+    """A host's last report as text (``None``: it sends none), and when its nova-compute was last seen, in seconds.
+    ``apart``: in words, why no report is to be expected of it."""
 
     report: str | None
     seen: float
+    apart: str = ''
 
 
 T = typing.TypeVar('T')
+LIBVIRT = ('QEMU', 'fake')  # the second is of nova's fake driver, in tests
 
 
 class Listed(dict[str, T]):
-    """What is known, by host. ``left_out`` says in words which cells nothing is known of, and why."""
+    """What is known, by host. ``left_out`` says in words which cells nothing is known of, and why, ``apart`` by host
+    why no report is to be expected of it."""
 
     left_out: tuple[str, ...] = ()
+    apart: typing.Mapping[str, str] = {}
 
 
 def last_reports(conf: cfg.ConfigOpts) -> Listed[str | None]:
@@ -35,6 +40,7 @@ def last_reports(conf: cfg.ConfigOpts) -> Listed[str | None]:
     hosts = known_hosts(conf)
     found = Listed[str | None]({host: known.report for host, known in hosts.items()})
     found.left_out = hosts.left_out
+    found.apart = {host: known.apart for host, known in hosts.items() if known.apart}
     return found
 
 
@@ -86,12 +92,23 @@ def _one_cell(targeted: typing.Any) -> dict[str, Known]:
     from nova import objects
     services = objects.ServiceList.get_by_binary(targeted, 'nova-compute', include_disabled=True)
     # Not updated_at: that moves with any change of the record, such as disabling the service.
-    found = {service.host: Known(None, (service.last_seen_up or service.created_at).timestamp())
+    found = {service.host: Known(None, (service.last_seen_up or service.created_at).timestamp(), _closed(service))
              for service in services}
     for node in objects.ComputeNodeList.get_all(targeted):
         if node.host in found:
-            found[node.host] = found[node.host]._replace(report=(node.stats or {}).get(reports.STATS_KEY))
+            one = found[node.host]
+            # What nova's libvirt driver writes there, whatever virt_type; others are of drivers that are not ours.
+            kind = node.hypervisor_type or ''
+            other = f'its hypervisor is {kind}' if kind and kind not in LIBVIRT else ''
+            found[node.host] = one._replace(report=(node.stats or {}).get(reports.STATS_KEY), apart=one.apart or other)
     return found
+
+
+def _closed(service: typing.Any) -> str:
+    if not (service.disabled or service.forced_down):
+        return ''
+    why = f' ({service.disabled_reason})' if service.disabled and service.disabled_reason else ''
+    return f'{"disabled" if service.disabled else "forced down"}{why}'
 
 
 def _first_line(error: Exception) -> str:

@@ -37,7 +37,7 @@ class ProviderRatio:
     """One host's ratio. ``directory`` is [ovc_host] state_path."""
 
     def __init__(self, directory: str, host: str) -> None:
-        self._store = Store(f'{directory}/ratio', host)
+        self._store = Store(f'{directory}/ratio', host, durable=True)
         self._decided: float | None = None  # at the last audit; None: to be decided
         self._uuid: str | None = None
         self._ours: list[float] = []
@@ -48,6 +48,8 @@ class ProviderRatio:
         self._said: tuple[float, float] | None = None
         try:
             kept = self._store.load()
+            if self._store.torn:
+                raise ValueError('it says nothing')
             if kept:
                 self._uuid, self._ours = str(kept['provider']), [float(ratio) for ratio in kept['ratios']]
                 self._before = float(kept['before']) if kept.get('before') else None
@@ -186,7 +188,8 @@ class ProviderRatio:
         if self._is_ours(uuid, now):
             self._remember(uuid, [wanted, now], self._before)
             return
-        before = None if abs(now - CONF.initial_ram_allocation_ratio) < SAME else now
+        # Where what was written down is lost, the ratio may be ours as well as another's: it is put back to nova's own.
+        before = None if self._store.torn or abs(now - CONF.initial_ram_allocation_ratio) < SAME else now
         if before is not None:
             LOG.info('placement\'s MEMORY_MB allocation_ratio of this host was set to %.4g by others: it is put back '
                      'when the plugin is turned off', before)

@@ -56,13 +56,13 @@ def group(path: pathlib.Path) -> GroupSample:
     if is_v2(path):
         stat = table((path / 'memory.stat').read_text())
         pages, guessed = _read_back(stat, '')
-        swapped, most = _optional(path / 'memory.swap.current'), _optional(path / 'memory.swap.max')
+        swapped, (room, barred) = _optional(path / 'memory.swap.current'), _swap_room(path)
         return GroupSample(
             usage=_amount(path / 'memory.current', swapped), swapped=swapped, refault_pages=pages,
             refaults_guessed=guessed, cached=_cached(stat, ''), compressed=stat.get('zswap', 0),
             pressure=_pressure(path / 'memory.pressure'),
-            can_reclaim=most != 0 and any((path / name).exists() for name in ('memory.reclaim', 'memory.high')),
-            swap_room=None if most is None else max(0, most - (swapped or 0)))
+            can_reclaim=not barred and any((path / name).exists() for name in ('memory.reclaim', 'memory.high')),
+            swap_room=room)
     stat = table((path / 'memory.stat').read_text())
     pages, guessed = _read_back(stat, 'total_')
     # With swappiness 0 limit reclaim swaps nothing, only the host's own does at the wall. memory.memsw.limit_in_bytes
@@ -71,6 +71,20 @@ def group(path: pathlib.Path) -> GroupSample:
                        swapped=stat.get('total_swap'),
                        refault_pages=pages, refaults_guessed=guessed, cached=_cached(stat, 'total_'),
                        can_reclaim=_optional(path / 'memory.swappiness') != 0)
+
+
+def _swap_room(path: pathlib.Path) -> tuple[int | None, bool]:
+    """The bytes of swap that the limits of the group and of those around it still let it take, ``None`` without any;
+    and whether one lets it take none ever."""
+    room, barred = None, False
+    for group in (path, *path.parents):
+        if not is_v2(group):  # the root of the hierarchy
+            break
+        most = _optional(group / 'memory.swap.max')
+        if most is not None:
+            left = max(0, most - (_optional(group / 'memory.swap.current') or 0))
+            room, barred = left if room is None else min(left, room), barred or most == 0
+    return room, barred
 
 
 def _read_back(stat: dict[str, int], prefix: str) -> tuple[int | None, bool]:

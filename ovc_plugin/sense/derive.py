@@ -168,8 +168,8 @@ def _complain(facts: GuestFacts, group: GroupSample | None, publishes: bool, not
     """What keeps a mechanism from a guest that could be reached, with the remedy."""
     if group is not None and not group.can_reclaim:
         notes.append(f'guest {facts.name}: the kernel cannot swap it alone: its control group has neither '
-                     'memory.reclaim (Linux 5.19) nor memory.high, or memory.swap.max (version 1: '
-                     'memory.swappiness) is 0')
+                     'memory.reclaim (Linux 5.19) nor memory.high, or memory.swap.max of it or of a group around it '
+                     '(version 1: memory.swappiness) is 0')
     if facts.running and facts.has_balloon and facts.usable is None and not publishes and not facts.busy:
         notes.append(f'guest {facts.name}: says nothing of its memory and is not shrunk: give it a statistics period '
                      '(nova: [libvirt] mem_stats_period_seconds; libvirt: <stats period=...> in <memballoon>) and a '

@@ -191,6 +191,18 @@ class TestRatioWithoutAnybodyBehindIt(CloudCase):
         self.audit()
         self.assertEqual(1.5, self.ratio('host1'))
 
+    def test_a_ratio_of_which_nothing_is_known_any_more_is_not_taken_for_anothers(self):
+        self.raised_and_killed()
+        publish.Store(f'{self.state_path}/ratio', 'host1').path.write_text('')  # as after a loss of power
+        service = self.compute('host1')
+        self.assertIn('could not be read (it says nothing)', self.log)
+        self.tell('host1', swap_usable=GB)
+        self.audit()
+        self.assertEqual(1.1, self.ratio('host1'))
+        self.assertNotIn('by others', self.log)
+        service.stop()
+        self.assertEqual(1.0, self.ratio('host1'))
+
     def test_where_nothing_can_be_written_down_the_ratio_is_kept_and_the_risk_is_said_once(self):
         with open(f'{self.state_path}/file', 'w'):
             self.flags(state_path=f'{self.state_path}/file', group='ovc_host')

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import threading
 
@@ -12,7 +13,7 @@ import pytest
 from oslo_config import cfg
 
 from ovc_plugin import cli, conf, publish, report
-from ovc_plugin.cli import check_cloud, check_host, check_scheduler, findings
+from ovc_plugin.cli import check_cloud, check_host, check_scheduler, check_state, findings
 from ovc_plugin.cli.findings import Severity
 from ovc_plugin.model import MIB, KsmState, Level
 from ovc_plugin.nova import inventory
@@ -106,6 +107,16 @@ def test_a_good_configuration_has_nothing_to_change(written):
      Severity.ERROR, 'report_max_age = 50'),
     ('initial_ram_allocation_ratio = 1.0', 'update_resources_interval = 20\n[ovc]\nreport_max_age = 50', 'report age',
      None, None),
+    ('[ovc_host]', '[ovc]\nreport_max_age = 20\n[ovc_host]', 'report age', Severity.ERROR, 'report_max_age = 120'),
+    ('[ovc_host]', '[ovc]\nreport_max_age = 86400\n[ovc_host]', 'report age', Severity.WARNING, 'report_max_age = 120'),
+    ('initial_ram', 'update_resources_interval = 50000\ninitial_ram', 'report age', Severity.ERROR,
+     '[DEFAULT] update_resources_interval = 60'),
+    ('[ovc_host]', '[ovc_host]\nswap = false', 'mechanisms', Severity.WARNING, 'swap = true'),
+    ('[ovc_host]', '[ovc_host]\nrules = sharing,swap', 'mechanisms', Severity.WARNING, 'balloon = true'),
+    ('[ovc_host]', '[ovc_host]\nrules =\nballoon = false', 'mechanisms', Severity.WARNING, 'balloon = true and swap'),
+    ('[ovc_host]', '[ovc_host]\nmin_ratio = 4.0', 'least ratio', Severity.WARNING, 'min_ratio = 1.0'),
+    ('[ovc_host]', '[ovc_host]\nmin_ratio = 4.0\nmanage_ratio = false', 'least ratio', None, None),
+    ('[ovc_host]', '[ovc_host]\nstats_max_age = 15', 'balloon statistics', Severity.WARNING, 'stats_max_age = 60'),
     # nova knows filters by the names of their classes
     (',OvercommitFilter', ',ovc_plugin.nova.filters.OvercommitFilter', 'filter OvercommitFilter', Severity.ERROR,
      'enabled_filters = ComputeFilter,OvercommitFilter,SharingDomainFilter'),
@@ -196,6 +207,19 @@ def test_swap_that_does_not_hold_what_guests_may_touch_is_an_error_with_the_amou
     assert one(check_host.swap(a_host(swap_total=0))).severity is Severity.WARNING
 
 
+def test_guarantees_beyond_memory_are_an_error_that_no_swap_mends():
+    guests = [a_guest(f'g{n}', maximum=8 * GIB, reservation=8 * GIB) for n in range(5)]
+    told = list(check_host.swap(a_host(*guests, swap_total=64 * GIB)))
+    assert [(found.check, found.severity) for found in told] == [
+        ('guarantees', Severity.ERROR), ('swap', Severity.OK)]
+    assert 'guests of 13440 MB away' in told[0].change  # 40.6 GiB of 27.5
+
+
+def test_a_reserve_beyond_memory_is_told_as_that_and_not_as_too_little_swap():
+    told = one(check_host.swap(a_host(reserve=64 * GIB)))
+    assert (told.check, told.severity) == ('memory', Severity.ERROR) and 'reserved_host_memory_mb' in told.change
+
+
 def test_swap_that_others_use_holds_nothing_of_guests():
     guests = [a_guest(f'g{n}', maximum=8 * GIB) for n in range(4)]  # 32.5 GiB, of 27.5 + 8
     assert one(check_host.swap(a_host(*guests))).severity is Severity.OK
@@ -260,12 +284,32 @@ def test_the_root_helper_is_started_as_nova_compute_starts_it(monkeypatch, writt
 
 
 def test_a_state_path_that_is_not_there_or_another_users_is_an_error(tmp_path, monkeypatch):
-    assert one(check_host.writable(tmp_path, 'root')).severity is Severity.OK
-    absent = one(check_host.writable(tmp_path / 'absent', 'nova'))
-    remedy = f'install -d -o nova -g nova -m 750 {tmp_path / "absent"}'
-    assert absent.severity is Severity.ERROR and remedy in absent.change
-    monkeypatch.setattr(check_host.pwd, 'getpwnam', lambda name: type('User', (), {'pw_uid': 4242}))
-    assert one(check_host.writable(tmp_path, 'nova')).severity is Severity.ERROR
+    assert one(check_state.writable(tmp_path, 'root')).severity is Severity.OK
+    absent = one(check_state.writable(tmp_path / 'absent', 'nova'))
+    remedy = f'install -d -m 750 {tmp_path / "absent"} && chown nova: {tmp_path / "absent"}'
+    assert absent.severity is Severity.ERROR and absent.change == remedy
+    (tmp_path / 'file').write_text('')
+    assert 'no directory' in one(check_state.writable(tmp_path / 'file', 'root')).what
+
+
+@pytest.mark.parametrize('owner, group, mode, severity', [
+    (4242, 0, 0o700, Severity.OK), (4242, 0, 0o500, Severity.ERROR), (0, 77, 0o770, Severity.OK),
+    (0, 77, 0o750, Severity.ERROR), (0, 0, 0o1777, Severity.OK), (0, 0, 0o755, Severity.ERROR),
+    (4242, 0, 0o077, Severity.ERROR)])  # its owner is judged by the owner's bits alone
+def test_who_may_write_the_state_path_is_told_by_owner_groups_and_mode(tmp_path, monkeypatch, owner, group, mode,
+                                                                       severity):
+    monkeypatch.setattr(check_state.pwd, 'getpwnam', lambda name: type('User', (), {'pw_uid': 4242, 'pw_gid': 4242}))
+    monkeypatch.setattr(check_state.os, 'getgrouplist', lambda name, gid: [gid, 77])
+    place = tmp_path / 'state'
+    place.mkdir()
+    os.chown(place, owner, group)
+    place.chmod(mode)
+    told = one(check_state.writable(place, 'nova'))
+    assert told.severity is severity
+    assert severity is Severity.OK or told.change == f'install -d -m 750 {place} && chown nova: {place}'
+    (place / 'theirs').write_text('')
+    told = one(check_state.writable(place, 'nova'))
+    assert 'install' not in told.change and 'chown' not in told.change  # it may be /var/lib
 
 
 def test_what_is_left_of_the_plugin_is_told_once_it_is_off(tmp_path, monkeypatch, written):
@@ -273,24 +317,29 @@ def test_what_is_left_of_the_plugin_is_told_once_it_is_off(tmp_path, monkeypatch
     monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
     settings = Settings(host=HostSettings(state_path=str(tmp_path)))
     full, small = a_host(a_guest()), a_host(a_guest(actual=GIB // 2))
-    clean = one(check_host.left_behind(found, settings, full, False))
+    clean = one(check_state.left_behind(found, settings, full, False, None))
     assert clean.severity is Severity.OK and 'nothing' in clean.what
     publish.Store(str(tmp_path), 'h1').save({'ladder': {}, 'ksm_before': {'run': 0}})
     publish.Store(str(tmp_path / 'ratio'), 'h1').save({'provider': 'u', 'ratios': [1.8]})
     (tmp_path / 'leases').mkdir()
     (tmp_path / 'leases' / 'one').write_text('')
-    left = one(check_host.left_behind(found, settings, small, False))
+    left = one(check_state.left_behind(found, settings, small, False, None))
     assert left.severity is Severity.WARNING and left.change == 'ovc release'
     for said in ('1 guests are smaller than their flavor by 512 MB', '1 limits', 'page sharing', 'allocation_ratio'):
         assert said in left.what
-    assert not list(check_host.left_behind(found, settings, small, True))
+    assert not list(check_state.left_behind(found, settings, small, True, None))
+    for name, said in (('', 'whether page sharing is'), ('ratio', 'whether placement\'s allocation_ratio is')):
+        publish.Store(str(tmp_path / name), 'h1').path.write_text('')  # as after a loss of power
+        told = [one for one in check_state.left_behind(found, settings, full, False, None) if said in one.what]
+        assert [one.severity for one in told] == [Severity.UNKNOWN]
 
 
 def test_of_a_state_that_cannot_be_read_it_is_not_said_that_nothing_is_left(tmp_path, monkeypatch, written):
     monkeypatch.setattr(check_host.privileged, 'LEASES', tmp_path / 'leases')
     (tmp_path / 'h1.json').mkdir()  # root may read any file
     settings = Settings(host=HostSettings(state_path=str(tmp_path)))
-    told = one(check_host.left_behind(read(written('[DEFAULT]\nhost = h1\n')), settings, a_host(a_guest()), False))
+    named = read(written('[DEFAULT]\nhost = h1\n'))
+    told = one(check_state.left_behind(named, settings, a_host(a_guest()), False, None))
     assert told.severity is Severity.UNKNOWN and f'{tmp_path} cannot be read' in told.what and 'root' in told.change
 
 
@@ -480,6 +529,12 @@ def test_a_filter_that_is_misspelt_is_not_told_to_be_enabled(written):
     assert 'filter OvercommitFilter' not in found and found['filter SharingDomainFilter'].severity is Severity.OK
 
 
+def test_the_one_filter_that_is_ours_and_misspelt_is_not_told_as_a_plugin_that_is_off(written):
+    found = in_files(written, GOOD.replace('ComputeFilter,OvercommitFilter,SharingDomainFilter', 'OvercomitFilter')
+                     .replace('available_filters = ovc_plugin', '#').replace(',ovc_plugin.nova', ',#'))
+    assert 'scheduler plugins' not in found and found['filter OvercomitFilter'].severity is Severity.ERROR
+
+
 def test_the_file_that_wins_is_named_where_another_driver_is_set(written):
     found = in_files(written, GOOD.replace('ovc.OvcLibvirtDriver', 'libvirt.LibvirtDriver'))['compute driver']
     assert '.conf, to enable it' in found.change
@@ -504,6 +559,15 @@ def test_a_boundary_that_is_no_group_is_named_and_the_rest_is_looked_at(ovc, mon
     status, out, _ = ovc(GOOD.replace('[ovc_host]', '[ovc_host]\nboundary = /nonexistent'))
     assert status == 1 and '/nonexistent is no memory control group' in out
     assert '[ovc_host] boundary = machine' in out and 'swap:' in out
+
+
+def test_no_report_is_missed_of_a_host_that_is_out_of_service_or_runs_no_libvirt(monkeypatch):
+    listed = inventory.Listed({'h1': None, 'h2': report.encode(a_report(taken_at=NOW - 86400)), 'h3': None})
+    listed.apart = {'h1': 'its hypervisor is ironic', 'h2': 'disabled (ticket 4711)'}
+    monkeypatch.setattr(check_cloud.hosts, 'last_reports', lambda conf: listed)
+    told = {one.check: one for one in check_cloud.reports(read(), Settings(), NOW)}
+    assert [told[f'report of h{n}'].severity for n in (1, 2, 3)] == [Severity.OK, Severity.OK, Severity.WARNING]
+    assert 'ironic' in told['report of h1'].what and 'ticket 4711' in told['report of h2'].what
 
 
 def test_cells_that_do_not_answer_are_told_and_no_cloud_is_whole_without_them(monkeypatch):

@@ -72,6 +72,8 @@ def test_every_default_lies_within_its_own_bounds(read):
     ('ovc_host', 'dry_run = perhaps', 'set true or false'),
     ('ovc_scheduler', 'headroom_weight_multiplier = $nothing', 'no such option nothing'),
     ('ovc_host', 'boundary = machine.slice', 'set "machine" or the directory of a control group'),
+    ('ovc_host', 'state_path = ', 'set a directory of its own, with all its path'),
+    ('ovc_host', 'state_path = ovc', 'set a directory of its own, with all its path'),
     ('ovc_host', 'min_ratio = 9', 'lower it or raise max_ratio'),
     ('ovc_host', 'stall_soft = 0.9', 'lower it or raise stall_hard'),
     ('ovc', 'default_reservation = 150%', 'above 100 %'),

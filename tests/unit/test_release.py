@@ -174,6 +174,14 @@ def test_a_ratio_that_others_had_set_is_the_one_to_be_put_back(ovc, tmp_path):
     assert 'to be put back to 1.5' in ovc('--dry-run')[1]
 
 
+def test_a_ratio_of_which_nothing_is_known_any_more_is_told_with_what_to_look_at(ovc, tmp_path):
+    store = publish.Store(f'{tmp_path}/ratio', 'h1')
+    store.save({'provider': 'p-1', 'ratios': [1.85]})
+    store.path.write_text('')  # as after a loss of power
+    status, out, _, _ = ovc()
+    assert status == 1 and str(store.path) in out and 'MEMORY_MB:allocation_ratio=1 --amend UUID' in out
+
+
 def test_a_host_that_never_had_a_state_is_left_without_one(ovc, tmp_path, written):
     config = written(f'[DEFAULT]\nhost = h1\n[ovc_host]\nstate_path = {tmp_path}/never\n')
     assert cli.main(['release', '--config-file', config, '--connect', 'test:///default']) == 0

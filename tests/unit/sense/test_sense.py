@@ -165,6 +165,14 @@ def test_a_group_of_version_two_has_what_its_limit_leaves_of_swap(tmp_path, swap
     assert (found.swap_room, found.can_reclaim) == (room, most != 0)
 
 
+@pytest.mark.parametrize('own, around, room, can', [
+    ('max', 0, 0, False), ('max', 10, 3, True), (4, 10, 2, True), (9, 7, 0, True), (0, 'max', 0, False)])
+def test_swap_that_a_group_around_a_guest_bars_is_none_of_the_guests(tmp_path, own, around, room, can):
+    above = a_v2_group(tmp_path / 'machine.slice', usage=GIB, swap=7, swap_max=around)
+    found = cgroup.group(a_v2_group(above / 'guest', usage=GIB, swap=2, swap_max=own, reclaim=''))
+    assert (found.swap_room, found.can_reclaim) == (room, can)
+
+
 def test_where_pages_read_back_are_not_counted_major_faults_stand_for_them(tmp_path):
     """Else swapping would never back off from a guest that reads its pages back."""
     one = cgroup.group(a_v1_group(tmp_path / '1', usage=5, total_pgmajfault=9, pgmajfault=1))
