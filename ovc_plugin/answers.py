@@ -17,7 +17,7 @@ from ovc_plugin.decide import placement, why
 from ovc_plugin.decide.rule import Rule
 from ovc_plugin.decide.state import LadderState
 from ovc_plugin.foresight import Foresight
-from ovc_plugin.model import HostSnapshot, InFlight, Request, Verdict
+from ovc_plugin.model import GuestSnapshot, HostSnapshot, InFlight, Request, Verdict
 from ovc_plugin.sense.sensor import Sensor
 from ovc_plugin.settings import Settings
 
@@ -26,6 +26,26 @@ _FRESH = 1.0  # seconds after a look in which another one would hardly show anyt
 
 def _nobody(told: report.HostReport) -> None:
     """Wants to hear of it."""
+
+
+class Sensed(typing.NamedTuple):
+    """What one pass has seen, put out at once: by its parts a guest could be in the guests of one pass and missing in
+    the report of another, and so count nowhere.
+
+    ``counted`` is what each guest in the report is guaranteed there, without overhead, ``sizes`` what it may have at
+    most, in bytes by uuid; ``listed_at`` is when the hypervisor named them.
+    """
+
+    report: report.HostReport
+    counted: dict[str, int]
+    sizes: dict[str, int]
+    listed_at: float
+
+
+def sensed(told: report.HostReport, guests: typing.Iterable[GuestSnapshot], listed_at: float) -> Sensed:
+    found = tuple(guests)
+    return Sensed(told, {g.uuid: g.maximum if g.untouchable else g.reservation for g in found},
+                  {g.uuid: g.maximum for g in found}, listed_at)
 
 
 class Answers:
@@ -37,6 +57,7 @@ class Answers:
     on_report: typing.Callable[[report.HostReport], None] = staticmethod(_nobody)
     dry_run: bool
     listed_at: float
+    sensed: Sensed | None
     _arrivals: Arrivals
     _clock: typing.Callable[[], float]
     _foresight: Foresight | None
@@ -50,14 +71,16 @@ class Answers:
     _told: Chronicle
     _watch: watch.Watch
 
-    def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
-        """The last word before a guest is started here, by the last report."""
-        if self.report is None:
+    def admits(self, request: Request, in_flight: InFlight, now: float,
+               by: report.HostReport | None = None) -> Verdict:
+        """The last word before a guest is started here, by the last report, or by this one."""
+        told = by or self.report
+        if told is None:
             return Verdict(ok=False, reason='the host controller has not finished its first pass')
         # The host's own word on swap backing counts here, not what its file says to schedulers.
         scheduler = dataclasses.replace(
             self.settings.scheduler, require_swap_backing=self.settings.host.require_swap_backing)
-        return placement.fits(self.report, request, in_flight, scheduler, self.settings.shared, now)
+        return placement.fits(told, request, in_flight, scheduler, self.settings.shared, now)
 
     def look_anew(self, why: str, patience: float = 3.0) -> bool:
         """Have a pass made at once, and wait for what it sees, for who would else refuse by what is some seconds old.

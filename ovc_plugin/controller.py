@@ -14,7 +14,7 @@ from ovc_plugin import arrivals, keeping, parting, publish, record, report
 from ovc_plugin import watch as watching
 from ovc_plugin.act.actuator import Actuator
 from ovc_plugin.act.migration import Departures
-from ovc_plugin.answers import Answers
+from ovc_plugin.answers import Answers, Sensed, sensed
 from ovc_plugin.chronicle import Chronicle
 from ovc_plugin.contents import Sampler
 from ovc_plugin.decide import evacuate, evaporation, pressure, replay, state, swap
@@ -46,6 +46,7 @@ class Controller(Answers):
         self.host = host
         self.settings = settings
         self.report: report.HostReport | None = None
+        self.sensed: Sensed | None = None
         self.listed_at = 0.0  # when the hypervisor last named the guests that the report counts
         self._sensor, self._actuator = sensor, actuator
         self._reserve, self._tune_ksm, self._clock = reserve, tune_ksm, clock
@@ -167,6 +168,8 @@ class Controller(Answers):
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now, self._rules)
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = self._reported(snapshot, plan, after)
+        self.listed_at = sample.taken_at if sample.guests is not None else self.listed_at
+        self.sensed = sensed(self.report, snapshot.guests, self.listed_at)
         self.on_report(self.report)
         before, dry_run = self._state, self.dry_run
         self._acts = self._kept.alone and (self._acts or not dry_run)
@@ -190,7 +193,6 @@ class Controller(Answers):
         after = swap.settle(state.without(after, untold), outcomes, self.settings.host, now)
         self._state = evacuate.settle(after, outcomes, self.settings.host, now)
         known = sample.guests is not None  # else it is judged by guests of a while ago
-        self.listed_at = sample.taken_at if known else self.listed_at
         self._earlier = sample if known else dataclasses.replace(
             sample, guests=self._earlier.guests if self._earlier else None)
         self._snapshot = snapshot

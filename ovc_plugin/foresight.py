@@ -3,13 +3,16 @@
 """What a host is expected to need at most: feeds a predictor with what each pass sees, and keeps what it learned."""
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import typing
 
 from ovc_plugin import publish
 from ovc_plugin.decide.demand import GuestDemand, HostDemand, Steps
 from ovc_plugin.decide.predict import Prediction, Predictor
 from ovc_plugin.model import HostSnapshot
+from ovc_plugin.report_checks import MOST
 
 LOG = logging.getLogger(__name__)
 HORIZON = 86400.0
@@ -63,6 +66,10 @@ class Foresight:
                 self._predictor.observe(done)
                 self._keep()
             found = self._predictor.peak(now, HORIZON)
+            peak = math.ceil(found.peak)  # a package's own may count in anything
+            if not 0 <= peak <= MOST:
+                raise ValueError(f'a peak of {peak} bytes cannot be')
+            found = dataclasses.replace(found, peak=peak)
         except Exception as error:  # whoever wrote it, it may cost a prediction and nothing else
             text = f'{type(error).__name__}: {error}'
             if text != self.error:

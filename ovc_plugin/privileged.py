@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import hashlib
 import os
 import pathlib
 import sys
@@ -55,9 +56,11 @@ reading = priv_context.PrivContext(
 
 
 class _Start:
-    """The helper's start, by sudo mostly: apart, as that may hang like any other program."""
+    """A helper's start, by sudo mostly: apart, as that may hang like any other program. ``alive`` is an entry point of
+    that helper, ``section`` has its options."""
 
-    def __init__(self) -> None:
+    def __init__(self, helper: priv_context.PrivContext, section: str, alive: typing.Callable[[], None]) -> None:
+        self._helper, self._section, self._alive = helper, section, alive
         self._lock, self._thread, self._until, self._error = threading.Lock(), None, 0.0, None
 
     def done(self) -> None:
@@ -65,7 +68,8 @@ class _Start:
 
         :raises TimeoutError: not within :data:`STARTS`; whoever asks later is told so at once, until it has ended.
         """
-        if not context.client_mode or context.channel is not None and context.channel.running:
+        helper = self._helper
+        if not helper.client_mode or helper.channel is not None and helper.channel.running:
             return
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
@@ -76,13 +80,13 @@ class _Start:
         thread.join(max(0.0, self._until - time.monotonic()))
         if thread.is_alive():
             raise TimeoutError(f'the root helper has not started within {STARTS:g} s: look whether sudo, or what '
-                               f'[{SECTION}] helper_command names, hangs, and end it')
+                               f'[{self._section}] helper_command names, hangs, and end it')
         if self._error is not None:
             raise self._error
 
     def _start(self) -> None:
         try:
-            alive()
+            self._alive()
         except Exception as error:  # for whoever waits
             self._error = error
 
@@ -92,26 +96,36 @@ def alive() -> None:
     """Nothing: the helper is there once this returns."""
 
 
-_start = _Start()
+@reading.entrypoint
+def reads() -> None:
+    """The same of the second helper."""
+
+
+_start, _start_reading = _Start(context, SECTION, alive), _Start(reading, READING, reads)
 Call = typing.TypeVar('Call', bound=typing.Callable[..., typing.Any])
 
 
-def _awaited(call: Call) -> Call:
-    """An entry point of the first helper that is not waited for without end, should it hang.
+def _asked(helper: priv_context.PrivContext, start: _Start) -> typing.Callable[[Call], Call]:
+    """An entry point of this helper that is not waited for without end, should it hang.
 
     :raises TimeoutError: no answer within :data:`ANSWERS`, so that it may be carried out later; or no helper.
     """
-    ask = context.entrypoint_with_timeout(ANSWERS)(call)
+    def awaited(call: Call) -> Call:
+        ask = helper.entrypoint_with_timeout(ANSWERS)(call)
 
-    @functools.wraps(ask)
-    def asked(*arguments: typing.Any) -> typing.Any:
-        _start.done()
-        try:
-            return ask(*arguments)
-        except comm.PrivsepTimeout:
-            raise TimeoutError(f'the root helper has not answered within {ANSWERS:g} s: look whether its process '
-                               'hangs, and end it; another one is started then') from None
-    return typing.cast(Call, asked)
+        @functools.wraps(ask)
+        def asked(*arguments: typing.Any) -> typing.Any:
+            start.done()
+            try:
+                return ask(*arguments)
+            except comm.PrivsepTimeout:
+                raise TimeoutError(f'the root helper has not answered within {ANSWERS:g} s: look whether its process '
+                                   'hangs, and end it; another one is started then') from None
+        return typing.cast(Call, asked)
+    return awaited
+
+
+_awaited, _read = _asked(context, _start), _asked(reading, _start_reading)
 
 
 def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
@@ -186,7 +200,7 @@ def lift_leftovers() -> list[str]:
     return leases.lift(LEASES)
 
 
-@reading.entrypoint
+@_read
 def page_hashes(pid: int, size: int, first: int, count: int, salt: str, below: int) -> tuple[int, list[int]]:
     """Hashes of a guest's pages; see :func:`ovc_plugin.pages.hashes`. At most 65536 pages at once.
 
@@ -196,12 +210,18 @@ def page_hashes(pid: int, size: int, first: int, count: int, salt: str, below: i
     return page_hashes_of(pathlib.Path('/proc'), pid, size, first, count, salt, below)
 
 
+def _key(salt: str) -> bytes:
+    """As long as a key of the hash may be, whatever the trust domain is called: none is told from another by what a
+    name begins with."""
+    return hashlib.blake2b(salt.encode()).digest()
+
+
 def page_hashes_of(proc: pathlib.Path, pid: int, size: int, first: int, count: int, salt: str,
                    below: int) -> tuple[int, list[int]]:
     if size <= 0 or first < 0:
         raise ValueError(f'memory of {size} bytes from page {first} on cannot be')
     with pages.pinned(pid, proc) as root:
-        return pages.hashes(root, int(size), int(first), min(int(count), 65536), salt.encode()[:64], int(below),
+        return pages.hashes(root, int(size), int(first), min(int(count), 65536), _key(salt), int(below),
                             lambda: pages.checked(root))
 
 

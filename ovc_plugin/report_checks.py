@@ -64,10 +64,11 @@ def _wrong_word(fields: dict[str, typing.Any]) -> str:
         return 'dry_run'
     if fields['sharing'] not in SHARING:
         return 'sharing'
-    if type(default) is not str or len(default) >= 32:
+    if type(default) is not str or len(default) >= 32 or not default.isprintable():
         return 'default_reservation'
     if type(sketch) is not str or len(sketch) > LONGEST_SKETCH:
         return 'sketch'
-    if domains and (len(domains) > MOST_DOMAINS or not all([type(d) is str and len(d) < 64 for d in domains])):
+    if domains and (len(domains) > MOST_DOMAINS or not all([type(d) is str and len(d) < 64 and d.isprintable()
+                                                              for d in domains])):
         return 'domains'
     return ''

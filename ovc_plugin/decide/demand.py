@@ -84,17 +84,29 @@ class Steps:
         return done
 
 
-class Watch:
-    """One guest's past: steps seen, and the peak and the sum of each of its last days (counted in steps seen)."""
+def larger(limit: int, before: int) -> bool:
+    """Whether a guest has been made larger: by more than the overhead, which is measured anew, makes of it."""
+    return limit > before * 1.1
 
-    __slots__ = ('steps', 'days', 'sums', 'last', 'peak', '_before')
+
+class Watch:
+    """One guest's past: steps seen, and the peak and the sum of each of its last days (counted in steps seen).
+
+    It says nothing of what the guest does once it is larger: then it begins anew. ``limit`` is the largest that it had,
+    in bytes; 0 where that is not known.
+    """
+
+    __slots__ = ('steps', 'days', 'sums', 'last', 'peak', '_before', 'limit')
 
     def __init__(self, steps: int = 0, days: list[int] | None = None, sums: list[int] | None = None,
-                 last: int = 0) -> None:
-        self.steps, self.days, self.sums, self.last = steps, days or [0], sums or [0], last
+                 last: int = 0, limit: int = 0) -> None:
+        self.steps, self.days, self.sums, self.last, self.limit = steps, days or [0], sums or [0], last, limit
         self.peak, self._before = max(self.days), sum(self.sums[:-1])
 
-    def see(self, used: int, now: int, memory_days: int) -> None:
+    def see(self, used: int, now: int, memory_days: int, limit: int = 0) -> None:
+        if self.limit and larger(limit, self.limit):
+            self.steps, self.days, self.sums, self.peak, self._before = 0, [0], [0], 0, 0
+        self.limit = max(self.limit, limit)
         if self.steps and self.steps % DAY_STEPS == 0:
             self.days, self.sums = [*self.days, 0][-memory_days:], [*self.sums, 0][-memory_days:]
             self.peak, self._before = max(self.days), sum(self.sums[:-1])

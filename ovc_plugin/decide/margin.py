@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import typing
 
 from ovc_plugin.decide.demand import STEP
 
@@ -35,8 +36,19 @@ class Tuning:
     warm_up: float = 7200.0
 
 
+@dataclasses.dataclass(slots=True)
+class Pending:
+    """A prediction that is not proven yet: the step when it is ``due``, the ``peak`` in bytes with the limits of the
+    guests that ``came`` since and are there, and whether it was ``missed``."""
+
+    due: int
+    peak: int
+    missed: bool = False
+    came: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
 class Track:
-    """The margin of one horizon, and the predictions not yet proven: ``[due, peak, missed]``.
+    """The margin of one horizon, and the predictions not yet proven.
 
     ``proven``: predictions whose time is over, ``missed``: those that were too low, from when that was seen.
     """
@@ -45,33 +57,42 @@ class Track:
 
     def __init__(self, horizon: float, margin: float) -> None:
         self.margin, self.every = margin, max(1, round(horizon / 24 / STEP))
-        self.pending: collections.deque[list[float]] = collections.deque()
+        self.pending: collections.deque[Pending] = collections.deque()
         self.proven = self.missed = 0
 
     def judge(self, now: int, total: int, tuning: Tuning) -> None:
         """A miss counts as soon as it is seen, a success when its time is over."""
         self.pass_over(now)
         for entry in self.pending:
-            if not entry[2] and total > entry[1]:
-                entry[2] = 1
+            if not entry.missed and total > entry.peak:
+                entry.missed = True
                 self.margin = min(WIDEST, self.margin + tuning.gain * (1 - tuning.target))
                 self.missed += 1
-        while self.pending and self.pending[0][0] <= now:
+        while self.pending and self.pending[0].due <= now:
             self.proven += 1
-            if not self.pending.popleft()[2]:
+            if not self.pending.popleft().missed:
                 self.margin = max(0.0, self.margin - tuning.gain * tuning.target)
 
     def pass_over(self, now: int) -> None:
         """Leave those uncounted whose time ended in steps in which nobody knew the sum."""
-        while self.pending and self.pending[0][0] < now:
-            self.proven += bool(self.pending.popleft()[2])
+        while self.pending and self.pending[0].due < now:
+            self.proven += self.pending.popleft().missed
 
     @property
     def judged(self) -> int:
         """Predictions of which it is known whether they held."""
-        return self.proven + sum(1 for entry in self.pending if entry[2])
+        return self.proven + sum(1 for entry in self.pending if entry.missed)
 
-    def arrived(self, limit: int) -> None:
-        """Guests that came later were admitted on top of what was predicted."""
+    def arrived(self, more: typing.Mapping[str, int]) -> None:
+        """Guests that came later, or were made larger by so much, were admitted on top of what was predicted."""
         for entry in self.pending:
-            entry[1] += limit
+            for guest, limit in more.items():
+                entry.came[guest] = entry.came.get(guest, 0) + limit
+                entry.peak += limit
+
+    def left(self, gone: typing.Iterable[str]) -> None:
+        """Those that are gone are on top of nothing any more."""
+        guests = tuple(gone)
+        for entry in self.pending:
+            for guest in guests:
+                entry.peak -= entry.came.pop(guest, 0)

@@ -125,10 +125,12 @@ def fits(report: HostReport, request: Request, in_flight: InFlight, scheduler: S
         return Verdict(ok=False, reason=f'level is {report.level.name}: {mb(report.available)} available of '
                                         f'{mb(report.total)}')
     left = margins(standing(report), terms(request, shared), in_flight.guests, in_flight.memory, in_flight.reserved)
-    refusal = _short(left, report, waived=waived(report, scheduler))
+    unbacked = waived(report, scheduler)
+    refusal = _short(left, report, waived=unbacked)
     if refusal:
         return Verdict(ok=False, reason=f'{refusal} (report {age:.0f} s old)')
-    return Verdict(ok=True, reason=f'{mb(request.memory)} fits, {mb(min(left[1:]))} left (report {age:.0f} s old)')
+    return Verdict(ok=True, reason=f'{mb(request.memory)} fits, {mb(left[2] if unbacked else min(left[1:]))} left '
+                                    f'(report {age:.0f} s old)')
 
 
 def grows(report: HostReport, more: int, in_flight: InFlight, shared: SharedSettings, now: float) -> Verdict:
@@ -160,7 +162,7 @@ def stale(age: float, limit: float) -> str:
     if age < 0:
         return f'report is {-age:.0f} s ahead of this clock: set both clocks by the same time source'
     return (f'report is {age:.0f} s old > {limit:.0f} s (report_max_age): the host controller has stopped, nova\'s '
-            'update_resources_interval is too long, or the host\'s clock is behind')
+            'update_resources_interval or the host\'s tick is too long, or its clock is behind')
 
 
 def _short(left: tuple[int, int, int], report: HostReport, *, waived: bool) -> str | None:

@@ -15,8 +15,8 @@ import dataclasses
 import math
 import typing
 
-from ovc_plugin.decide.demand import DAY_STEPS, STEP, HostDemand, Watch
-from ovc_plugin.decide.margin import WIDEST, Track, Tuning
+from ovc_plugin.decide.demand import DAY_STEPS, STEP, HostDemand, Watch, larger
+from ovc_plugin.decide.margin import WIDEST, Pending, Track, Tuning
 from ovc_plugin.model import MIB
 
 HORIZONS = (300.0, 3600.0, 86400.0)
@@ -77,7 +77,7 @@ class Calibrated:
         self._watched: dict[str, Watch] = {}
         self._sums: list[int] = []
         self._now = 0
-        self._present: frozenset[str] = frozenset()
+        self._present: dict[str, int] = {}
         self._scanned: HostDemand | None = None
         self._found: dict[float, Guests] = {}
         self.tracks = {h: Track(h, self.tuning.margin) for h in self.horizons}
@@ -89,8 +89,7 @@ class Calibrated:
     def observe(self, step: HostDemand) -> None:
         self._now += 1
         self._scanned = None
-        present = frozenset(g.uuid for g in step.guests)
-        self._arrivals(step, present)
+        self._arrivals(step)
         total = step.total
         for track in self.tracks.values():
             if total is not None:
@@ -101,14 +100,19 @@ class Calibrated:
         for horizon, track in self.tracks.items():
             if self._now % track.every == 0:
                 due = self._now + max(1, round(horizon / STEP))
-                track.pending.append([due, self.peak(step, horizon).peak, 0])
+                track.pending.append(Pending(due, self.peak(step, horizon).peak))
 
-    def _arrivals(self, step: HostDemand, present: frozenset[str]) -> None:
-        if present != self._present:
-            limit = sum(g.limit for g in step.guests if g.uuid not in self._present)
-            for track in self.tracks.values():
-                track.arrived(limit)
-            self._present = present
+    def _arrivals(self, step: HostDemand) -> None:
+        before, present = self._present, {g.uuid: g.limit for g in step.guests}
+        if present == before:
+            return
+        self._present = present
+        more = {uuid: limit if uuid not in before else limit - before[uuid] for uuid, limit in present.items()
+                if larger(limit, before.get(uuid, 0))}
+        gone = before.keys() - present.keys()
+        for track in self.tracks.values():
+            track.left(gone)
+            track.arrived(more)
 
     def _record(self, step: HostDemand, total: int | None) -> None:
         for guest in step.guests:
@@ -117,7 +121,7 @@ class Calibrated:
                 watch = self._watched.get(guest.uuid)
                 if watch is None:
                     watch = self._watched[guest.uuid] = Watch()
-                watch.see(used, self._now, self.tuning.memory_days)
+                watch.see(used, self._now, self.tuning.memory_days, guest.limit)
         if total is not None:
             self._sums.append(total)
         if self._now % DAY_STEPS == 0:
@@ -162,7 +166,7 @@ class Calibrated:
         squares = 0.0
         for guest in present.guests:
             watch, now = self._watched.get(guest.uuid), guest.bounded
-            if watch is None or watch.steps < warm:
+            if watch is None or watch.steps < warm or watch.limit and larger(guest.limit, watch.limit):
                 most = guest.limit
                 cold += 1
                 new += 0 if now is None else most - now
@@ -183,16 +187,19 @@ class Calibrated:
         return {'now': self._now, 'sums': self._sums[-self._keep:],
                 'margins': {str(int(h)): track.margin for h, track in self.tracks.items()},
                 'judged': {str(int(h)): [track.judged, track.missed] for h, track in self.tracks.items()},
-                'guests': {uuid: [w.steps, w.last, w.days, w.sums] for uuid, w in self._watched.items()}}
+                'guests': {uuid: [w.steps, w.last, w.days, w.sums, w.limit] for uuid, w in self._watched.items()}}
 
     def from_dict(self, kept: typing.Mapping[str, typing.Any]) -> None:
         """Predictions that were pending are not judged: nobody looked in between. An older release kept no counts."""
         margins = {h: float(kept['margins'].get(str(int(h)), self.tuning.margin)) for h in self.horizons}
         judged = {h: [int(n) for n in kept.get('judged', {}).get(str(int(h)), (0, 0))] for h in self.horizons}
-        watched = {str(uuid): Watch(int(steps), [int(day) for day in days], [int(day) for day in sums], int(last))
-                   for uuid, (steps, last, days, sums) in kept['guests'].items()}
+        # An older release kept no limits: there a guest is taken to have the one that it has next.
+        watched = {str(uuid): Watch(int(steps), [int(day) for day in days], [int(day) for day in sums], int(last),
+                                    *map(int, limit))
+                   for uuid, (steps, last, days, sums, *limit) in kept['guests'].items()}
         self._now, self._sums = int(kept['now']), [int(amount) for amount in kept['sums']]
-        self._watched, self._present, self._scanned = watched, frozenset(watched), None
+        self._watched, self._scanned = watched, None
+        self._present = {uuid: watch.limit for uuid, watch in watched.items()}
         for horizon, track in self.tracks.items():
             track.margin = min(WIDEST, max(0.0, margins[horizon]))
             track.proven, track.missed = judged[horizon]

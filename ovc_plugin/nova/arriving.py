@@ -27,11 +27,6 @@ LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
 
-def counted_by(guests: typing.Iterable[typing.Mapping[str, typing.Any]]) -> dict[str, int]:
-    """What each guest that the host controller has seen is guaranteed, in bytes without overhead."""
-    return {guest['uuid']: guest['maximum'] if guest['untouchable'] else guest['reservation'] for guest in guests}
-
-
 class HostRefuses(exception.GroupAffinityViolation):  # type: ignore[misc]
     """A refusal in the one guise in which nova tries the next host and counts no failed build.
 
@@ -118,13 +113,17 @@ class Arriving:
 
     def _ovc_admit(self, instance: typing.Any, *, force: bool = False, expires: float = float('inf')) -> Verdict | None:
         controller = self._ovc
-        if controller is None or controller.report is None:
+        if controller is None:
             return None
         settings = self._ovc_settings
         force = force or settings.host.dry_run
         request = Asking(instance, settings.shared).of()
         if CONF.libvirt.file_backed_memory > 0:  # no guest of this host can be touched, whatever it is made of
             request = dataclasses.replace(request, reservation=request.memory, overcommit=False)
+        if controller.sensed is None:  # let in unjudged; whoever is judged by the first report shall know of it
+            self._ovc_ledger.admit(request, lambda flying: Verdict(ok=True, reason=''), counted={}, listed_at=0.0,
+                                   now=time.time(), expires=expires)
+            return None
         verdict = self._ovc_judged(controller, request, expires, force)
         # By what is seen now, not a pass ago: a guest that was deleted in between has left room.
         if not verdict.ok and not force and controller.look_anew(f'guest {instance.uuid} is about to be refused'):
@@ -136,16 +135,14 @@ class Arriving:
                                    reason=f'this host cannot take the guest: {verdict.reason}')
 
     def _ovc_judged(self, controller: Controller, request: Request, expires: float, force: bool) -> Verdict:
-        now = time.time()
-        listed_at = controller.listed_at  # before the report is read: rather is a guest counted twice than never
+        now, seen = time.time(), controller.sensed
+        assert seen is not None  # it is never taken back
 
         def judge(in_flight: InFlight) -> Verdict:
-            return controller.admits(request, in_flight, now)
+            return controller.admits(request, in_flight, now, seen.report)
 
-        seen = controller.status()['guests']
-        return self._ovc_ledger.admit(request, judge, counted=counted_by(seen), listed_at=listed_at, now=now,
-                                      expires=expires, force=force,
-                                      sizes={guest['uuid']: guest['maximum'] for guest in seen})
+        return self._ovc_ledger.admit(request, judge, counted=seen.counted, listed_at=seen.listed_at, now=now,
+                                      expires=expires, force=force, sizes=seen.sizes)
 
     def finish_migration(self, context: typing.Any, migration: typing.Any, instance: typing.Any, *args: typing.Any,
                          **kwargs: typing.Any) -> None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from ovc_plugin.decide import learned, sketch
 
 LOG = logging.getLogger(__name__)
 BOOK = learned.Book()
+_lock = threading.Lock()  # requests are served by several threads, and each may read a report
 
 
 def read(host: str, told: str, before: sketch.There | None = None) -> sketch.There | None:
@@ -17,10 +19,11 @@ def read(host: str, told: str, before: sketch.There | None = None) -> sketch.The
     if not told:
         return None
     try:
-        contents = sketch.decode(told, BOOK.wants, before)
+        with _lock:
+            contents = sketch.decode(told, BOOK.wants, before)
+            BOOK.learn(contents, host)
     except ValueError as error:
         LOG.warning('%s: what its report says of page contents is left out (%s): install the same ovc-plugin release '
                     'on the host and the scheduler', host, error)
         return None
-    BOOK.learn(contents, host)
     return BOOK.there(contents.images, contents.saved, told.partition(';')[0])

@@ -66,6 +66,7 @@ class OvcLibvirtDriver(Restarting, Growing, OvcMixin, libvirt_driver.LibvirtDriv
         controller = self._ovc  # a stop may come between two looks
         if controller is not None and sharing.declined(instance) is None:
             controller.expect(instance.uuid, instance.project_id)
+            self._ovc_sharers.expect(instance.uuid, instance.project_id, time.time())
 
     def _ovc_share(self, instance: typing.Any, config: typing.Any) -> None:
         why, controller = sharing.declined(instance), self._ovc

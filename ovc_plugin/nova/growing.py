@@ -17,7 +17,6 @@ from ovc_plugin.decide import placement
 from ovc_plugin.hypervisor import definition
 from ovc_plugin.model import InFlight, Verdict
 from ovc_plugin.nova import sharing
-from ovc_plugin.nova.arriving import counted_by
 from ovc_plugin.nova.asking import Asking
 from ovc_plugin.nova.attributes import says_no
 
@@ -59,18 +58,18 @@ class Growing:
     def _ovc_whole(self, instance: typing.Any, *, force: bool) -> Verdict | None:
         """Can the host guarantee the guest all its memory, where it does not yet? ``None``: nobody can tell."""
         controller, settings, now = self._ovc, self._ovc_settings, time.time()
-        if controller is None or controller.report is None:
+        seen = controller.sensed if controller is not None else None
+        if seen is None:
             return None
-        listed_at, shared = controller.listed_at, settings.shared  # in this order, as for arrivals
+        shared = settings.shared
         by_flavor = Asking(instance, shared, flavor_only=True).of()
         whole = dataclasses.replace(by_flavor, reservation=by_flavor.memory, overcommit=False)
-        report = controller.report
 
         def judge(more: int, in_flight: InFlight) -> Verdict:
-            return placement.grows(report, more, in_flight, shared, now)
+            return placement.grows(seen.report, more, in_flight, shared, now)
 
-        return self._ovc_ledger.grow(whole, judge, otherwise=by_flavor, listed_at=listed_at, now=now,
-                                     counted=counted_by(controller.status()['guests']),
+        return self._ovc_ledger.grow(whole, judge, otherwise=by_flavor, listed_at=seen.listed_at, now=now,
+                                     counted=seen.counted,
                                      expires=now + shared.report_max_age, force=force or settings.host.dry_run)
 
     def _ovc_tell_of(self, instance: typing.Any, why: str | None, verdict: Verdict) -> None:

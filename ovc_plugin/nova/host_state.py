@@ -81,9 +81,10 @@ def seen(host_state: typing.Any, known: Known, shared: SharedSettings) -> Seen:
     """What is in flight there. Kept while nothing changes: few hosts change between two requests."""
     found, listed = known.seen, len(host_state.instances)
     if (found.free_mb != host_state.free_ram_mb or found.instances != host_state.num_instances
-            or found.listed != listed):
+            or found.listed != listed or found.last not in (None, next(reversed(host_state.instances), None))):
         guests, memory = in_flight(host_state, known)
         sure, rest = guaranteed(host_state, known, memory, shared) if memory else (0, 0)
-        found = Seen(host_state.free_ram_mb, host_state.num_instances, listed, guests, memory, sure, rest)
+        last = next(reversed(host_state.instances), None) if memory else None
+        found = Seen(host_state.free_ram_mb, host_state.num_instances, listed, guests, memory, sure, rest, last)
         kept.find(known, found)
     return found

@@ -122,7 +122,8 @@ class Quick:
                 # The table last: see there.
                 if ((one.stored == host.updated or one.text == host.stats[STATS_KEY] and one.same(host.updated, now))
                         and one.free_mb == host.free_ram_mb and one.instances == host.num_instances
-                        and one.listed == len(host.instances) and silent.issuperset(host.aggregates)):
+                        and one.listed == len(host.instances) and silent.issuperset(host.aggregates)
+                        and (one.last is None or one.last == next(reversed(host.instances), None))):
                     vote = table[one.slot] if first <= one.taken_at <= last else unfit
                     if mine is not None and (one.domain is mine or one.open) and vote > unfit:
                         later((len(self.votes), host, one, self._strengths[2]))

@@ -43,7 +43,8 @@ class Left:
 @dataclasses.dataclass(slots=True)
 class Seen:
     """A host as requests find it until a guest comes or goes: who is in flight (``sure`` is guaranteed to those of whom
-    that is known, ``rest`` is the memory of the others: :func:`ovc_plugin.nova.host_state.guaranteed`)."""
+    that is known, ``rest`` is the memory of the others: :func:`ovc_plugin.nova.host_state.guaranteed`). ``last`` is the
+    guest that was listed last, where it matters who they are: one may have taken the place of another."""
 
     free_mb: int
     instances: int
@@ -52,6 +53,7 @@ class Seen:
     memory: int
     sure: int
     rest: int
+    last: str | None = None
 
 
 _NEVER = Seen(-1, -1, -1, 0, 0, 0, 0)
@@ -73,9 +75,9 @@ class Known:
     """
 
     # Those that are read for each host of each request come first: they are then near each other in memory.
-    __slots__ = ('stored', 'text', 'free_mb', 'instances', 'listed', 'slot', 'taken_at', 'domain', 'open', 'seen',
-                 'standing', 'short', 'default', 'counted', 'guests', 'backed', 'growth', 'stall', 'there', 'saved',
-                 'claimed', 'domains', 'sharing', 'gone', '_stored', '_since', '_report')
+    __slots__ = ('stored', 'text', 'free_mb', 'instances', 'listed', 'last', 'slot', 'taken_at', 'domain', 'open',
+                 'seen', 'standing', 'short', 'default', 'counted', 'guests', 'backed', 'growth', 'stall', 'there',
+                 'saved', 'claimed', 'domains', 'sharing', 'gone', '_stored', '_since', '_report')
 
     def __init__(self, text: str, fields: dict[str, typing.Any], before: Known | None = None) -> None:
         """``fields``: what the report says (:func:`ovc_plugin.report.read`); ``before``: the host's last one."""
@@ -117,7 +119,7 @@ class Known:
     def find(self, seen: Seen) -> None:
         """Keep how a request found the host."""
         self.seen = seen
-        self.free_mb, self.instances, self.listed = seen.free_mb, seen.instances, seen.listed
+        self.free_mb, self.instances, self.listed, self.last = seen.free_mb, seen.instances, seen.listed, seen.last
 
 
 _needed = operator.itemgetter('taken_at', 'level', 'nova_reserved', 'claimed', 'guests', 'default_reservation',

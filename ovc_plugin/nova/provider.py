@@ -27,6 +27,7 @@ ATTEMPTS = 4
 NOT_FOUND = 404
 # Placement's database may hold single precision.
 SAME = 1e-3
+_RECENT = 8  # ratios of ours that are remembered
 _TRIED_AGAIN_AFTER = 60  # looks at placement, about one a minute, that could not be made before another is tried
 
 # From the ratio now and the capacity (total - reserved, in bytes) to the ratio to keep.
@@ -116,6 +117,13 @@ class ProviderRatio:
         memory = data.inventory['MEMORY_MB']
         now = memory['allocation_ratio']
         if decide is None:
+            if self._ours and not self._is_to_go(data.uuid, now):
+                # What nova has kept of placement may be behind: where an answer was lost, ours is there all the same.
+                found = self.give_back(client)
+                if found is not None and found != now:
+                    memory = {**memory, 'allocation_ratio': found}
+                    tree.update_inventory(nodename, {**data.inventory, 'MEMORY_MB': memory})
+                return
             wanted = self._to_give_back(data.uuid, now)
         else:
             if self._decided is None:
@@ -130,28 +138,29 @@ class ProviderRatio:
         self._said = now, wanted
         tree.update_inventory(nodename, {**data.inventory, 'MEMORY_MB': {**memory, 'allocation_ratio': wanted}})
 
-    def give_back(self, client: typing.Any) -> None:
+    def give_back(self, client: typing.Any) -> float | None:
         """Tell placement at once, as nova-compute stops. ``client`` is nova's of placement.
 
+        :returns: the ratio that placement has now; ``None`` where it has no such provider, or none is ours.
         :raises nova.exception.NovaException: placement does not take it.
         :raises ovc_plugin.nova.preflight.PlacementError: it does not say what is used.
         """
         uuid, admin = self._uuid, nova_context.get_admin_context()
         for attempt in range(1, ATTEMPTS + 1):
             if uuid is None:
-                return
+                return None
             # One that was deleted (with the service) nova's client would make anew, and name it by its id: nova-compute
             # keeps that id, and would from then on find no provider of its own name.
             if preflight.OfNova(client).get(f'/resource_providers/{uuid}', raise_exc=False).status_code == NOT_FOUND:
                 self._remember(None, [], None)
-                return
+                return None
             # Guests came and went since nova-compute last looked.
             client.invalidate_resource_provider(uuid)
             data = client.get_provider_tree_and_ensure_root(admin, uuid).data(uuid)
             memory = data.inventory['MEMORY_MB']
             target = self._to_give_back(uuid, memory['allocation_ratio'])
             if target is None:
-                return
+                return float(memory['allocation_ratio'])
             wanted = self._untrapped(client, uuid, memory, target)
             memory = {**memory, 'allocation_ratio': wanted}
             try:
@@ -162,11 +171,12 @@ class ProviderRatio:
                     raise
         if wanted == target:
             self._remember(None, [], None)
-            return
+            return float(wanted)
         self._remember(uuid, [wanted], self._before)
         LOG.warning('placement\'s MEMORY_MB allocation_ratio of this host is %.4g and not %.4g: so much is in use, and '
                     'guests may not be able to leave below it; "ovc release" gives the rest once some have left',
                     wanted, target)
+        return float(wanted)
 
     def _untrapped(self, client: typing.Any, uuid: str, memory: dict[str, typing.Any], wanted: float) -> float:
         """``wanted``, or what is used where guests might then not be able to leave."""
@@ -177,23 +187,33 @@ class ProviderRatio:
 
     def _to_give_back(self, uuid: str, ratio: float) -> float | None:
         """The ratio before ours where ``ratio`` is ours. What is ours is forgotten once placement shows another."""
-        initial = float(CONF.initial_ram_allocation_ratio) if self._before is None else self._before
-        if self._is_ours(uuid, ratio) and abs(ratio - initial) >= SAME:
-            return initial
+        if self._is_to_go(uuid, ratio):
+            return self._initial
         self._remember(None, [], None)
         return None
 
+    @property
+    def _initial(self) -> float:
+        return float(CONF.initial_ram_allocation_ratio) if self._before is None else self._before
+
+    def _is_to_go(self, uuid: str, ratio: float) -> bool:
+        return self._is_ours(uuid, ratio) and abs(ratio - self._initial) >= SAME
+
     def _note(self, uuid: str, now: float, wanted: float) -> None:
         """That ``wanted`` is ours, and what was there before: nova's own, or one set through placement's API."""
-        if self._is_ours(uuid, now):
-            self._remember(uuid, [wanted, now], self._before)
+        ours = self._is_ours(uuid, now)
+        # Those before as well: placement may have one of which nova has never heard that it came there.
+        told = [wanted, *([now] if ours else []), *(self._ours if uuid == self._uuid else [])]
+        told = list(dict.fromkeys(told))[:_RECENT]
+        if ours:
+            self._remember(uuid, told, self._before)
             return
         # Where what was written down is lost, the ratio may be ours as well as another's: it is put back to nova's own.
         before = None if self._store.torn or abs(now - CONF.initial_ram_allocation_ratio) < SAME else now
         if before is not None:
             LOG.info('placement\'s MEMORY_MB allocation_ratio of this host was set to %.4g by others: it is put back '
                      'when the plugin is turned off', before)
-        self._remember(uuid, [wanted], before)
+        self._remember(uuid, told, before)
 
     def _is_ours(self, uuid: str, ratio: float) -> bool:
         return uuid == self._uuid and any(abs(ratio - ours) < SAME for ours in self._ours)

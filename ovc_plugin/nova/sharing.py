@@ -47,6 +47,11 @@ class Sharers:
                 self._coming[instance.uuid] = (instance.project_id, now)
         return None
 
+    def expect(self, guest: str, domain: str, now: float) -> None:
+        """A mergeable guest migrates to here."""
+        with self._lock:
+            self._coming[guest] = (domain, now)
+
     def _here(self, uuid: str, guests: typing.Iterable[typing.Mapping[str, typing.Any]], now: float) -> set[str]:
         seen = {g['uuid']: g for g in guests}
         self._coming = {u: (domain, at) for u, (domain, at) in self._coming.items()

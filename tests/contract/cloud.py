@@ -15,6 +15,7 @@ from nova import context, objects
 from nova.tests.functional import integrated_helpers
 from nova.virt import fake
 
+from ovc_plugin import answers
 from ovc_plugin import report as reports
 from ovc_plugin.decide import placement
 from ovc_plugin.model import MIB, InFlight, Level, Request, Verdict
@@ -60,6 +61,14 @@ class ToldController:
         self._listed_at = at
 
     @property
+    def sensed(self) -> answers.Sensed | None:
+        if self.report is None:
+            return None
+        return answers.Sensed(self.report, {g['uuid']: g['maximum'] if g['untouchable'] else g['reservation']
+                                            for g in self.guests if 'maximum' in g},
+                              {g['uuid']: g['maximum'] for g in self.guests if 'maximum' in g}, self.listed_at)
+
+    @property
     def dry_run(self) -> bool:
         return self.settings.host.dry_run
 
@@ -83,11 +92,12 @@ class ToldController:
         yield
         self.left.append(guest)
 
-    def admits(self, request: Request, in_flight: InFlight, now: float) -> Verdict:
+    def admits(self, request: Request, in_flight: InFlight, now: float,
+               by: reports.HostReport | None = None) -> Verdict:
         self.judged.append(in_flight)
         if self.refuses:
             return Verdict(ok=False, reason=self.refuses)
-        return placement.fits(self.report, request, in_flight, self.settings.scheduler, self.settings.shared, now)
+        return placement.fits(by or self.report, request, in_flight, self.settings.scheduler, self.settings.shared, now)
 
 
 class OvcFakeDriver(OvcMixin, fake.MediumFakeDriver):

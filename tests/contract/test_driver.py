@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import threading
 import time
@@ -12,6 +13,7 @@ from unittest import mock
 import nova.conf
 import oslo_messaging as messaging
 from nova import context, exception, objects, rpc
+from nova.virt import fake
 
 from ovc_plugin import report as reports
 from ovc_plugin.model import MIB, Level
@@ -64,6 +66,24 @@ class TestArrivals(CloudCase):
         self.assertEqual('0', self.failed_builds('host1'))
         self.assertEqual({}, self._get_allocations_by_server_uuid(server['id']))
         self.assertRegex(self.log, 'refused by this host: demand would be .* MB > .* MB that is there')
+
+    def test_a_guest_let_in_before_the_first_report_counts_for_whoever_is_judged_by_it(self):
+        self.compute('host1')
+        controller = self.controller('host1')
+        told, controller.report = controller.report, None  # as while libvirt has not answered yet
+        whole = {'ovc:reservation': '100%'}
+        flavor = self._create_flavor(memory_mb=6000, vcpu=1, disk=1, ephemeral=0, extra_spec=whole)
+        spawn = fake.FakeDriver.spawn
+
+        def while_the_first_is_being_built(driver, *args, **kwargs):
+            if controller.report is None:
+                controller.report = dataclasses.replace(told, taken_at=time.time())
+                second = self._create_server(flavor_id=flavor, networks='none', az='nova:host1',
+                                             expected_state='ERROR')
+                self.assertIn('guarantees would need', self.api.get_server(second['id'])['fault']['message'])
+            return spawn(driver, *args, **kwargs)
+        with mock.patch.object(fake.FakeDriver, 'spawn', while_the_first_is_being_built):
+            self._create_server(flavor_id=flavor, networks='none', az='nova:host1')
 
     def test_nobody_is_refused_by_a_look_of_before_another_guest_was_deleted(self):
         self.compute('host1', reserved=7 * GB)

@@ -6,7 +6,9 @@ from __future__ import annotations
 import time
 from unittest import mock
 
+from keystoneauth1 import exceptions as ksa
 from nova import exception
+from nova.scheduler.client import report
 
 from ovc_plugin import publish
 from ovc_plugin.model import MIB
@@ -200,6 +202,46 @@ class TestRatioWithoutAnybodyBehindIt(CloudCase):
         self.audit()
         self.assertEqual(1.1, self.ratio('host1'))
         self.assertNotIn('by others', self.log)
+        service.stop()
+        self.assertEqual(1.0, self.ratio('host1'))
+
+    def unheard(self):
+        """Placement takes what it is told, and the answer is lost on its way."""
+        put = report.SchedulerReportClient.put
+
+        def lost(client, url, *args, **kwargs):
+            answer = put(client, url, *args, **kwargs)
+            if url.endswith('/inventories'):
+                raise ksa.ConnectFailure('Remote end closed connection without response')
+            return answer
+        return mock.patch.object(report.SchedulerReportClient, 'put', lost)
+
+    def test_a_ratio_of_ours_whose_answer_was_lost_is_not_taken_for_anothers(self):
+        service = self.compute('host1')
+        self.tell('host1', swap_usable=4 * GB)
+        with self.unheard():
+            self.audit()
+        self.assertEqual(1.5, self.ratio('host1'))
+        self.tell('host1', swap_usable=2 * GB)
+        self.audit()
+        self.assertEqual(1.25, self.ratio('host1'))
+        self.assertNotIn('by others', self.log)
+        service.stop()
+        self.assertEqual(1.0, self.ratio('host1'))
+
+    def test_a_ratio_whose_answer_was_lost_is_given_back_though_nova_never_heard_of_it(self):
+        self.flags(initial_ram_allocation_ratio=1.0)
+        service = self.compute('host1')
+        self.tell('host1', swap_usable=0)
+        self.audit()
+        self.tell('host1', swap_usable=8 * GB)
+        with self.unheard():
+            self.audit()
+        self.assertEqual(1.95, self.ratio('host1'))
+        enable(self)
+        self.flags(dry_run=True, group='ovc_host')
+        self.audit()
+        self.assertEqual(1.0, self.ratio('host1'))
         service.stop()
         self.assertEqual(1.0, self.ratio('host1'))
 

@@ -118,6 +118,23 @@ def test_while_the_hypervisor_is_silent_reports_are_new_and_the_list_of_guests_i
     assert host.controller.listed_at == host.now
 
 
+def test_what_is_put_out_while_a_pass_acts_is_all_of_that_pass(tmp_path):
+    """A guest of the pass before would else count as in the report, and so nowhere, for as long as actions take."""
+    host, found = Host(tmp_path, sampled(last_update=NOW + 9)), []
+    host.run()
+    before, apply = host.controller.sensed, host.controller._actuator.apply
+    host.guests = ()
+
+    def look(plan, dry_run):
+        found.append(host.controller.sensed)
+        return apply(plan, dry_run=dry_run)
+    host.controller._actuator.apply = look
+    host.run()
+    assert before.counted and before.report.committed
+    assert found[0].report is host.controller.report and found[0].listed_at == host.now
+    assert not found[0].counted and not found[0].sizes and not found[0].report.committed
+
+
 def test_a_dry_run_promises_nothing_that_it_would_have_to_reclaim(tmp_path):
     host = Host(tmp_path, sampled(last_update=NOW + 9), available=20 * GIB)
     host.run()

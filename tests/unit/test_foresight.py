@@ -157,3 +157,21 @@ def test_a_store_that_cannot_be_written_costs_nothing_but_memory(tmp_path):
     (tmp_path / 'file').write_text('')
     foresight = Foresight('calibrated', predictors.load(), publish.Store(str(tmp_path / 'file'), 'host.peaks'))
     assert over_days(foresight, 0.1) is not None
+
+
+@pytest.mark.parametrize('peak, told', [
+    (GIB * 0.8, -(-GIB * 8 // 10)), (float('inf'), None), (float('nan'), None), (1 << 51, None), (-1, None),
+    ('8', None)])
+def test_a_predictor_of_somebody_elses_that_tells_nonsense_predicts_nothing_and_closes_no_host(tmp_path, peak, told):
+    class Odd:
+        def observe(self, step):
+            pass
+
+        def peak(self, present, horizon):
+            return Prediction(peak=peak, horizon=horizon, base=0, bound=0)
+
+    foresight = Foresight('odd', Odd(), publish.Store(str(tmp_path), 'host.peaks'))
+    found = foresight.see(a_host(a_guest()))
+    assert (found.peak if found else None) == told and (foresight.error is None) == (told is not None)
+    if found:
+        assert report.decode(report.encode(a_report(predicted_peak=found.peak))).predicted_peak == told

@@ -78,26 +78,34 @@ def test_a_helper_that_hangs_is_not_waited_for_without_end(monkeypatch):
     assert all(privileged.context.is_entrypoint(getattr(privileged, name.rpartition('.')[2])) for name, _ in asked)
 
 
-def test_a_helper_whose_start_hangs_is_not_waited_for_without_end(monkeypatch):
+@pytest.mark.parametrize('helper, start, ask', [
+    (privileged.context, privileged._start, lambda: privileged.merged_pages([1])),
+    (privileged.reading, privileged._start_reading, lambda: privileged.page_hashes(1, 1, 0, 1, '', 1))])
+def test_a_helper_whose_start_hangs_is_not_waited_for_without_end(monkeypatch, helper, start, ask):
     """sudo may wait for a directory service that is gone."""
     let, begun = threading.Event(), []
-    monkeypatch.setattr(privileged.context, 'client_mode', True)
-    monkeypatch.setattr(privileged.context, 'channel', None)
+    monkeypatch.setattr(helper, 'client_mode', True)
+    monkeypatch.setattr(helper, 'channel', None)
     monkeypatch.setattr(privileged, 'STARTS', 0.2)
-    monkeypatch.setattr(privileged, 'alive', lambda: (begun.append(1), let.wait(LONG)))
-    monkeypatch.setattr(privileged, '_start', privileged._Start())
+    monkeypatch.setattr(start, '_alive', lambda: (begun.append(1), let.wait(LONG)))
     for _ in range(3):
         with pytest.raises(TimeoutError, match='has not started within 0.2 s: look whether sudo'):
-            privileged.merged_pages([1])
+            ask()
     assert len(begun) == 1, 'and no other is started meanwhile'
     let.set()
-    privileged._start._thread.join(LONG)
+    start._thread.join(LONG)
 
     def refused():
         raise PermissionError('no sudo')
-    monkeypatch.setattr(privileged, 'alive', refused)
+    monkeypatch.setattr(start, '_alive', refused)
     with pytest.raises(PermissionError, match='no sudo'):
-        privileged.lift_leftovers()
+        ask()
+
+
+def test_trust_domains_of_long_names_have_salts_of_their_own():
+    one = 'customer-portal.production.eu-central-1.example.internal/tenants/'
+    assert len({privileged._key(one + name) for name in ('alice', 'bob')}) == 2
+    assert len(privileged._key('')) == 64  # no key of blake2b is longer
 
 
 def test_a_helper_that_hangs_in_the_middle_has_not_put_page_sharing_back():

@@ -93,7 +93,9 @@ def test_what_cannot_be_is_refused_with_its_name(text, words):
     changed(backed='no'), changed(dry_run=None), changed(version=True), changed(version='x' * 60000),
     changed(total='x' * 60000), changed(total=[0] * 20000), changed(level='x' * 60000), changed(level=[]),
     changed(taken_at=10 ** 400), changed(growth=10 ** 4000), changed(domains=['x' * 60000]), changed(domains='abc'),
-    changed(sketch='x' * 60000), changed(default_reservation='x' * 60000), changed(sharing='x' * 60000)])
+    changed(sketch='x' * 60000), changed(default_reservation='x' * 60000),
+    changed(default_reservation='10%\n\x1b[31mforged'), changed(domains=['x\n2026-01-01 root forged']),
+    changed(sharing='x' * 60000)])
 def test_an_absurd_report_is_refused_in_a_line_that_a_log_can_hold(text):
     """By a host of another release, or one that is not its owner's any more."""
     with pytest.raises(report.ReportError) as caught:

@@ -237,3 +237,12 @@ def test_the_example_in_the_readme_is_what_the_rules_say():
     told = (f'takes {alone} guests of 8 GB without swap, and with 124 GB of it {filled(124 * GIB, ratio)}, '
             f'at a ratio of {ratio:g}; the guarantees, half of their memory each, would let {most} in')
     assert told in ' '.join(readme.split()), told
+
+
+def test_where_no_backing_is_asked_for_what_is_left_is_told_without_it():
+    told = a_report(backed=False, swap_usable=0, committed=15 * GIB, reserved=2 * GIB, available=14 * GIB,
+                    reclaimable=2 * GIB)
+    asked = Request(memory=4 * GIB, reservation=GIB)
+    verdict = placement.fits(told, asked, InFlight(), SchedulerSettings(require_swap_backing=False), SharedSettings(),
+                             told.taken_at)
+    assert verdict.ok and re.search(r', \d+ MB left', verdict.reason), verdict.reason

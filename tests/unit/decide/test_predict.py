@@ -225,6 +225,43 @@ def test_guests_admitted_after_a_prediction_do_not_prove_it_wrong():
     assert all(track.missed == 0 for track in predictor.tracks.values())
 
 
+def test_guests_that_came_and_went_leave_no_room_for_a_miss():
+    """Else a host of short-lived guests would count as hits what were misses, and narrow its margin."""
+    stays = [a_guest(name) for name in 'abcd']
+    predictor = taught(Calibrated(), 8 * DAY_STEPS, *stays)
+    pending = list(predictor.tracks[DAY].pending)
+    told = [entry.peak for entry in pending]
+    for number in range(6):
+        taught(predictor, 1, *stays, a_guest(f'short{number}', used=0))
+        assert [entry.peak for entry in pending] == [peak + 8 * GIB for peak in told]
+    taught(predictor, 1, *stays)
+    assert [entry.peak for entry in pending] == told
+    taught(predictor, 1, *[a_guest(name, used=8 * GIB) for name in 'abcd'])
+    assert all(entry.missed for entry in pending)
+
+
+@pytest.mark.parametrize('restarts', [False, True])
+def test_a_guest_that_was_made_larger_is_judged_like_a_new_one(restarts):
+    stays = [a_guest(name, used=GIB // 2, limit=GIB) for name in 'abcdefg']
+    predictor = taught(Calibrated(), 8 * DAY_STEPS, *stays, a_guest('h', used=GIB // 2, limit=GIB))
+    now = a_host(*stays, a_guest('h', used=GIB // 2, limit=32 * GIB))
+    new = a_host(*stays, a_guest('i', used=GIB // 2, limit=32 * GIB))
+    if restarts:
+        kept, predictor = json.loads(json.dumps(predictor.to_dict())), Calibrated()
+        predictor.from_dict(kept)
+    for _ in range(3):  # before a step has seen it, and after
+        grown, arrived = predictor.peak(now, DAY), predictor.peak(new, DAY)
+        assert (grown.cold, arrived.cold) == (1, 1) and grown.peak >= 32 * GIB
+        predictor.observe(now)
+    assert not any(track.missed for track in taught(predictor, 1, *now.guests[:-1], a_guest(
+        'h', used=31 * GIB, limit=32 * GIB)).tracks.values()), 'it was admitted at its new size'
+
+
+def test_an_overhead_that_is_measured_anew_makes_no_guest_new():
+    predictor = taught(Calibrated(), 8 * DAY_STEPS, a_guest(limit=8 * GIB))
+    assert predictor.peak(a_host(a_guest(limit=8 * GIB + GIB // 4)), DAY).cold == 0
+
+
 def test_a_host_without_a_past_predicts_the_sum_of_its_guests_peaks():
     predictor = Calibrated()
     taught(predictor, DAY_STEPS, a_guest('a', used=4 * GIB), a_guest('b'))

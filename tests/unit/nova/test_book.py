@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import threading
 
 import pytest
 
@@ -77,3 +79,29 @@ def test_a_report_with_a_full_sketch_is_below_2_kb():
     held = {sketch.image_name('p1', str(n)): sketch.of(COMMON) for n in range(40)}
     text = sketch.encode(sketch.Contents(images=frozenset(held), sketches=held), reports.LONGEST_SKETCH)
     assert len(reports.encode(a_report(sketch=text, reason='r' * 200, domains=('a' * 10,) * 4))) < 2048
+
+
+def test_reports_read_by_several_threads_do_not_cost_a_host_each_other(monkeypatch):
+    """Beyond what is kept each forgets the oldest, and two may be about to forget the same."""
+    monkeypatch.setattr(book, 'BOOK', learned.Book(most=20))
+    before, failed = sys.getswitchinterval(), []
+    kinds = [[f'{CHANCE.randrange(1 << 24):06x}' for _ in range(8)] for _ in range(400)]
+    texts = [sketch.encode(sketch.Contents(images=frozenset(names), sketches=dict.fromkeys(names, sketch.of([1, 2]))),
+                           900) for names in kinds]
+
+    def reads(first):
+        try:
+            for text in texts[first::4] * 5:
+                book.read(f'h{first}', text)
+        except Exception as error:
+            failed.append(error)
+    threads = [threading.Thread(target=reads, args=(first,)) for first in range(4)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not failed

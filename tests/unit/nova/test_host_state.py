@@ -12,8 +12,8 @@ import pytest
 
 from ovc_plugin import report as reports
 from ovc_plugin.model import MIB
-from ovc_plugin.nova import asking, host_state, kept, neighbours
-from ovc_plugin.settings import SharedSettings
+from ovc_plugin.nova import asking, host_state, judging, kept, neighbours
+from ovc_plugin.settings import Settings, SharedSettings
 from tests.builders import GIB, NOW, a_report
 
 SHARED = SharedSettings(default_reservation='50%')
@@ -286,3 +286,22 @@ def test_an_instance_is_read_like_a_request():
 def test_reports_from_hosts_without_the_field_of_novas_reserve_are_still_read():
     text = reports.encode(dataclasses.replace(a_report(), nova_reserved=7)).replace(',"nova_reserved":7', '')
     assert reports.decode(text).nova_reserved == 0
+
+
+def test_a_guest_that_takes_the_place_of_another_of_its_size_is_seen():
+    """Its flavor may guarantee it more: the quick judgement must say the same as the one that keeps nothing."""
+    report = a_report(nova_reserved=512 * MIB, committed=9 * GIB, reserved=int(5.5 * GIB), claimed=9 * GIB, guests=2)
+
+    def state(uuid, reservation):
+        came = datetime.datetime.fromtimestamp(NOW + 5, datetime.UTC)
+        guest = Thing(uuid=uuid, project_id='p', launched_at=came, updated_at=came, system_metadata={}, image_ref='i',
+                      flavor=Thing(memory_mb=6144, name='f', extra_specs={'ovc:reservation': reservation}))
+        return a_state(report, used_mb=512 + 9216 + 6144, guests=3, instances={uuid: guest}, updated=None)
+
+    def passes(host):
+        asked = asking.Asking(a_spec(5120, {'ovc:reservation': '100%'}), SharedSettings())
+        quick = judging.Quick(asked, Settings(), NOW + 10)
+        quick.sift([host])
+        return bool(quick.passed), judging.judge(host, asked, Settings(), NOW + 10).ok
+    for uuid, reservation, expected in (('a', '0%', True), ('b', '100%', False), ('c', '0%', True)):
+        assert passes(state(uuid, reservation)) == (expected, expected)
