@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright ovc_plugin contributors
-"""Guests that are defined anew (started, rebuilt, rebooted hard) and whose image may ask for more than they had.
+"""Guests that ask for more than they had: defined anew (started, rebuilt, rebooted hard) from an image that says so, or
+given a port that is a device passed through.
 
 nova takes over what the new image of a rebuild says and asks nobody for room. Guests that were let in by what their
 flavor guarantees would so be owed all their memory, and the guarantees of a host could exceed what it has (promise 1).
@@ -11,6 +12,8 @@ import dataclasses
 import time
 import typing
 
+from nova import exception
+from nova.network import model as network
 from oslo_log import log as logging
 
 from ovc_plugin.decide import placement
@@ -35,6 +38,7 @@ class Growing:
     _ovc_settings: Settings
     _ovc_ledger: Ledger
     _ovc_counted: typing.Callable[[typing.Any], typing.ContextManager[None]]
+    _ovc_guarded: typing.Callable[..., typing.Any]
 
     def _hard_reboot(self, context: typing.Any, instance: typing.Any, *args: typing.Any,
                      **kwargs: typing.Any) -> typing.Any:
@@ -42,6 +46,23 @@ class Growing:
         meanwhile does not have the guest, and its place is not free."""
         with self._ovc_counted(instance):
             return super()._hard_reboot(context, instance, *args, **kwargs)  # type: ignore[misc]
+
+    def attach_interface(self, context: typing.Any, instance: typing.Any, image_meta: typing.Any, vif: typing.Any,
+                         *args: typing.Any, **kwargs: typing.Any) -> None:
+        """Nothing may be taken from a guest that has a device passed through, from the moment when it gets it. Refused
+        here nova frees device and port, and the guest runs on."""
+        if vif.get('vnic_type') in network.VNIC_TYPES_DIRECT_PASSTHROUGH:
+            verdict = self._ovc_guarded('late check', 'Its port is attached unchecked, as nova has it.',
+                                        self._ovc_whole, instance, force=False)
+            if verdict is not None and not verdict.ok:
+                dry_run = self._ovc_settings.host.dry_run
+                (LOG.info if dry_run else LOG.warning)(
+                    'guest %s: a port of type %s %s, as a guest with a passed-through device is guaranteed all its '
+                    'memory: %s; move guests away, or attach an ordinary port', instance.uuid, vif.get('vnic_type'),
+                    'would not be attached' if dry_run else 'is not attached', verdict.reason)
+                if not dry_run:
+                    raise exception.InterfaceAttachFailed(instance_uuid=instance.uuid)
+        super().attach_interface(context, instance, image_meta, vif, *args, **kwargs)  # type: ignore[misc]
 
     def _ovc_word(self, config: typing.Any, instance: typing.Any, element: typing.Callable[..., typing.Any]) -> None:
         """Write the word of the guest's image into its definition, but for ``ovc:overcommit=no`` where the host cannot

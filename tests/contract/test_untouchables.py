@@ -8,18 +8,22 @@ libvirt driver has written for it. With ``OVC_DEFINITIONS`` set to a directory, 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import pathlib
+import time
 from unittest import mock
 
 import fixtures
 from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.tests.functional.api import client
 from nova.tests.functional.libvirt import base, test_pci_sriov_servers, test_vgpu
 from nova.virt.libvirt import host as libvirt_host
 from oslo_serialization import jsonutils
 from oslo_utils import versionutils
 from oslo_utils.fixture import uuidsentinel as uuids
 
+from ovc_plugin.model import MIB
 from ovc_plugin.nova.driver import OvcLibvirtDriver
 from tests import untouchable
 from tests.contract.cloud import ToldController, enable
@@ -135,6 +139,47 @@ class TestPassthrough(Kinds, test_pci_sriov_servers._PCIServersTestBase):
     def test_a_device_passed_through(self):
         self.start_compute(pci_info=fakelibvirt.HostPCIDevicesInfo(num_pci=1))
         self.untouched('hostdev pci', 'passed-through device', self.order({'pci_passthrough:alias': 'a1:1'}))
+
+
+class TestPorts(Kinds, test_pci_sriov_servers.SRIOVAttachDetachTest):
+    """A direct port, attached to a guest that runs."""
+
+    def attach(self, left, state='ACTIVE'):
+        """To a guest of 1 GB, of which a tenth is guaranteed, on a host with ``left`` MB to guarantee: did it come?"""
+        self.start_compute(
+            host_info=fakelibvirt.HostInfo(cpu_nodes=2, cpu_sockets=1, cpu_cores=2, cpu_threads=2),
+            pci_info=fakelibvirt.HostPCIDevicesInfo(num_pfs=1, num_vfs=1))
+        driver = next(iter(self.computes.values())).driver
+        flavor = self._create_flavor(memory_mb=1024, vcpu=2, extra_spec={'ovc:reservation': '10%'})
+        server = self._create_server(flavor_id=flavor, networks='none')
+        told = driver._ovc
+        told.guests = [{'uuid': server['id'], 'maximum': 1024 * MIB, 'reservation': 102 * MIB, 'untouchable': None,
+                        'running': True, 'can_share': False, 'trust_domain': 'p'}]
+        told.report = dataclasses.replace(told.report, taken_at=time.time(),
+                                          reserved=told.report.total - told.report.reserve - left * MIB)
+        self.api.attach_interface(server['id'], {'interfaceAttachment': {'port_id': self.neutron.sriov_port['id']}})
+        self.assertEqual(state, self.api.get_server(server['id'])['status'])
+        return self.neutron.sriov_port['id'] in self._get_attached_port_ids(server['id'])
+
+    def test_is_judged_by_what_the_guest_is_guaranteed_from_then_on(self):
+        self.assertTrue(self.attach(left=1000))
+
+    def test_is_refused_where_that_is_guaranteed_to_others(self):
+        with self.assertLogs('ovc_plugin', 'WARNING') as logged:
+            refused = self.assertRaises(client.OpenStackApiException, self.attach, left=500)
+        self.assertEqual(500, refused.response.status_code)
+        self.assertIn('is not attached, as a guest with a passed-through device', logged.output[-1])
+        self.assertIn('attach an ordinary port', logged.output[-1])
+
+    def test_is_attached_in_a_dry_run_that_says_what_would_have_been(self):
+        self.flags(group='ovc_host', dry_run=True)
+        with self.assertLogs('ovc_plugin', 'INFO') as logged:
+            self.assertTrue(self.attach(left=500))
+        self.assertIn('would not be attached', ' '.join(logged.output))
+
+
+for _name in [name for name in dir(test_pci_sriov_servers.SRIOVAttachDetachTest) if name.startswith('test_')]:
+    setattr(TestPorts, _name, None)  # nova's own, which benchmarks/nova-suite runs
 
 
 class TestVdpa(Kinds, test_pci_sriov_servers._PCIServersTestBase):
