@@ -84,7 +84,8 @@ def seen(host_state: typing.Any, known: Known, shared: SharedSettings) -> Seen:
             or found.listed != listed or found.last not in (None, next(reversed(host_state.instances), None))):
         guests, memory = in_flight(host_state, known)
         sure, rest = guaranteed(host_state, known, memory, shared) if memory else (0, 0)
-        last = next(reversed(host_state.instances), None) if memory else None
+        # Where all that is in flight is still on its way, who is listed there says nothing of it.
+        last = next(reversed(host_state.instances), None) if rest != memory else None
         found = Seen(host_state.free_ram_mb, host_state.num_instances, listed, guests, memory, sure, rest, last)
         kept.find(known, found)
     return found
