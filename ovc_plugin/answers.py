@@ -56,7 +56,6 @@ class Answers:
     #: Told each new report, before anything is done by it; must neither wait nor raise.
     on_report: typing.Callable[[report.HostReport], None] = staticmethod(_nobody)
     dry_run: bool
-    listed_at: float
     sensed: Sensed | None
     _arrivals: Arrivals
     _clock: typing.Callable[[], float]
@@ -70,6 +69,11 @@ class Answers:
     _tick: dict[str, typing.Any]
     _told: Chronicle
     _watch: watch.Watch
+
+    @property
+    def listed_at(self) -> float:
+        """When the hypervisor last named the guests that the report counts; 0 before the first one."""
+        return self.sensed.listed_at if self.sensed is not None else 0.0
 
     def admits(self, request: Request, in_flight: InFlight, now: float,
                by: report.HostReport | None = None) -> Verdict:

@@ -47,7 +47,6 @@ class Controller(Answers):
         self.settings = settings
         self.report: report.HostReport | None = None
         self.sensed: Sensed | None = None
-        self.listed_at = 0.0  # when the hypervisor last named the guests that the report counts
         self._sensor, self._actuator = sensor, actuator
         self._reserve, self._tune_ksm, self._clock = reserve, tune_ksm, clock
         self._recorder, self._foresight, self._departures = recorder, foresight, departures
@@ -168,8 +167,8 @@ class Controller(Answers):
         plan, after = ladder.decide_host(snapshot, self._state, self.settings.host, now, self._rules)
         # Before acting, which may take seconds: schedulers shall know of a shortage at once.
         self.report = self._reported(snapshot, plan, after)
-        self.listed_at = sample.taken_at if sample.guests is not None else self.listed_at
-        self.sensed = sensed(self.report, snapshot.guests, self.listed_at)
+        self.sensed = sensed(self.report, snapshot.guests,
+                             sample.taken_at if sample.guests is not None else self.listed_at)
         self.on_report(self.report)
         before, dry_run = self._state, self.dry_run
         self._acts = self._kept.alone and (self._acts or not dry_run)

@@ -112,8 +112,7 @@ def patiently(call: typing.Callable[[], T], seconds: float = PATIENCE) -> T:
 
 def swap(snapshot: HostSnapshot) -> Findings:
     """Promises 1 and 2: what guests are guaranteed is memory, and whatever they may touch exists somewhere."""
-    touched, owed = (sum(amounts) for amounts in zip((0, 0), *((g.committed, g.guaranteed) for g in snapshot.guests),
-                                                     strict=True))
+    touched, owed = sum(g.committed for g in snapshot.guests), sum(g.guaranteed for g in snapshot.guests)
     others = 0 if silence(snapshot) else snapshot.others  # else guests are among them
     memory = snapshot.total - max(snapshot.reserve, others)
     if memory <= 0:

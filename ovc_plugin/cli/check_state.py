@@ -44,7 +44,7 @@ def writable(path: pathlib.Path, service_user: str) -> Findings:
 
 
 def _made(path: pathlib.Path, service_user: str) -> str:
-    # With a name alone "install" takes that user's own group by no option; chown does by the colon.
+    # The colon alone names the user's own group, which need not be called like the user.
     return f'install -d -m 750 {path} && chown {service_user}: {path}'
 
 

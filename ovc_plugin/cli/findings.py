@@ -12,7 +12,7 @@ import typing
 from oslo_config import cfg
 
 from ovc_plugin.decide.pressure import apart
-from ovc_plugin.settings import ALL_TENANTS, Settings
+from ovc_plugin.settings import ALL_TENANTS, Settings, SharedSettings
 
 
 class Severity(enum.IntEnum):
@@ -40,8 +40,9 @@ class Finding:
 Findings = typing.Iterator[Finding]
 Grave = typing.Callable[[str, str, str], Finding]
 DRIVER = 'ovc.OvcLibvirtDriver'
-# The highest report_max_age there may be (settings.py), and how many times what it needs is long.
-OLDEST_AGE, LONG = 86400.0, 10
+# The highest report_max_age there may be, and how many times what it needs is long.
+OLDEST_AGE = next(f.metadata['high'] for f in dataclasses.fields(SharedSettings) if f.name == 'report_max_age')
+LONG = 10
 ASK_LIBVIRT = 'start libvirtd (or virtqemud), and let this user ask it'
 ALL_FILTERS = 'nova.scheduler.filters.all_filters'
 ALL_WEIGHERS = 'nova.scheduler.weights.all_weighers'
@@ -214,7 +215,8 @@ def _statistics(conf: cfg.ConfigOpts, settings: Settings, grave: Grave) -> Findi
     elif period > oldest / 2:
         yield warning('balloon statistics', f'guests speak every {period} s, and their word is too old after '
                       f'{oldest:g} s: they are ballooned late or not at all',
-                      '[libvirt] mem_stats_period_seconds = 10' if oldest >= 20 else '[ovc_host] stats_max_age = 60')
+                      '[libvirt] mem_stats_period_seconds = 10' if oldest >= 20 else f'[ovc_host] stats_max_age = '
+                      f'{max(20, 2 * period)}')
     else:
         yield ok('balloon statistics', f'every {period} s')
 

@@ -24,7 +24,7 @@ class Known(typing.NamedTuple):
 
 
 T = typing.TypeVar('T')
-LIBVIRT = ('QEMU', 'fake')  # the second is of nova's fake driver, in tests
+LIBVIRT = 'QEMU'  # what nova's libvirt driver tells of its hypervisor, whatever virt_type
 
 
 class Listed(dict[str, T]):
@@ -97,9 +97,8 @@ def _one_cell(targeted: typing.Any) -> dict[str, Known]:
     for node in objects.ComputeNodeList.get_all(targeted):
         if node.host in found:
             one = found[node.host]
-            # What nova's libvirt driver writes there, whatever virt_type; others are of drivers that are not ours.
-            kind = node.hypervisor_type or ''
-            other = f'its hypervisor is {kind}' if kind and kind not in LIBVIRT else ''
+            kind = node.hypervisor_type or LIBVIRT
+            other = f'its hypervisor is {kind}' if kind != LIBVIRT else ''
             found[node.host] = one._replace(report=(node.stats or {}).get(reports.STATS_KEY), apart=one.apart or other)
     return found
 

@@ -116,7 +116,7 @@ def test_a_good_configuration_has_nothing_to_change(written):
     ('[ovc_host]', '[ovc_host]\nrules =\nballoon = false', 'mechanisms', Severity.WARNING, 'balloon = true and swap'),
     ('[ovc_host]', '[ovc_host]\nmin_ratio = 4.0', 'least ratio', Severity.WARNING, 'min_ratio = 1.0'),
     ('[ovc_host]', '[ovc_host]\nmin_ratio = 4.0\nmanage_ratio = false', 'least ratio', None, None),
-    ('[ovc_host]', '[ovc_host]\nstats_max_age = 15', 'balloon statistics', Severity.WARNING, 'stats_max_age = 60'),
+    ('[ovc_host]', '[ovc_host]\nstats_max_age = 15', 'balloon statistics', Severity.WARNING, 'stats_max_age = 20'),
     # nova knows filters by the names of their classes
     (',OvercommitFilter', ',ovc_plugin.nova.filters.OvercommitFilter', 'filter OvercommitFilter', Severity.ERROR,
      'enabled_filters = ComputeFilter,OvercommitFilter,SharingDomainFilter'),
